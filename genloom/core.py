@@ -1,0 +1,259 @@
+"""The heart of genloom, readable in five minutes.
+
+A `Spec` says what the data is, a `Model` gives losses and samples, its `Phase`s say which parameters move on which
+loss and how often, its `Card` says whose idea it is, its `Recipe`s how to train it. The loop (train.py) does the rest.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import entry_points
+from typing import Any, ClassVar, Literal, TypeVar, get_args
+
+import torch
+from torch import Tensor, nn
+
+from genloom import parallel
+from genloom.errors import UserError, nearest, unknown
+
+Modality = Literal["image", "text", "audio", "video", "table"]
+MODALITIES: tuple[str, ...] = get_args(Modality)
+Batch = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What one item of the data is: written by the data set, read by the model, kept in the run.
+
+    `shape` is one item without the batch dimension, image [C, H, W]. `classes` are the names behind `label`, empty
+    when the data has no labels. `extra` holds what files are made from again (sample rate, vocabulary, schema ...).
+    """
+
+    modality: Modality
+    shape: tuple[int, ...]
+    classes: tuple[str, ...] = ()
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "shape": list(self.shape), "classes": list(self.classes), "extra": dict(self.extra)}
+
+    @classmethod
+    def from_json(cls, d: Mapping[str, Any]) -> Spec:
+        return cls(d["modality"], tuple(d["shape"]), tuple(d["classes"]), dict(d["extra"]))
+
+    def differences(self, other: Spec) -> list[str]:
+        """Each field in which two specs disagree, both values named: why a model refuses other data."""
+        mine, theirs = self.to_json(), other.to_json()
+        return [f"{k}: {mine[k]} and {theirs[k]}" for k in mine if mine[k] != theirs[k]]
+
+
+@dataclass(frozen=True)
+class Result:
+    """A published figure: never one of ours, those come from runs."""
+
+    metric: str
+    value: float
+    data: str
+    where: str
+
+
+@dataclass(frozen=True)
+class Card:
+    """Whose idea this is and what they reached. `changes` says where ours departs from the paper, and why."""
+
+    paper: str
+    authors: str
+    year: int
+    url: str
+    summary: str
+    source: str = "written from the paper"
+    licence: str = "Apache-2.0"
+    changes: str = ""
+    results: tuple[Result, ...] = ()
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train: what a paper's table of hyper-parameters holds. `model` are arguments of the model."""
+
+    steps: int = 10_000
+    minutes: float | None = None
+    batch_size: int = 64
+    lr: float = 2e-4
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.0
+    ema: float = 0.999
+    clip: float | None = None
+    decay: float = 0.0  # the last fraction of the run over which the rate falls linearly to zero
+    model: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One update: the sub-modules in `moves` (all when empty) step on `Model.loss(batch, name)` every `every` steps.
+
+    Phases with the same `moves` share an optimiser. `lr` multiplies the recipe's rate; `clip` replaces its clipping.
+    """
+
+    name: str
+    moves: tuple[str, ...] = ()
+    every: int = 1
+    lr: float = 1.0
+    clip: float | None = None
+
+
+class Model(nn.Module):
+    """A generative model. Keyword-only arguments of `__init__` after `spec` are its hyper-parameters (`--model.width 64`).
+
+    `samples_with` names the sub-modules that `sample` needs (all when empty): they are averaged and published.
+    `conditions` names what `sample` accepts beside n and seed. `bf16` says that quality holds under bf16 autocast.
+    """
+
+    name: ClassVar[str]
+    modality: ClassVar[Modality]
+    card: ClassVar[Card]
+    recipes: ClassVar[dict[str, Recipe]]
+    samples_with: ClassVar[tuple[str, ...]] = ()
+    conditions: ClassVar[tuple[str, ...]] = ()
+    bf16: ClassVar[bool] = True
+
+    def __init__(self, spec: Spec):
+        super().__init__()
+        self.spec = spec
+
+    def phases(self) -> list[Phase]:
+        return [Phase("all")]
+
+    def loss(self, batch: Batch, phase: str) -> dict[str, Tensor]:
+        """Named terms, each [B] where the maths allows; the loop minimises the sum of their means."""
+        raise NotImplementedError
+
+    def forward(self, batch: Batch, phase: str) -> dict[str, Tensor]:
+        return self.loss(batch, phase)  # so that torch.compile and distributed wrappers see the loss
+
+    def after_step(self, progress: float) -> None:
+        """Called once a step with progress in [0, 1]: schedules, adaptive strengths (keep them in buffers)."""
+
+    def sample(self, n: int, *, seed: int = 0, start: int = 0) -> Tensor | list[Any]:
+        """Items start .. start + n - 1. Item i depends on (seed, i) alone, never on n or start."""
+        raise NotImplementedError
+
+    def critic(self, batch: Batch) -> Tensor | None:
+        """[B] how real the critic holds each item, for models that have one: watched for overfitting."""
+        return None
+
+    @classmethod
+    def from_reference(cls, weights: Mapping[str, Tensor], config: Mapping[str, Any]) -> Model:
+        """The official implementation's state dict and its own hyper-parameter names -> the same numbers out."""
+        raise UserError(f"'{cls.name}' has no importer for reference weights.")
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    def randn(self, n: int, *shape: int) -> Tensor:
+        """Noise for a loss: standard normal [n, *shape] on the model's device, in step over ranks."""
+        return parallel.randn(n, *shape, device=self.device)
+
+    def item_noise(self, n: int, *shape: int, seed: int, start: int) -> Tensor:
+        """Noise for a sample [n, *shape]: row i depends on (seed, start + i) alone, on every device the same."""
+        rows = [torch.randn(shape, generator=generator(seed, i)) for i in range(start, start + n)]
+        return torch.stack(rows).to(self.device)
+
+    def item_labels(self, n: int, label: int | Tensor | None, start: int) -> Tensor:
+        """[n] i64 class of each sample: `label` for all, a tensor's own, or the classes in turn.
+
+        Raises UserError when the data has no such class.
+        """
+        count = len(self.spec.classes)
+        labels = torch.arange(start, start + n) % max(count, 1) if label is None else torch.as_tensor(label)
+        labels = labels.long().expand(n) if labels.ndim == 0 else labels.long()
+        if len(labels) != n:
+            raise UserError(f"{n} samples need {n} labels, not {len(labels)}.")
+        if n and not (0 <= int(labels.min()) and int(labels.max()) < count):
+            raise UserError(f"Label {int(labels.max())} is not one of the {count} classes (0 to {count - 1}) of this model.")
+        return labels.to(self.device)
+
+
+def generator(*key: int) -> torch.Generator:
+    """A CPU generator whose stream depends on the whole key: (seed, step), (seed, item) ..."""
+    return torch.Generator().manual_seed(mix(*key))
+
+
+def mix(*key: int) -> int:
+    """Hash integers into one 63-bit seed (splitmix64 steps): near keys give unrelated seeds."""
+    h = 0x9E3779B97F4A7C15
+    for k in key:
+        h = (h ^ (k & 0xFFFFFFFFFFFFFFFF)) * 0xBF58476D1CE4E5B9 & 0xFFFFFFFFFFFFFFFF
+        h = (h ^ (h >> 27)) * 0x94D049BB133111EB & 0xFFFFFFFFFFFFFFFF
+        h ^= h >> 31
+    return h >> 1
+
+
+# ── the registry ─────────────────────────────────────────────────────────────────────────────────────────────────
+_MODELS: dict[str, type[Model]] = {}
+M = TypeVar("M", bound=type[Model])
+
+
+def register(name: str) -> Callable[[M], M]:
+    """Class decorator: make a Model known by name to every verb."""
+
+    def add(cls: M) -> M:
+        missing = [k for k in ("modality", "card", "recipes") if not hasattr(cls, k)]
+        if missing:
+            raise UserError(f"Model '{name}' needs the class attribute {' and '.join(missing)}.")
+        if cls.modality not in MODALITIES:
+            raise UserError(f"Model '{name}' has modality '{cls.modality}', not one of {', '.join(MODALITIES)}.")
+        cls.name = name
+        _MODELS[name] = cls
+        return cls
+
+    return add
+
+
+def _model_modules() -> Iterator[str]:
+    package = importlib.import_module("genloom.models")
+    for module in pkgutil.walk_packages(package.__path__, "genloom.models."):
+        if not module.ispkg:
+            yield module.name
+
+
+def models() -> dict[str, type[Model]]:
+    """Every registered model by name: ours, and those of installed packages (entry-point group `genloom.models`)."""
+    for module in _model_modules():
+        importlib.import_module(module)
+    for point in entry_points(group="genloom.models"):
+        point.load()
+    return dict(sorted(_MODELS.items()))
+
+
+def find(name: str) -> type[Model]:
+    """The model of that name. Raises UserError that offers the nearest name."""
+    if name not in _MODELS:
+        for module in _model_modules():  # its own file first: one import, not a zoo
+            if module.endswith(f".{name}"):
+                importlib.import_module(module)
+    if name not in _MODELS and name not in models():
+        raise unknown("model", name, _MODELS)
+    return _MODELS[name]
+
+
+def hyper_parameters(cls: type[Model]) -> dict[str, inspect.Parameter]:
+    """The keyword-only arguments of a model's `__init__`: its hyper-parameters, with types and defaults."""
+    signature = inspect.signature(cls.__init__, eval_str=True)
+    return {k: p for k, p in signature.parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY}
+
+
+def build(cls: type[Model], spec: Spec, config: Mapping[str, Any]) -> Model:
+    """Make a model for this data. Raises UserError for another modality or an unknown hyper-parameter."""
+    if spec.modality != cls.modality:
+        raise UserError(f"'{cls.name}' makes {cls.modality}, and this data is {spec.modality}.")
+    known = hyper_parameters(cls)
+    for key in config:
+        if key not in known:
+            raise UserError(f"'{cls.name}' has no option '{key}'.{nearest(key, known)}")
+    return cls(spec, **config)

@@ -1,0 +1,27 @@
+"""What a user can cause, said in one sentence; and the small helpers that phrase it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Something the user can mend: shown as one sentence without a traceback, exit code 2."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`" Did you mean 'dcgan'?"` when a known name is close to `name`, else the empty string."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f" Did you mean '{close[0]}'?" if close else ""
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
+    """The error for a name that is not in a list: says the nearest one, then them all."""
+    names = sorted(known)
+    return UserError(f"There is no {kind} '{name}'.{nearest(name, names)} Known: {', '.join(names)}.")
+
+
+def needs_extra(package: str, extra: str, why: str) -> UserError:
+    """The error for an optional dependency that is absent."""
+    return UserError(f"{why} needs the package '{package}': pip install 'genloom[{extra}]'.")

@@ -1,0 +1,1 @@
+"""Generative models, one file a family: everything its paper defines."""

@@ -1,0 +1,102 @@
+"""torch.distributed in one place: nothing else in genloom knows of ranks.
+
+Every rank holds the whole model, draws the same random numbers, keeps its own rows of the global batch, and
+averages gradients after each backward. So N ranks compute what one process computes at the same global batch.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+import torch
+import torch.distributed as dist
+import torch.distributed.nn.functional as dist_nn
+from torch import Tensor
+
+
+def setup() -> None:
+    """Join the process group that `torchrun` announces through the environment; alone, do nothing."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+
+
+def teardown() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def device() -> torch.device:
+    """The best device of this machine: this rank's GPU, else Apple's, else the CPU."""
+    if torch.cuda.is_available():
+        index = int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count()
+        torch.cuda.set_device(index)
+        return torch.device("cuda", index)
+    if torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")
+
+
+def my_rows(n: int) -> slice:
+    """This rank's rows of a global batch of n (n divides by the number of ranks)."""
+    share = n // world()
+    return slice(rank() * share, (rank() + 1) * share)
+
+
+def randn(n: int, *shape: int, device: torch.device) -> Tensor:
+    """Standard normal [n, *shape]: this rank's rows of one global draw, so ranks stay in step."""
+    return torch.randn(n * world(), *shape, device=device)[my_rows(n * world())]
+
+
+def rand(n: int, *shape: int, device: torch.device) -> Tensor:
+    """Uniform [0, 1) [n, *shape]: this rank's rows of one global draw."""
+    return torch.rand(n * world(), *shape, device=device)[my_rows(n * world())]
+
+
+def randint(high: int, n: int, device: torch.device) -> Tensor:
+    """Uniform integers in [0, high) [n]: this rank's rows of one global draw."""
+    return torch.randint(high, (n * world(),), device=device)[my_rows(n * world())]
+
+
+def average_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
+    """Replace each gradient by its mean over ranks, in one message."""
+    if world() == 1:
+        return
+    parameters = [p for p in parameters if p.requires_grad]
+    for p in parameters:  # every rank must send the same tensors
+        if p.grad is None:
+            p.grad = torch.zeros_like(p)
+    grads = [p.grad for p in parameters if p.grad is not None]
+    if not grads:
+        return
+    flat = torch.cat([g.flatten() for g in grads])
+    dist.all_reduce(flat)
+    flat /= world()
+    torch._foreach_copy_(grads, [v.view_as(g) for v, g in zip(flat.split([g.numel() for g in grads]), grads, strict=True)])
+
+
+def mean(x: Tensor) -> Tensor:
+    """Mean of a tensor over ranks, differentiable (batch statistics of the global batch)."""
+    return x if world() == 1 else dist_nn.all_reduce(x) / world()
+
+
+def broadcast_number(value: float) -> float:
+    """Rank 0's number on every rank: clocks and decisions must agree."""
+    if world() == 1:
+        return value
+    box = torch.tensor([value], dtype=torch.float64, device=device() if dist.get_backend() == "nccl" else "cpu")
+    dist.broadcast(box, 0)
+    return float(box.item())
+
+
+def barrier() -> None:
+    if world() > 1:
+        dist.barrier()
