@@ -175,7 +175,9 @@ class Model(nn.Module):
         if len(labels) != n:
             raise UserError(f"{n} samples need {n} labels, not {len(labels)}.")
         if n and not (0 <= int(labels.min()) and int(labels.max()) < count):
-            raise UserError(f"Label {int(labels.max())} is not one of the {count} classes (0 to {count - 1}) of this model.")
+            raise UserError(
+                f"Label {int(labels.max())} is not one of the {count} classes (0 to {count - 1}) of this model."
+            )
         return labels.to(self.device)
 
 

@@ -80,7 +80,9 @@ def average_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
     flat = torch.cat([g.flatten() for g in grads])
     dist.all_reduce(flat)
     flat /= world()
-    torch._foreach_copy_(grads, [v.view_as(g) for v, g in zip(flat.split([g.numel() for g in grads]), grads, strict=True)])
+    torch._foreach_copy_(
+        grads, [v.view_as(g) for v, g in zip(flat.split([g.numel() for g in grads]), grads, strict=True)]
+    )
 
 
 def mean(x: Tensor) -> Tensor:
@@ -88,13 +90,35 @@ def mean(x: Tensor) -> Tensor:
     return x if world() == 1 else dist_nn.all_reduce(x) / world()
 
 
-def broadcast_number(value: float) -> float:
-    """Rank 0's number on every rank: clocks and decisions must agree."""
+def from_main(value: float) -> float:
+    """Rank 0's number on every rank: clocks must agree."""
     if world() == 1:
         return value
-    box = torch.tensor([value], dtype=torch.float64, device=device() if dist.get_backend() == "nccl" else "cpu")
+    box = torch.tensor([value], dtype=torch.float64, device=_message_device())
     dist.broadcast(box, 0)
     return float(box.item())
+
+
+def text_from_main(text: str) -> str:
+    """Rank 0's text on every rank."""
+    if world() == 1:
+        return text
+    box = [text]
+    dist.broadcast_object_list(box, 0)
+    return box[0]
+
+
+def any_rank(flag: bool) -> bool:
+    """Whether the flag is up on some rank: the decision to stop must be one."""
+    if world() == 1:
+        return flag
+    box = torch.tensor([float(flag)], device=_message_device())
+    dist.all_reduce(box, dist.ReduceOp.MAX)
+    return bool(box.item())
+
+
+def _message_device() -> torch.device:
+    return device() if dist.get_backend() == "nccl" else torch.device("cpu")
 
 
 def barrier() -> None:

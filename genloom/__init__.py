@@ -1,0 +1,52 @@
+"""genloom trains, samples, measures, audits and serves generative models on a person's own data.
+
+Verbs: fit, sample, evaluate, compare, load, inspect, models, data. Words: Spec, Model, Phase, Card, Recipe, Result, Run.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "fit": "api",
+    "sample": "api",
+    "evaluate": "api",
+    "compare": "api",
+    "load": "api",
+    "inspect": "api",
+    "models": "models",
+    "data": "data",
+    "Batch": "core",
+    "Card": "core",
+    "Model": "core",
+    "Phase": "core",
+    "Recipe": "core",
+    "Result": "core",
+    "Spec": "core",
+    "register": "core",
+    "Run": "run",
+    "UserError": "errors",
+}
+__all__ = sorted(_HOME)
+
+if TYPE_CHECKING:
+    from genloom import data, models
+    from genloom.api import compare, evaluate, fit, inspect, load, sample
+    from genloom.core import Batch, Card, Model, Phase, Recipe, Result, Spec, register
+    from genloom.errors import UserError
+    from genloom.run import Run
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use: `import genloom` is instant, torch comes with the first verb."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'genloom' has no attribute '{name}'")
+    module = importlib.import_module(f"genloom.{_HOME[name]}")
+    return module if name == _HOME[name] else getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

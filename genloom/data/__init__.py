@@ -1,0 +1,80 @@
+"""Data sets: from disk, or by name, to batches."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from genloom.core import MODALITIES
+from genloom.data.base import Dataset
+from genloom.data.catalog import Entry, catalog
+from genloom.data.files import peek, suffix
+from genloom.errors import UserError, nearest, unknown
+
+__all__ = ["Dataset", "Entry", "catalog", "find_modality", "open_data", "options_of", "resolve"]
+
+_LOOKED_AT = 1000  # files whose endings vote on what a folder holds
+
+
+def open_data(source: str | Path, *, modality: str | None = None, split: str = "train", **options: Any) -> Dataset:
+    """A data set of that name (see `catalog`), or the files of that folder or archive.
+
+    `options` are those of the modality: for pictures the fields of `ImageOptions`. Raises UserError when there is no
+    such data, when it cannot be told what it is, or for an unknown option.
+    """
+    found = resolve(source)
+    if isinstance(found, Path):
+        return _module(modality or find_modality(found)).from_path(found, split=split, **options)
+    if modality not in (None, found.modality):
+        raise UserError(f"'{found.name}' is {found.modality}, not {modality}: choose other data or another model.")
+    if split not in found.splits:
+        raise unknown(f"split of '{found.name}'", split, found.splits)
+    return _module(found.modality).from_catalog(found, split=split, **options)
+
+
+def resolve(source: str | Path) -> Entry | Path:
+    """The built-in data set of that name, or the path. Raises UserError when it is neither.
+
+    A name with a separator (`./mnist`) and a Path always mean what is on disk.
+    """
+    text = os.fspath(source)
+    bare = isinstance(source, str) and "/" not in source and os.sep not in source
+    if bare and text in catalog():
+        return catalog()[text]
+    path = Path(text).expanduser()
+    if path.exists():
+        return path
+    if not bare:
+        raise UserError(f"There is nothing at '{text}': check the path.")
+    offer = nearest(text, catalog()) or f" Built in: {', '.join(sorted(catalog()))}."
+    raise UserError(f"'{text}' is neither a path nor a built-in data set.{offer}")
+
+
+def options_of(modality: str) -> type:
+    """The dataclass of options that data of this modality takes."""
+    options: type = _module(modality).OPTIONS
+    return options
+
+
+def find_modality(path: Path) -> str:
+    """What most files of a folder or archive are, by their endings. Raises UserError when nothing is recognised."""
+    known = {m: _module(m).SUFFIXES for m in MODALITIES if find_spec(f"genloom.data.{m}")}
+    names = [path.name] if path.is_file() and suffix(path.name) in frozenset().union(*known.values()) else []
+    names = names or peek(path, _LOOKED_AT)
+    votes = {m: sum(suffix(n) in endings for n in names) for m, endings in known.items()}
+    if not any(votes.values()):
+        kinds = "; ".join(f"{m}: {', '.join(sorted(endings))}" for m, endings in known.items())
+        raise UserError(f"'{path}' holds no file of a kind that can be learnt ({kinds}).")
+    return max(votes, key=lambda m: votes[m])
+
+
+def _module(modality: str) -> ModuleType:
+    if modality not in MODALITIES:
+        raise unknown("modality", modality, MODALITIES)
+    if not find_spec(f"genloom.data.{modality}"):
+        raise UserError(f"This version of genloom reads no {modality} yet.")
+    return importlib.import_module(f"genloom.data.{modality}")

@@ -1,0 +1,40 @@
+"""What every data set gives, whatever it is made of."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from genloom.core import Batch, Spec
+
+
+class Dataset(ABC):
+    """Items by number, as training batches.
+
+    `spec` says what one item is; `fingerprint` (hex) is the same when the same items come out; `name` is for people;
+    `summary` is JSON-able: items, classes, skipped files, what was decided and why. `slow` data is fetched ahead.
+    """
+
+    spec: Spec
+    fingerprint: str
+    name: str
+    summary: dict[str, Any]
+    slow: bool = False
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def batch(self, indices: np.ndarray, *, seed: int = 0) -> Batch:
+        """The items of those numbers [B] as CPU tensors; augmentation of an item depends on (seed, number) alone."""
+
+    def labels(self) -> Tensor | None:
+        """i64 [N], the class of every item; None when the data has no classes."""
+        return None
+
+    def held_out(self) -> Dataset | None:
+        """The same kind of items kept out of training (a test split); None when there are none."""
+        return None

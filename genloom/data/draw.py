@@ -1,0 +1,81 @@
+"""Samples -> pictures: PNG files, and sheets of many to look at."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genloom.core import Spec
+from genloom.data.decode import MODES
+from genloom.errors import UserError
+from genloom.run import cannot_write
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+def to_bytes(samples: Tensor) -> np.ndarray:
+    """[N, C, H, W] in [-1, 1] -> uint8 [N, H, W, C] (grey: [N, H, W]); the inverse of what a batch does."""
+    if samples.ndim != 4 or samples.shape[1] not in MODES:
+        raise UserError(f"Pictures have the shape [N, C, H, W] with C of 1, 3 or 4, not {list(samples.shape)}.")
+    scaled = samples.detach().float().cpu().nan_to_num(0.0).clamp(-1, 1).add(1).mul(127.5).round()
+    array = scaled.to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
+    return array[..., 0] if array.shape[-1] == 1 else array
+
+
+def write(
+    samples: Tensor, folder: Path, *, start: int = 0, labels: Tensor | None = None, spec: Spec | None = None
+) -> list[Path]:
+    """Save [N, C, H, W] in [-1, 1] as 00000.png and so on from `start`; with labels into a folder for each class.
+
+    What is written can be trained on again. Each file appears whole or not at all. Raises UserError when it cannot.
+    """
+    from PIL import Image
+
+    classes = spec.classes if spec else ()
+    paths: list[Path] = []
+    try:
+        for i, pixels in enumerate(to_bytes(samples)):
+            into = Path(folder)
+            if labels is not None:
+                number = int(labels[i])
+                into /= safe_name(classes[number]) if number < len(classes) else str(number)
+            if not paths or paths[-1].parent != into:
+                into.mkdir(parents=True, exist_ok=True)
+            path = into / f"{start + i:05d}.png"
+            part = path.with_name(f".{path.name}.{os.getpid()}")
+            Image.fromarray(pixels).save(part, "PNG", compress_level=4)
+            os.replace(part, path)
+            paths.append(path)
+    except OSError as error:
+        raise cannot_write(Path(folder), error) from error
+    return paths
+
+
+def safe_name(name: str) -> str:
+    """A class name as the name of one folder."""
+    plain = "".join("_" if c in '/\\:*?"<>|' or ord(c) < 32 else c for c in name).strip(". ")
+    return plain or "_"
+
+
+def preview(samples: Tensor, columns: int = 8) -> Image.Image:
+    """A sheet of the samples [N, C, H, W] in [-1, 1], small ones enlarged without blur, two pixels apart."""
+    from PIL import Image
+
+    array = to_bytes(samples)
+    count, height, width = array.shape[:3]
+    zoom, gap = max(1, 56 // max(height, width)), 2
+    array = array.repeat(zoom, axis=1).repeat(zoom, axis=2)
+    height, width = height * zoom + gap, width * zoom + gap
+    columns = max(1, min(columns, count))
+    mode = MODES[samples.shape[1]]
+    paper = (255, 255, 255, 0) if mode == "RGBA" else "white"
+    sheet = Image.new(mode, (columns * width + gap, -(-count // columns) * height + gap), paper)
+    for i, pixels in enumerate(array):
+        sheet.paste(Image.fromarray(pixels), (gap + i % columns * width, gap + i // columns * height))
+    return sheet

@@ -1,0 +1,233 @@
+"""What a folder, zip or tar holds: the names of its files and the bytes of each. Nothing is unpacked to a path."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import hashlib
+import io
+import lzma
+import os
+import shutil
+import tarfile
+import tempfile
+import threading
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from genloom.errors import UserError
+
+MAX_FILE = 256 * 2**20  # bytes of one file once unpacked: more is a mistake or an attack
+MAX_TAR = 16 * 2**30  # bytes of a compressed tar once unpacked
+_UNPACK: dict[bytes, Callable[[Any], Any]] = {b"\x1f\x8b": gzip.open, b"\xfd7": lzma.open, b"BZ": bz2.open}
+
+Row = tuple[str, int, int]  # name, size, time changed; a folder's name ends in "/"
+
+
+@dataclass
+class Files:
+    """An index of files: their names alone are held, so a million of them weigh some 100 MB.
+
+    `names` are the wanted files, sorted, with "/" between parts. `folders` are all folders, `others` the files of
+    other kinds (the first few named). `fingerprint` hashes names, sizes and times, in whatever order they were listed.
+    """
+
+    kind: str
+    open: Callable[[str], BinaryIO]
+    names: list[str] = field(default_factory=list)
+    folders: set[str] = field(default_factory=set)
+    others: int = 0
+    other_names: list[str] = field(default_factory=list)
+    fingerprint: str = ""
+
+    def fill(self, rows: Iterator[Row], suffixes: frozenset[str]) -> Files:
+        """Index the rows: files with one of these suffixes are wanted."""
+        total = 0
+        for name, size, changed in rows:
+            if name.endswith("/"):
+                self.folders.add(name.rstrip("/"))
+            elif suffix(name) in suffixes:
+                self.names.append(name)
+                row = f"{name}\0{size}\0{changed}".encode("utf-8", "surrogateescape")
+                total += int.from_bytes(hashlib.blake2b(row, digest_size=16).digest(), "big")
+            else:
+                self.others += 1
+                if len(self.other_names) < 5:
+                    self.other_names.append(shown(name))
+        self.names.sort()
+        self.fingerprint = f"{total % 2**128:032x}"
+        return self
+
+
+def index(path: Path, suffixes: frozenset[str]) -> Files:
+    """The files of a folder, zip or tar (gz, xz, bz2). Raises UserError when it is none of these or cannot be read."""
+    with readable(path):
+        if path.is_dir():
+            return _folder(path).fill(_walk(str(path)), suffixes)
+        if zipfile.is_zipfile(path):
+            return _zip(path, suffixes)
+        if tarfile.is_tarfile(path):
+            return _tar(path, suffixes)
+    raise _not_data(path)
+
+
+def peek(path: Path, count: int) -> list[str]:
+    """Names of the first files in a folder, zip or tar, without indexing it. Raises UserError as `index` does."""
+    with readable(path):
+        if path.is_dir():
+            return [name for name, _, _ in islice(_walk(str(path)), count) if not name.endswith("/")]
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                return [n for n in archive.namelist()[:count] if not hidden(n.removeprefix("./"))]
+        if tarfile.is_tarfile(path):
+            with tarfile.open(path) as tar:
+                return [m.name for m in islice(tar, count) if m.isfile() and not hidden(m.name.removeprefix("./"))]
+    raise _not_data(path)
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Turn what goes wrong in reading a folder or archive into a UserError."""
+    try:
+        yield
+    except (
+        OSError,
+        EOFError,
+        tarfile.TarError,
+        zipfile.BadZipFile,
+        lzma.LZMAError,
+        zlib.error,
+        NotImplementedError,
+    ) as e:
+        raise UserError(f"'{path}' cannot be read: {e}.") from e
+
+
+def _not_data(path: Path) -> UserError:
+    return UserError(f"'{path}' is neither a folder nor a whole zip or tar file: give one of these.")
+
+
+def suffix(name: str) -> str:
+    """The lower-case ending of a name with its dot, or the empty string."""
+    return os.path.splitext(name)[1].lower()
+
+
+def shown(name: str) -> str:
+    """A file name that can be printed and kept in JSON, whatever bytes it was made of."""
+    return name.encode("utf-8", "replace").decode()
+
+
+def hidden(name: str) -> bool:
+    """Whether any part of a name is what systems leave about, not what people put there."""
+    return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/") if part)
+
+
+# ── folders ──────────────────────────────────────────────────────────────────────────────────────────────────────
+def _folder(path: Path) -> Files:
+    def read(name: str) -> BinaryIO:
+        if os.stat(path / name).st_size > MAX_FILE:
+            raise OSError(f"larger than {MAX_FILE >> 20} MB")
+        return open(path / name, "rb")
+
+    return Files("folder", read)
+
+
+def _walk(root: str) -> Iterator[Row]:
+    """Every file and folder below root. Links are followed, but no folder is entered twice."""
+    waiting, seen = [""], {_identity(os.stat(root))}
+    while waiting:
+        folder = waiting.pop()
+        with os.scandir(os.path.join(root, folder)) as entries:
+            for entry in entries:
+                name = folder + entry.name
+                if hidden(entry.name):
+                    continue
+                if entry.is_dir():
+                    if (key := _identity(entry.stat())) not in seen:
+                        seen.add(key)
+                        waiting.append(name + "/")
+                        yield name + "/", 0, 0
+                elif entry.is_file():
+                    status = entry.stat()
+                    yield name, status.st_size, status.st_mtime_ns
+                elif entry.is_symlink():  # to nowhere: named as unreadable when it is opened
+                    yield name, 0, 0
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
+
+
+# ── archives ─────────────────────────────────────────────────────────────────────────────────────────────────────
+def _with_folders(rows: Iterator[Row]) -> Iterator[Row]:
+    """Rows of an archive without hidden ones, plus the folders that its names imply."""
+    seen: set[str] = set()
+    for name, size, changed in rows:
+        name = name.replace("\\", "/").removeprefix("./")
+        if not name or hidden(name):
+            continue
+        parent = name.rstrip("/")
+        while "/" in parent and (parent := parent.rpartition("/")[0]) not in seen:
+            seen.add(parent)
+            yield parent + "/", 0, 0
+        yield name, size, changed
+
+
+def _zip(path: Path, suffixes: frozenset[str]) -> Files:
+    archive = zipfile.ZipFile(path)
+    members = {i.filename.replace("\\", "/").removeprefix("./"): i for i in archive.infolist()}
+
+    def read(name: str) -> BinaryIO:
+        if members[name].file_size > MAX_FILE:
+            raise OSError(f"larger than {MAX_FILE >> 20} MB")
+        return io.BytesIO(archive.read(members[name]))
+
+    rows = ((name, i.file_size, i.CRC) for name, i in members.items())
+    return Files("zip", read).fill(_with_folders(rows), suffixes)
+
+
+def _tar(path: Path, suffixes: frozenset[str]) -> Files:
+    stream, lock = _plain_tar(path), threading.Lock()
+    spans: dict[str, tuple[int, int]] = {}
+
+    def rows() -> Iterator[Row]:
+        with tarfile.open(fileobj=stream, mode="r:") as archive:
+            for member in archive:
+                archive.members = []  # type: ignore[attr-defined]  # tarfile keeps them all: a kilobyte each
+                if member.isdir():
+                    yield member.name + "/", 0, 0
+                elif member.isfile() and not member.issparse():
+                    spans[member.name.removeprefix("./")] = (member.offset_data, member.size)
+                    yield member.name, member.size, int(member.mtime)
+
+    def read(name: str) -> BinaryIO:
+        offset, size = spans[name]
+        if size > MAX_FILE:
+            raise OSError(f"larger than {MAX_FILE >> 20} MB")
+        with lock:
+            stream.seek(offset)
+            return io.BytesIO(stream.read(size))
+
+    return Files("tar", read).fill(_with_folders(rows()), suffixes)
+
+
+def _plain_tar(path: Path) -> BinaryIO:
+    """The tar itself, or an unnamed temporary file that a compressed one is unpacked to, to be read in any order."""
+    with open(path, "rb") as stream:
+        unpack = _UNPACK.get(stream.read(2))
+    if unpack is None:
+        return open(path, "rb")
+    plain = tempfile.TemporaryFile(prefix="genloom-")  # noqa: SIM115, it lives as long as the index
+    limit = min(MAX_TAR, shutil.disk_usage(tempfile.gettempdir()).free // 2)
+    with unpack(path) as packed:
+        while chunk := packed.read(1 << 20):
+            plain.write(chunk)
+            if plain.tell() > limit:
+                raise OSError("it unpacks to more than fits here; unpack it yourself and give the folder")
+    plain.seek(0)
+    return plain

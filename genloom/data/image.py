@@ -1,0 +1,327 @@
+"""Pictures: a folder, zip or tar of them, or a built-in set, -> batches in [-1, 1]."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import chain
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genloom.core import Batch, Spec, mix
+from genloom.data import labels as labelling
+from genloom.data.base import Dataset
+from genloom.data.catalog import Entry
+from genloom.data.decode import SUFFIXES, Plan, Unreadable, colours, decode, fit
+from genloom.data.draw import preview, write
+from genloom.data.files import Files, index, shown, suffix
+from genloom.data.survey import COUNTS, Channels, ImageOptions, decide, image_options, look
+from genloom.errors import UserError
+
+__all__ = [
+    "OPTIONS",
+    "SUFFIXES",
+    "FileSet",
+    "ImageOptions",
+    "ImageSet",
+    "from_catalog",
+    "from_path",
+    "preview",
+    "write",
+]
+
+OPTIONS = ImageOptions
+IN_MEMORY = 512 * 2**20  # bytes of decoded pictures up to which a data set is decoded once and kept
+NAMED = 50  # unreadable files that a summary names
+FEWEST = 2  # pictures to train on
+_CHANNELS: dict[int, Channels] = {COUNTS[name]: name for name in get_args(Channels) if name in COUNTS}
+
+
+@dataclass(frozen=True)
+class About:
+    """What a set of pictures says of itself."""
+
+    name: str
+    spec: Spec
+    fingerprint: str
+    summary: dict[str, Any]
+    mirror: bool
+    held_out: Callable[[], Dataset | None]
+
+
+class ImageSet(Dataset):
+    """Pictures in memory: `pixels` uint8 [N, C, H, W], `ids` i64 [N], empty without classes.
+
+    Batches hold `image` f32 [B, C, H, W] in [-1, 1] (byte b is b / 127.5 - 1) and, with classes, `label` i64 [B].
+    """
+
+    def __init__(self, about: About, pixels: np.ndarray, ids: np.ndarray):
+        self.about, self.pixels, self.ids = about, pixels, ids
+        self.spec, self.name, self.fingerprint, self.summary = about.spec, about.name, about.fingerprint, about.summary
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def labels(self) -> Tensor | None:
+        return torch.from_numpy(self.ids) if self.spec.classes else None
+
+    def held_out(self) -> Dataset | None:
+        return self.about.held_out()
+
+    def batch(self, indices: np.ndarray, *, seed: int = 0) -> Batch:
+        pixels, rows = self._gather(np.asarray(indices, np.int64))
+        if self.about.mirror:
+            flips = coins(rows, seed)
+            pixels[flips] = pixels[flips][..., ::-1]
+        image = pixels.astype(np.float32)  # numpy: threads would cost more than so little work
+        image /= 127.5
+        image -= 1
+        batch = {"image": torch.from_numpy(image)}
+        return batch | {"label": torch.from_numpy(self.ids.take(rows))} if self.spec.classes else batch
+
+    def _gather(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Pixels of those items (a copy), and the numbers of the items that they are."""
+        return self.pixels.take(rows, axis=0), rows
+
+
+class FileSet(ImageSet):
+    """Pictures too many for memory, decoded by worker threads as they are asked for (Pillow lets go of the GIL).
+
+    An unreadable file is replaced by the next readable one and recorded in the summary.
+    """
+
+    slow = True
+
+    def __init__(self, about: About, files: Files, names: Sequence[str], plan: Plan, ids: np.ndarray):
+        super().__init__(about, np.empty(0, np.uint8), ids)
+        self.files, self.names, self.plan = files, names, plan
+        self.bad: dict[str, str] = {}
+        self.lock = threading.Lock()
+        self.pool = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="genloom-decode")
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def _gather(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        found = list(self.pool.map(self._readable, rows.tolist()))
+        return np.stack([pixels for pixels, _ in found]), np.array([i for _, i in found], np.int64)
+
+    def _readable(self, first: int) -> tuple[np.ndarray, int]:
+        """The picture of that number [C, S, S], or of the next number whose file can be read."""
+        for i in chain(range(first, len(self)), range(first)):
+            if self.names[i] not in self.bad:
+                try:
+                    return decode(self.files, self.names[i], self.plan), i
+                except Unreadable as error:
+                    self._skip(self.names[i], str(error))
+        raise none_usable(self.name, self.bad)
+
+    def _skip(self, name: str, why: str) -> None:
+        with self.lock:
+            self.bad[name] = why
+            self.summary["skipped"] = skipped(self.bad)
+
+
+def coins(numbers: np.ndarray, seed: int) -> np.ndarray:
+    """A fair coin [B] bool for each item number, by (seed, number) alone: splitmix64 over the array."""
+    h = (numbers.astype(np.uint64) + np.uint64(mix(seed))) * np.uint64(0x9E3779B97F4A7C15)
+    h = (h ^ (h >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    h = (h ^ (h >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return (h >> np.uint64(63)).astype(bool)
+
+
+# ── from disk ────────────────────────────────────────────────────────────────────────────────────────────────────
+def from_path(path: Path, *, split: str = "train", **given: Any) -> ImageSet:
+    """The pictures of a folder, zip or tar, classes by sub-folder or labels file; options are those of ImageOptions.
+
+    They are kept decoded up to 512 MB, else decoded as needed. Raises UserError when fewer than two can be used, when a
+    class has none, or when the labels file does not fit the files.
+    """
+    options = image_options(given)
+    files = pictures_in(path)
+    chosen = choose(files, split, options)
+    headers, bad = look(files, chosen.names)
+    if not headers:
+        raise none_usable(str(path), bad)
+    plan, notes = decide(headers, options)
+    notes = [*chosen.notes, *notes]
+    small = len(chosen.names) * plan.channels * plan.size**2 <= IN_MEMORY
+    if small:
+        pixels, bad = decode_all(files, chosen.names, plan)
+        if len(bad) == len(chosen.names):
+            raise none_usable(str(path), bad)
+        chosen.keep(bad)
+    check_classes(chosen)
+    if len(chosen.names) < FEWEST:
+        raise UserError(f"Training needs at least {FEWEST} pictures, and '{path}' has one that can be used: add more.")
+    extra = {k: v for k, v in (("background", options.background),) if plan.fit == "pad"}
+    spec = Spec("image", (plan.channels, plan.size, plan.size), chosen.classes, extra)
+    about = About(
+        name=path.resolve().name or str(path),
+        spec=spec,
+        fingerprint=digest(
+            files.fingerprint, split, plan, options.limit, options.labels and options.labels.read_bytes()
+        ),
+        summary=summarise(files.kind, chosen, plan, bad, notes, small, files),
+        mirror=options.mirror,
+        held_out=lambda: _test_split(path, files, spec, options) if split == "train" else None,
+    )
+    if small:
+        return ImageSet(about, pixels, chosen.ids)
+    return FileSet(about, files, chosen.names, plan, chosen.ids)
+
+
+def pictures_in(path: Path) -> Files:
+    """The pictures of a folder, zip or tar, by their endings. Raises UserError when there is none, or only one."""
+    if path.is_file() and suffix(path.name) in SUFFIXES:
+        raise UserError(f"'{path}' is one picture: give a folder, zip or tar of at least {FEWEST}.")
+    files = index(path, SUFFIXES)
+    if not files.names:
+        others = f"{files.others} other file{'s' * (files.others > 1)}, such as {', '.join(files.other_names)}"
+        among = f", but {others}" if files.others else ": it is empty"
+        raise UserError(f"'{path}' holds no picture{among}. Pictures end in .png, .jpg, .webp and the like.")
+    return files
+
+
+def choose(files: Files, split: str, options: ImageOptions) -> labelling.Labelled:
+    """The files to use, with their classes. Raises UserError when labels or splits do not fit the files."""
+    names = labelling.pick_split(files.names, split)
+    if options.labels is None:
+        chosen = labelling.by_folder(names, files.folders)
+    else:
+        chosen = labelling.by_file(files.names, options.labels)
+        chosen.keep(set(chosen.names) - set(names))
+    if options.limit is not None and options.limit < len(chosen.names):
+        chosen.take(np.linspace(0, len(chosen.names) - 1, options.limit).round().astype(np.int64))
+    return chosen
+
+
+def _test_split(path: Path, files: Files, spec: Spec, options: ImageOptions) -> Dataset | None:
+    """The pictures in a folder named test (or val), made like those to train on."""
+    try:
+        labelling.pick_split(files.names, "test")
+    except UserError:
+        return None
+    same = replace(options, size=spec.shape[1], channels=_CHANNELS[spec.shape[0]], mirror=False, limit=None)
+    test = from_path(path, split="test", **vars(same))
+    if test.spec.classes != spec.classes:
+        raise UserError(f"'{path}' has other classes to test on than to train on: give both splits the same folders.")
+    return test
+
+
+def check_classes(chosen: labelling.Labelled) -> None:
+    """Raises UserError when a class has no picture left."""
+    counts = np.bincount(chosen.ids, minlength=len(chosen.classes))
+    for name, count in zip(chosen.classes, counts, strict=True):
+        if count == 0:
+            raise UserError(f"Class '{name}' has no usable picture: mend its files, or remove the class.")
+
+
+def none_usable(where: str, bad: dict[str, str]) -> UserError:
+    name, why = next(iter(sorted(bad.items())))
+    return UserError(f"None of the pictures in '{where}' can be used, such as '{shown(name)}': {why}.")
+
+
+def decode_all(files: Files, names: Sequence[str], plan: Plan) -> tuple[np.ndarray, dict[str, str]]:
+    """Decode in threads: uint8 [readable, C, S, S] in order, and why the others cannot be read."""
+    pixels = np.empty((len(names), plan.channels, plan.size, plan.size), np.uint8)
+    bad: dict[int, str] = {}
+
+    def work(numbers: range) -> None:
+        for i in numbers:
+            try:
+                pixels[i] = decode(files, names[i], plan)
+            except Unreadable as error:
+                bad[i] = str(error)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(work, (range(i, min(i + 32, len(names))) for i in range(0, len(names), 32))))
+    if bad:  # close ranks in place: a copy would need the memory twice
+        for to, i in enumerate(i for i in range(len(names)) if i not in bad):
+            pixels[to] = pixels[i]
+    return pixels[: len(names) - len(bad)], {names[i]: bad[i] for i in sorted(bad)}
+
+
+# ── by name ──────────────────────────────────────────────────────────────────────────────────────────────────────
+def from_catalog(entry: Entry, *, split: str = "train", **given: Any) -> ImageSet:
+    """A built-in data set, as it is or made to another size, channels, or number of pictures."""
+    options = image_options(given)
+    if options.labels is not None:
+        raise UserError(f"'{entry.name}' has its own labels: leave the option out.")
+    raw = entry.load(split)
+    native: tuple[int, ...] = raw.pixels.shape[1:]
+    plan = Plan(
+        options.size or native[1],
+        COUNTS.get(options.channels, native[0]),
+        options.fit,
+        options.colour(),
+    )
+    chosen = labelling.Labelled([""] * len(raw.ids), raw.ids, raw.classes)
+    pixels = raw.pixels
+    if options.limit is not None and options.limit < len(pixels):
+        numbers = np.linspace(0, len(pixels) - 1, options.limit).round().astype(np.int64)
+        pixels = pixels[numbers]
+        chosen.take(numbers)
+    if (plan.channels, plan.size, plan.size) != native:
+        pixels = np.stack([_refit(p, plan) for p in pixels])
+    about = About(
+        name=entry.name,
+        spec=Spec("image", pixels.shape[1:], raw.classes),
+        fingerprint=digest(raw.fingerprint, split, plan, options.limit),
+        summary=summarise("built in", chosen, plan, {}, [], True),
+        mirror=options.mirror,
+        held_out=lambda: (
+            from_catalog(entry, split="test", **vars(replace(options, mirror=False, limit=None)))
+            if split == "train" and "test" in entry.splits
+            else None
+        ),
+    )
+    return ImageSet(about, pixels, chosen.ids)
+
+
+def _refit(pixels: np.ndarray, plan: Plan) -> np.ndarray:
+    from PIL import Image
+
+    image = Image.fromarray(pixels[0] if len(pixels) == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+    return fit(colours(image, plan), plan)
+
+
+def digest(*parts: object) -> str:
+    return hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()
+
+
+def summarise(
+    kind: str,
+    chosen: labelling.Labelled,
+    plan: Plan,
+    bad: dict[str, str],
+    notes: list[str],
+    in_memory: bool,
+    files: Files | None = None,
+) -> dict[str, Any]:
+    """What a data set says of itself in run.json and the report."""
+    counts = np.bincount(chosen.ids, minlength=len(chosen.classes)).tolist()
+    return {
+        "items": len(chosen.names),
+        "kind": kind,
+        "size": plan.size,
+        "channels": _CHANNELS[plan.channels],
+        "classes": dict(zip(chosen.classes, counts, strict=True)),
+        "skipped": skipped(bad),
+        "other_files": files.others if files else 0,
+        "in_memory": in_memory,
+        "notes": notes,
+    }
+
+
+def skipped(bad: dict[str, str]) -> dict[str, Any]:
+    """How many files could not be read, and the first of them by name with the reason."""
+    return {"count": len(bad), "files": {shown(k): bad[k] for k in sorted(bad)[:NAMED]}}

@@ -1,0 +1,68 @@
+"""Which items come when: a pure function of (seed, step), so a run resumed at any step sees what it would have seen."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache
+from itertools import count
+
+import numpy as np
+
+from genloom.core import Batch, mix
+from genloom.data.base import Dataset
+from genloom.errors import UserError
+
+AHEAD = 3  # batches in flight for data that must be decoded
+
+
+@lru_cache(maxsize=4)  # a batch touches one epoch, or two at their border; a small set more, and those are cheap
+def _epoch(n: int, seed: int, epoch: int) -> np.ndarray:
+    order = np.random.Generator(np.random.PCG64(mix(seed, epoch))).permutation(n)
+    order.flags.writeable = False  # it is shared by every batch of the epoch
+    return order
+
+
+def rows(n: int, start: int, stop: int, seed: int) -> np.ndarray:
+    """Item numbers [stop - start] of that stretch of the endless concatenation of permutations of n items."""
+    parts = []
+    while start < stop:
+        epoch, first = divmod(start, n)
+        last = min(n, first + stop - start)
+        parts.append(_epoch(n, seed, epoch)[first:last])
+        start += last - first
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def batches(
+    data: Dataset, batch_size: int, *, seed: int, start: int = 0, rank: int = 0, world: int = 1
+) -> Generator[Batch, None, None]:
+    """Batches start, start + 1, ... without end: this rank's rows of each global batch of `batch_size`.
+
+    Every epoch visits each item once, in an order that depends on (seed, epoch) alone. Slow data is prepared by a
+    background thread, which ends when the iterator is closed; data in memory comes faster than a thread could hand it
+    over. Raises UserError when the batch does not divide by the ranks.
+    """
+    if batch_size < 1 or batch_size % world:
+        raise UserError(f"A batch of {batch_size} cannot be shared by {world} processes: choose a multiple of {world}.")
+    share = batch_size // world
+
+    def make(step: int) -> Batch:
+        first = step * batch_size + rank * share
+        return data.batch(rows(len(data), first, first + share, seed), seed=mix(seed, step))
+
+    return _ahead(make, start) if data.slow else (make(step) for step in count(start))
+
+
+def _ahead(make: Callable[[int], Batch], start: int) -> Generator[Batch, None, None]:
+    """make(start), make(start + 1), ... with the next few already under way in a background thread."""
+    pool = ThreadPoolExecutor(1, thread_name_prefix="genloom-data")
+    try:
+        waiting: deque[Future[Batch]] = deque()
+        for step in count(start):
+            waiting.append(pool.submit(make, step))
+            if len(waiting) > AHEAD:
+                yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,123 @@
+"""What pictures are to become: the options a person may set, and what follows from the pictures where they set none."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from genloom.data.decode import Header, Plan, Unreadable, read_header
+from genloom.data.files import Files
+from genloom.errors import UserError, nearest
+
+LOOKED_AT = 256  # headers, evenly spaced, from which size and channels follow
+LARGEST, SMALLEST = 64, 8  # sides chosen without being asked
+MAX_SIDE = 4096
+
+Fit = Literal["crop", "pad", "stretch"]
+Channels = Literal["auto", "grey", "rgb", "rgba"]
+COUNTS = {"grey": 1, "rgb": 3, "rgba": 4}
+
+
+@dataclass(frozen=True)
+class ImageOptions:
+    """How pictures become items. Raises UserError for a value that makes no sense."""
+
+    size: int | None = None  # side of the square every picture becomes; by default what most allow, at most 64
+    fit: Fit = "crop"  # how a picture that is not square becomes so
+    channels: Channels = "auto"  # grey where all are grey, else rgb; rgba keeps what is see-through
+    labels: Path | None = None  # CSV or JSONL file with columns file and label; otherwise sub-folders are classes
+    mirror: bool = False  # show each picture mirrored half of the time
+    limit: int | None = None  # use so many pictures, evenly spaced over all
+    background: str = "white"  # what shows through, and what pads: a colour name or #rrggbb
+
+    def __post_init__(self) -> None:
+        _check_number("size", self.size, 1, MAX_SIDE)
+        _check_number("limit", self.limit, 2, None)
+        _check_choice("fit", self.fit, get_args(Fit))
+        _check_choice("channels", self.channels, get_args(Channels))
+        if not isinstance(self.mirror, bool):
+            raise UserError(f"mirror must be true or false, not '{self.mirror}'.")
+        self.colour()
+
+    def colour(self) -> tuple[int, int, int]:
+        """The background as red, green, blue."""
+        from PIL import ImageColor
+
+        try:
+            return ImageColor.getrgb(self.background)[:3]
+        except (ValueError, AttributeError) as error:
+            raise UserError(
+                f"background '{self.background}' is no colour: give a name such as white, or #rrggbb."
+            ) from error
+
+
+def _check_number(name: str, value: object, low: int, high: int | None) -> None:
+    whole = isinstance(value, int) and not isinstance(value, bool) and low <= value <= (value if high is None else high)
+    if value is not None and not whole:
+        span = f"of at least {low}" if high is None else f"from {low} to {high}"
+        raise UserError(f"{name} must be a whole number {span}, not '{value}'.")
+
+
+def _check_choice(name: str, value: object, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise UserError(f"{name} must be {', '.join(choices[:-1])} or {choices[-1]}, not '{value}'.")
+
+
+def image_options(given: Mapping[str, Any]) -> ImageOptions:
+    """Options by name. Raises UserError for an unknown one, with the nearest."""
+    known = [f.name for f in fields(ImageOptions)]
+    for name in given:
+        if name not in known:
+            raise UserError(f"Pictures have no option '{name}'.{nearest(name, known)} Known: {', '.join(known)}.")
+    labels = given.get("labels")
+    return ImageOptions(**{**given, "labels": Path(labels).expanduser() if labels is not None else None})
+
+
+def look(files: Files, names: Sequence[str]) -> tuple[list[Header], dict[str, str]]:
+    """Headers of some of the files, evenly spaced; and those of them that cannot be read, with the reason."""
+    headers, bad = [], {}
+    for i in np.unique(np.linspace(0, len(names) - 1, min(LOOKED_AT, len(names))).round().astype(int)):
+        try:
+            headers.append(read_header(files, names[i]))
+        except Unreadable as error:
+            bad[names[i]] = str(error)
+    return headers, bad
+
+
+def decide(headers: Sequence[Header], options: ImageOptions) -> tuple[Plan, list[str]]:
+    """What every picture becomes, and a sentence for each thing decided that a person may want to change."""
+    size, notes = _size(headers, options)
+    channels = COUNTS.get(options.channels) or (1 if all(h.grey for h in headers) else 3)
+    some = "" if len(headers) < LOOKED_AT else f" of {len(headers)} looked at"
+    if (count := sum(h.alpha for h in headers)) and channels != 4:
+        notes.append(f"{count}{some} have see-through parts: {options.background} shows there (rgba keeps them).")
+    if count := sum(not h.grey for h in headers) if channels == 1 else 0:
+        notes.append(f"{count}{some} are in colour and become grey.")
+    if count := sum(h.width != h.height for h in headers):
+        done = {
+            "crop": "their centre is kept",
+            "pad": f"{options.background} fills the rest",
+            "stretch": "they are stretched",
+        }
+        notes.append(f"{count}{some} are not square: {done[options.fit]}.")
+    side = max if options.fit == "pad" else min
+    if count := sum(side(h.width, h.height) < size for h in headers):
+        notes.append(f"{count}{some} are smaller than {size}×{size} and were enlarged.")
+    return Plan(size, channels, options.fit, options.colour()), notes
+
+
+def _size(headers: Sequence[Header], options: ImageOptions) -> tuple[int, list[str]]:
+    """The side asked for; else the pictures' own where all are one small square; else a power of two most allow."""
+    if options.size is not None:
+        return options.size, []
+    sizes = {(h.width, h.height) for h in headers}
+    side = Counter(min(h.width, h.height) for h in headers).most_common(1)[0][0]
+    if len(sizes) == 1 and sizes == {(side, side)} and SMALLEST <= side <= LARGEST:
+        return side, []
+    size = min(LARGEST, max(SMALLEST, 1 << (side.bit_length() - 1)))
+    return size, [f"Pictures become {size}×{size}: the smaller side is {side} most often (size sets another)."]

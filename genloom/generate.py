@@ -1,0 +1,108 @@
+"""Run -> samples -> files."""
+
+from __future__ import annotations
+
+import importlib
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from genloom import parallel
+from genloom.core import Model, build
+from genloom.errors import UserError, nearest
+from genloom.machine import has_fast_bf16
+from genloom.plugins import model_of
+from genloom.run import STATE, WEIGHTS, Run
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def resolve_precision(model: Model, precision: str) -> str:
+    """`auto` is bf16 where the device multiplies it in hardware and the family's quality holds, else fp32."""
+    if precision != "auto":
+        return precision
+    return "bf16" if model.bf16 and has_fast_bf16(model.device) else "fp32"
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
+    return torch.autocast(device.type, DTYPES[precision]) if precision in DTYPES else nullcontext()
+
+
+@torch.inference_mode()
+def draw(
+    model: Model, n: int, *, seed: int = 0, precision: str = "auto", batch_size: int = 256, **conditions: Any
+) -> Tensor | list[Any]:
+    """n samples on the CPU, in pieces of batch_size. Tensor conditions of n rows (labels) are cut alike."""
+    model.eval()
+    pieces = []
+    with autocast(model.device, resolve_precision(model, precision)):
+        for start in range(0, n, batch_size):
+            count = min(batch_size, n - start)
+            mine = {k: v[start : start + count] if _rows(v, n) else v for k, v in conditions.items()}
+            pieces.append(model.sample(count, seed=seed, start=start, **mine))
+    if pieces and isinstance(pieces[0], Tensor):
+        return torch.cat([p.float().cpu() for p in pieces])
+    return [item for piece in pieces for item in piece]
+
+
+def _rows(value: Any, n: int) -> bool:
+    return isinstance(value, Tensor) and value.ndim > 0 and len(value) == n
+
+
+def load(run: Run, device: torch.device | None = None) -> Model:
+    """The run's model with its averaged weights, in evaluation mode: a plain nn.Module.
+
+    What sampling does not need (a discriminator) comes from the last checkpoint where there is one.
+    """
+    model = build(model_of(run), run.spec, run.info["config"])
+    weights, _ = run.load_tensors(WEIGHTS)
+    if run.has_state() and model.samples_with:
+        state, _ = run.load_tensors(STATE)
+        weights = {k[6:]: v for k, v in state.items() if k.startswith("model.")} | weights
+    try:
+        wrong = model.load_state_dict(weights, strict=False)
+    except RuntimeError as error:
+        raise UserError(f"'{run.folder}/{WEIGHTS}' is of another model: {str(error).splitlines()[1].strip()}") from None
+    needed = tuple(f"{n}." for n in model.samples_with) or ("",)
+    if lost := [*wrong.unexpected_keys, *(k for k in wrong.missing_keys if k.startswith(needed))]:
+        raise UserError(f"'{run.folder}/{WEIGHTS}' is of another model: '{lost[0]}' does not fit '{model.name}'.")
+    return model.to(device or parallel.device()).eval()
+
+
+def samples(run: Run, n: int, *, seed: int = 0, batch_size: int = 256, **conditions: Any) -> Tensor | list[Any]:
+    """n samples of a run. Item i depends on (seed, i) alone. Raises UserError for a condition the model lacks."""
+    model = load(run)
+    return draw(model, n, seed=seed, batch_size=batch_size, **checked(model, conditions))
+
+
+def checked(model: Model, conditions: dict[str, Any]) -> dict[str, Any]:
+    """The conditions that were given, with class names turned into numbers."""
+    given = {k: v for k, v in conditions.items() if v is not None}
+    for name in given:
+        if name not in model.conditions:
+            takes = f"it takes {', '.join(model.conditions)}" if model.conditions else "it takes none"
+            raise UserError(f"'{model.name}' has no condition '{name}': {takes}.{nearest(name, model.conditions)}")
+    if isinstance(label := given.get("label"), str):
+        given["label"] = class_number(label, model.spec.classes)
+    return given
+
+
+def class_number(label: str, classes: tuple[str, ...]) -> int:
+    if label in classes:
+        return classes.index(label)
+    if label.isdecimal() and int(label) < len(classes):
+        return int(label)
+    shown = ", ".join(classes[:20]) + (" …" if len(classes) > 20 else "")
+    raise UserError(f"There is no class '{label}'.{nearest(label, classes)} Known: {shown}.")
+
+
+def to_files(run: Run, n: int, out: Path, *, seed: int = 0, **conditions: Any) -> list[Path]:
+    """Write n samples into `out`, in the modality's own format, a thousand in memory at a time."""
+    model = load(run)
+    conditions = checked(model, conditions)
+    modality = importlib.import_module(f"genloom.data.{model.modality}")
+    made = draw(model, n, seed=seed, **conditions)
+    return modality.write(made, out, spec=run.spec)

@@ -1,0 +1,58 @@
+"""A small classifier of hand-written digits: the judge of MNIST models. Its weights ship with the package.
+
+Trained by benchmarks/train_digits.py; its own design: five 3x3 convolutions, global average pooling, one linear layer.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+WEIGHTS = Path(__file__).parent / "weights" / "digits.safetensors"
+
+
+class DigitNet(nn.Module):
+    """Images [B, C, H, W] in [-1, 1] -> (96 pooled features, 10 logits)."""
+
+    dim = 96
+
+    def __init__(self) -> None:
+        super().__init__()
+        widths = [(1, 24, 1), (24, 24, 2), (24, 48, 1), (48, 48, 2), (48, self.dim, 1)]
+        self.body = nn.Sequential(*(_conv(i, o, stride) for i, o, stride in widths))
+        self.head = nn.Linear(self.dim, 10)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        x = to_digits(images).contiguous(memory_format=torch.channels_last)
+        features = self.body(x).mean((2, 3))  # [B, 96]
+        return features, self.head(features)
+
+
+def _conv(i: int, o: int, stride: int) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(i, o, 3, stride, 1, bias=False), nn.BatchNorm2d(o), nn.ReLU())
+
+
+def to_digits(images: Tensor) -> Tensor:
+    """Images of any size and channels, [B, C, H, W] in [-1, 1] -> grey [B, 1, 28, 28]."""
+    if images.shape[1] >= 3:  # luma of ITU-R BT.601; an alpha channel is left out
+        weights = images.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
+        images = (images[:, :3] * weights).sum(1, keepdim=True)
+    images = images[:, :1]
+    if images.shape[2:] != (28, 28):
+        images = F.interpolate(images, (28, 28), mode="bilinear", antialias=True, align_corners=False)
+    return images
+
+
+def find_weights() -> Path:
+    return WEIGHTS
+
+
+def load(path: Path) -> DigitNet:
+    """The classifier from such a file (half-precision weights, computed in float32), ready to judge."""
+    net = DigitNet().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    net.load_state_dict({k: v.float() for k, v in load_file(path).items()}, strict=False)  # no batch counters
+    return net.eval()

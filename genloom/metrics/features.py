@@ -1,0 +1,73 @@
+"""Feature extractors: images in, vectors out. A figure is only comparable under the same extractor, so each has a hash."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from genloom import parallel
+from genloom.errors import UserError, unknown
+
+
+class Extractor(Protocol):
+    """What `evaluate` needs of an extractor; bring your own by giving an object of this shape."""
+
+    name: str
+    sha256: str
+    dim: int
+
+    def features(self, images: Tensor) -> tuple[Tensor, Tensor | None]: ...
+
+
+@dataclass(frozen=True)
+class NetworkExtractor:
+    """A network that maps images [B, C, H, W] in [-1, 1] to (features [B, dim], logits [B, classes])."""
+
+    name: str
+    sha256: str
+    dim: int
+    net: nn.Module
+    batch: int
+
+    @torch.inference_mode()
+    def features(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Features [N, dim] and logits [N, classes] of images [N, C, H, W] in [-1, 1], on the CPU.
+
+        Values are first rounded to 8 bits, as a saved picture is: generated and real are read alike.
+        """
+        device = next(self.net.parameters()).device
+        parts = [self.net(quantise(x.to(device))) for x in images.split(self.batch)]
+        features, logits = zip(*parts, strict=True)
+        return torch.cat(features).cpu(), torch.cat(logits).cpu()
+
+
+def quantise(images: Tensor) -> Tensor:
+    """The 8-bit values that a saved picture would hold, still in [-1, 1]."""
+    return ((images.float() + 1) * 127.5).round().clamp(0, 255) / 127.5 - 1
+
+
+EXTRACTORS = ("digits", "lite0", "inception")
+
+
+def extractor(name: str, path: str | Path | None = None) -> Extractor:
+    """A ready extractor: `digits` (ours, 96-d), `lite0` (ImageNet, 1280-d) or `inception` (published FID, 2048-d).
+
+    `path` replaces the weights file that is looked up otherwise. Raises UserError when the weights are absent or not
+    the right ones.
+    """
+    from genloom.metrics import digits, inception, lite0
+
+    if name not in EXTRACTORS:
+        raise unknown("feature extractor", name, EXTRACTORS)
+    module, batch = {"digits": (digits, 256), "lite0": (lite0, 32), "inception": (inception, 16)}[name]
+    file = Path(path) if path else module.find_weights()
+    if not file.is_file():
+        raise UserError(f"There is no weights file '{file}' for the extractor '{name}'.")
+    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+    net = module.load(file)
+    return NetworkExtractor(name, sha256, net.dim, net.to(parallel.device()), batch)

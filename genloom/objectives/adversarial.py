@@ -1,0 +1,182 @@
+"""Adversarial losses of logits, gradient penalties, and the small base that every GAN shares.
+
+Notation: r = D(real), f = D(fake) are logits [B]; softplus(x) = log(1 + e^x). The discriminator minimises `critic(r, f)`,
+the generator `generator(r, f)`; both are [B]. A GAN of the zoo is a base, two networks and one name of `OBJECTIVES`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from genloom.core import Batch, Model, Phase, Spec
+from genloom.errors import unknown
+
+
+class Objective(NamedTuple):
+    """What each side minimises, both `(r [B], f [B]) -> [B]`. `paired`: the generator's loss looks at r too."""
+
+    critic: Callable[[Tensor, Tensor], Tensor]
+    generator: Callable[[Tensor, Tensor], Tensor]
+    paired: bool = False
+
+
+def bce_critic(r: Tensor, f: Tensor) -> Tensor:
+    """-log σ(r) - log(1 - σ(f)): the discriminator of Goodfellow et al. 2014, eq. 1."""
+    return F.softplus(-r) + F.softplus(f)
+
+
+def non_saturating(r: Tensor, f: Tensor) -> Tensor:
+    """-log σ(f): Goodfellow et al. 2014, section 3, the generator's loss that keeps its gradient."""
+    return F.softplus(-f)
+
+
+def minimax(r: Tensor, f: Tensor) -> Tensor:
+    """log(1 - σ(f)): Goodfellow et al. 2014, eq. 1, the generator's loss that saturates."""
+    return -F.softplus(f)
+
+
+def hinge_critic(r: Tensor, f: Tensor) -> Tensor:
+    """max(0, 1 - r) + max(0, 1 + f): Lim & Ye 2017, Miyato et al. 2018, eq. 16."""
+    return F.relu(1 - r) + F.relu(1 + f)
+
+
+def least_squares_critic(r: Tensor, f: Tensor) -> Tensor:
+    """((r - 1)² + f²) / 2: Mao et al. 2017, eq. 9 (a = 0, b = 1)."""
+    return 0.5 * ((r - 1).square() + f.square())
+
+
+def least_squares_generator(r: Tensor, f: Tensor) -> Tensor:
+    """(f - 1)² / 2: Mao et al. 2017, eq. 9 (c = 1)."""
+    return 0.5 * (f - 1).square()
+
+
+def wasserstein_critic(r: Tensor, f: Tensor) -> Tensor:
+    """f - r: Arjovsky et al. 2017, eq. 2, negated."""
+    return f - r
+
+
+def wasserstein_generator(r: Tensor, f: Tensor) -> Tensor:
+    """-f: Arjovsky et al. 2017, algorithm 1; also the generator of the hinge loss."""
+    return -f
+
+
+def relativistic_critic(r: Tensor, f: Tensor) -> Tensor:
+    """softplus(f - r), each real paired with a fake: Jolicoeur-Martineau 2018, eq. 5; Huang et al. 2024, eq. 2."""
+    return F.softplus(f - r)
+
+
+def relativistic_generator(r: Tensor, f: Tensor) -> Tensor:
+    """softplus(r - f): the fake should outscore the real it is paired with."""
+    return F.softplus(r - f)
+
+
+OBJECTIVES: dict[str, Objective] = {
+    "bce": Objective(bce_critic, non_saturating),
+    "minimax": Objective(bce_critic, minimax),
+    "hinge": Objective(hinge_critic, wasserstein_generator),
+    "least_squares": Objective(least_squares_critic, least_squares_generator),
+    "wasserstein": Objective(wasserstein_critic, wasserstein_generator),
+    "relativistic": Objective(relativistic_critic, relativistic_generator, paired=True),
+}
+
+
+def find_objective(name: str) -> Objective:
+    """The objective of that name. Raises UserError that offers the nearest one."""
+    if name not in OBJECTIVES:
+        raise unknown("objective", name, OBJECTIVES)
+    return OBJECTIVES[name]
+
+
+# ── gradient penalties ───────────────────────────────────────────────────────────────────────────────────────────
+def score_and_slope(critic: Callable[[Tensor], Tensor], images: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits D(x) [B] and ‖∇D(x)‖² [B] of images [B, ...], both differentiable: one forward serves loss and penalty.
+
+    Times γ/2 the slope is R1 on real images and R2 on fakes (Mescheder et al. 2018, eq. 9). The norm is summed in
+    float32 also under autocast. D must score each image by itself (no batch normalisation).
+    """
+    with torch.enable_grad():
+        x = images.detach().requires_grad_()
+        logits = critic(x).float()
+        (grad,) = torch.autograd.grad(logits.sum(), x, create_graph=True)
+    return logits, grad.float().flatten(1).square().sum(1)
+
+
+def lipschitz_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, mix: Tensor) -> Tensor:
+    """(‖∇D(x̂)‖ - 1)² [B] at x̂ = mix·real + (1 - mix)·fake, mix [B] uniform: Gulrajani et al. 2017, eq. 3, without λ."""
+    mix = mix.view(-1, *[1] * (real.ndim - 1))
+    _, slope = score_and_slope(critic, torch.lerp(fake, real, mix))
+    return ((slope + 1e-12).sqrt() - 1).square()  # the root's own slope is infinite at 0
+
+
+# ── the base ─────────────────────────────────────────────────────────────────────────────────────────────────────
+class Adversarial(Model):
+    """A generator (latents [B, Z] -> images) and a discriminator (images -> logits [B]) at play.
+
+    A subclass sets `generator` and `discriminator`; most change nothing else. `together`: D may score real and fake
+    images in one forward; false where batch normalisation would let it compare them.
+    """
+
+    modality = "image"
+    samples_with = ("generator",)
+    together: ClassVar[bool] = True
+
+    generator: nn.Module
+    discriminator: nn.Module
+    gamma: Tensor
+
+    def __init__(self, spec: Spec, *, latent: int, objective: str, gamma: float = 0.0):
+        super().__init__(spec)
+        self.latent = latent
+        self.objective = find_objective(objective)
+        self.penalised = gamma > 0
+        self.gamma_at_start = gamma
+        self.register_buffer("gamma", torch.tensor(gamma))
+
+    def phases(self) -> list[Phase]:
+        return [Phase("discriminator", ("discriminator",)), Phase("generator", ("generator",))]
+
+    def loss(self, batch: Batch, phase: str) -> dict[str, Tensor]:
+        real = batch["image"]
+        latents = self.latents(len(real))
+        return self.generator_terms(real, latents) if phase == "generator" else self.critic_terms(real, latents)
+
+    def latents(self, n: int) -> Tensor:
+        return self.randn(n, self.latent)
+
+    def critic_terms(self, real: Tensor, latents: Tensor) -> dict[str, Tensor]:
+        with torch.no_grad():
+            fake = self.generator(latents)
+        if not self.penalised:
+            return {"discriminator": self.objective.critic(*self.score(real, fake))}
+        logits, slope = score_and_slope(self.discriminator, torch.cat([real, fake]))
+        r1, r2 = (0.5 * self.gamma * slope).chunk(2)
+        return {"discriminator": self.objective.critic(*logits.chunk(2)), "r1": r1, "r2": r2}
+
+    def generator_terms(self, real: Tensor, latents: Tensor) -> dict[str, Tensor]:
+        return {"generator": self.fool(real, self.discriminator(self.generator(latents)).float())}
+
+    def fool(self, real: Tensor, f: Tensor) -> Tensor:
+        """The generator's loss [B] of the fakes' logits; reals are scored only for an objective that pairs."""
+        if not self.objective.paired:
+            return self.objective.generator(f, f)
+        with torch.no_grad():
+            r = self.discriminator(real).float()
+        return self.objective.generator(r, f)
+
+    def score(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits [B] of reals and of fakes, in one forward where D allows it."""
+        if not self.together:
+            return self.discriminator(real).float(), self.discriminator(fake).float()
+        r, f = self.discriminator(torch.cat([real, fake])).float().chunk(2)
+        return r, f
+
+    def critic(self, batch: Batch) -> Tensor:
+        return self.discriminator(batch["image"]).float()
+
+    def sample(self, n: int, *, seed: int = 0, start: int = 0) -> Tensor:
+        return self.generator(self.item_noise(n, self.latent, seed=seed, start=start)).float()

@@ -1,0 +1,97 @@
+"""Runs side by side, as rows of plain values and as a table for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from genloom.report.curves import number
+from genloom.report.story import Story, family
+
+Row = dict[str, Any]
+
+
+def compare_runs(folders: Sequence[Path]) -> list[Row]:
+    """One row a run: run, model, data, minutes, steps, rate (items/s), and `metrics` by name with value, low and high.
+
+    Raises UserError when a folder is no run.
+    """
+    return [_row(Story.read(Path(folder))) for folder in folders]
+
+
+def _row(story: Story) -> Row:
+    seconds = story.last.get("seconds")
+    return {
+        "run": str(story.run.folder),
+        "model": story.model,
+        "data": story.data,
+        "minutes": seconds / 60 if seconds is not None else None,
+        "steps": story.last.get("step"),
+        "rate": story.rate,
+        "metrics": {str(m["name"]): {k: m.get(k) for k in ("value", "low", "high")} for m in story.metrics},
+    }
+
+
+def format_comparison(rows: Sequence[Row]) -> str:
+    """A text table, a line a run; `*` marks the best of a metric, and every run whose interval meets the best one's."""
+    names = _shared(rows)
+    head = ["run", "model", "data", "minutes", "steps", "items/s", *(f"{n} {_arrow(n)}".strip() for n in names)]
+    best = {n: _best(rows, n) for n in names}
+    body = [_cells(row, i, names, best) for i, row in enumerate(rows)]
+    widths = [max(len(line[k]) for line in [head, *body]) for k in range(len(head))]
+    lines = []
+    for line in [head, *body]:
+        cells = [c.ljust(w) if k < 3 else c.rjust(w) for k, (c, w) in enumerate(zip(line, widths, strict=True))]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join([*lines, *_notes(rows, names, best)])
+
+
+def _shared(rows: Sequence[Row]) -> list[str]:
+    """Metrics that at least two runs have (all of them, for one run), in their order."""
+    names = list(dict.fromkeys(n for row in rows for n in row["metrics"]))
+    return [n for n in names if sum(n in row["metrics"] for row in rows) >= min(2, len(rows))]
+
+
+def _arrow(name: str) -> str:
+    return {"lower": "↓", "higher": "↑", "": ""}[family(name)[1]]
+
+
+def _best(rows: Sequence[Row], name: str) -> set[int]:
+    """The rows that are best in a metric: none when runs on different data cannot be held against each other."""
+    better = family(name)[1]
+    having = {i: row["metrics"][name] for i, row in enumerate(rows) if name in row["metrics"]}
+    having = {i: m for i, m in having.items() if m["value"] is not None}
+    if not better or len(having) < 2 or len({rows[i]["data"] for i in having}) > 1:
+        return set()
+    pick = min if better == "lower" else max
+    first = having[pick(having, key=lambda i: having[i]["value"])]
+    return {i for i, m in having.items() if m is first or _overlap(m, first)}
+
+
+def _overlap(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
+    if None in (a["low"], a["high"], b["low"], b["high"]):
+        return bool(a["value"] == b["value"])
+    return bool(a["low"] <= b["high"] and b["low"] <= a["high"])
+
+
+def _cells(row: Row, index: int, names: Sequence[str], best: Mapping[str, set[int]]) -> list[str]:
+    minutes = "–" if row["minutes"] is None else f"{row['minutes']:.1f}"
+    steps = "–" if row["steps"] is None else f"{row['steps']:,}"
+    rate = "–" if row["rate"] is None else f"{row['rate']:,.0f}"
+    values = []
+    for name in names:
+        value = row["metrics"].get(name, {}).get("value")
+        values.append(("–" if value is None else number(value)) + ("*" if index in best[name] else " "))
+    return [row["run"], row["model"], row["data"], minutes, steps, rate, *values]
+
+
+def _notes(rows: Sequence[Row], names: Sequence[str], best: Mapping[str, set[int]]) -> list[str]:
+    notes = []
+    if any(best.values()):
+        notes.append("* best, or not to be told from the best by its interval")
+    if names and len({row["data"] for row in rows}) > 1:
+        notes.append("Figures of runs on different data are not marked: they cannot be held against each other.")
+    if missing := [row["run"] for row in rows if not row["metrics"]]:
+        notes.append(f"Not measured: {', '.join(missing)}. Use `genloom evaluate RUN`.")
+    return ["", *notes] if notes else []

@@ -1,0 +1,188 @@
+"""The run folder: the only thing that passes between verbs.
+
+run.json · log.jsonl · weights.safetensors · state/ · samples/ · metrics.json · audit.json · report.html · README.md
+
+Every file is replaced atomically, so a kill at any instant loses at most the work since the last checkpoint. Nothing
+in it is a pickle; what is read back is JSON or safetensors, and anything else is refused.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from genloom.core import Spec
+from genloom.errors import UserError
+
+FORMAT = 1  # of the run folder: raised when an older genloom could not read it
+STATE = "state/latest.safetensors"
+WEIGHTS = "weights.safetensors"
+
+
+class Run:
+    """A run folder. `info` is run.json: the whole resolved request."""
+
+    def __init__(self, folder: Path, info: dict[str, Any]):
+        self.folder = Path(folder)
+        self.info = info
+
+    def __repr__(self) -> str:
+        return f"Run('{self.folder}')"
+
+    def __fspath__(self) -> str:
+        return str(self.folder)
+
+    @property
+    def spec(self) -> Spec:
+        return Spec.from_json(self.info["spec"])
+
+    @classmethod
+    def open(cls, folder: str | os.PathLike[str]) -> Run:
+        """Read a run folder. Raises UserError when it is none, half-written, or of a newer genloom."""
+        folder = Path(folder)
+        if not folder.exists():
+            raise UserError(f"There is no run folder '{folder}': make one with `genloom fit`.")
+        if not (folder / "run.json").is_file():
+            raise UserError(f"'{folder}' is not a run folder: it has no run.json.")
+        info = read_json(folder / "run.json")
+        if missing := [k for k in ("format", "model", "config", "spec", "options", "data") if k not in info]:
+            raise UserError(
+                f"'{folder}/run.json' lacks '{missing[0]}': it is not a whole run; fit into another folder."
+            )
+        if info["format"] != FORMAT:
+            raise UserError(
+                f"'{folder}' was written by genloom {info.get('genloom')} in run format {info['format']}, and this "
+                f"genloom reads format {FORMAT}: use that version, or fit again into another folder."
+            )
+        return cls(folder, info)
+
+    @classmethod
+    def create(cls, folder: str | os.PathLike[str], info: Mapping[str, Any]) -> Run:
+        folder = Path(folder)
+        try:
+            (folder / "state").mkdir(parents=True, exist_ok=True)
+            (folder / "samples").mkdir(exist_ok=True)
+        except OSError as error:
+            raise cannot_write(folder, error) from None
+        run = cls(folder, {"format": FORMAT, **info})
+        run.write_json("run.json", run.info)
+        return run
+
+    def has_state(self) -> bool:
+        return (self.folder / STATE).is_file()
+
+    def write_json(self, name: str, value: Any) -> None:
+        text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False, default=_plain)
+        with atomic(self.folder / name) as path:
+            path.write_text(text + "\n", encoding="utf-8")
+
+    def save_tensors(self, name: str, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
+        """One safetensors file; `numbers` (JSON-able) ride in its header, so both change in one rename."""
+        whole = {k: v.detach().contiguous() for k, v in tensors.items()}
+        with atomic(self.folder / name) as path:
+            save_file(whole, path, metadata={"genloom": json.dumps(numbers)})
+
+    def load_tensors(self, name: str, device: str = "cpu") -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Raises UserError when the file is absent, cut short, or not safetensors (a pickle, say)."""
+        path = self.folder / name
+        if not path.is_file():
+            raise UserError(f"'{self.folder}' has no {name} yet: run the same `genloom fit` command again to go on.")
+        try:
+            with safe_open(path, framework="pt", device=device) as file:
+                numbers = json.loads((file.metadata() or {}).get("genloom", "{}"))
+                return {k: file.get_tensor(k) for k in file.keys()}, numbers
+        except (SafetensorError, ValueError) as error:
+            raise UserError(
+                f"'{path}' is not a whole safetensors file ({error}); nothing in it was run. "
+                "Restore it from a copy, or fit again into another folder."
+            ) from None
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the folder against a second fit; the system lets go when the process ends, however it ends."""
+        try:
+            handle = open(self.folder / ".lock", "w")
+        except OSError as error:
+            raise cannot_write(self.folder, error) from None
+        with handle:
+            if not _try_lock(handle.fileno()):
+                raise UserError(f"Another fit is writing to '{self.folder}': wait for it, or give another --out.")
+            yield
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"'{path}' cannot be read as JSON ({error}): restore it, or use another folder.") from None
+    if not isinstance(value, dict):
+        raise UserError(f"'{path}' holds no JSON object: restore it, or use another folder.")
+    return value
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Write beside `path`, then put it in place in one step: readers see the old file or the new, never a part."""
+    temporary = None
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        os.replace(temporary, path)
+    except (OSError, SafetensorError) as error:
+        raise cannot_write(path, error) from None
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def cannot_write(path: Path, error: Exception) -> UserError:
+    full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error) or "os error 28" in str(error)
+    if full:
+        return UserError(
+            f"The disk is full: '{path}' could not be written. What was saved before is whole; "
+            "free some space and run the same command again to go on."
+        )
+    return UserError(f"'{path}' cannot be written ({getattr(error, 'strerror', None) or error}): give another --out.")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if hasattr(value, "item"):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} does not fit into JSON")
+
+
+def _try_lock(handle: int) -> bool:
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        import msvcrt
+
+        try:
+            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+            return True
+        except OSError:
+            return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except OSError:
+        return False

@@ -1,0 +1,295 @@
+"""The loop. It owns time: data order, accumulation, precision, clipping, EMA, checkpoints, logs, ranks.
+
+Only this file calls `backward()` and `step()`. Step i draws its batch and its noise from (seed, i) alone, so a run that
+is killed and resumed is bit for bit the run that was not.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from genloom import parallel
+from genloom.core import Batch, Phase, mix
+from genloom.data.base import Dataset
+from genloom.data.order import batches
+from genloom.errors import UserError
+from genloom.generate import autocast, draw
+from genloom.machine import memory_mb
+from genloom.monitor import Monitor
+from genloom.run import STATE, WEIGHTS, Run
+from genloom.state import Options, State, parameters
+from genloom.watch import Watch
+
+LOOKS = 60  # over the length of a run: each is a line of the log and a frame of the film
+ROLLBACKS = 3
+GRID = 64
+
+
+# ── one step ─────────────────────────────────────────────────────────────────────────────────────────────────────
+def step(state: State, batch: Batch, options: Options, progress: float = 0.0) -> dict[str, Tensor]:
+    """All phases that are due on one batch, then the schedule and the average. Returns the losses by name."""
+    torch.manual_seed(mix(options.seed, state.step, 1))
+    losses: dict[str, Tensor] = {}
+    for phase in state.phases:
+        if state.step % phase.every == 0:
+            losses |= update(state, phase, batch, options, progress)
+    state.model.after_step(progress)
+    update_average(state, options.ema)
+    state.step += 1
+    return losses
+
+
+def update(state: State, phase: Phase, batch: Batch, options: Options, progress: float = 0.0) -> dict[str, Tensor]:
+    """One phase: freeze the rest, forward, backward, average over ranks, clip, step."""
+    moved, optimiser = state.moved[phase.moves], state.optimisers[phase.moves]
+    losses: dict[str, Tensor] = {}
+    with frozen(state.frozen[phase.moves]):
+        for micro in split(batch, options.accumulate):
+            with autocast(state.model.device, state.precision):
+                terms = state.loss(micro, phase.name)
+            means = {k: v.float().mean() / options.accumulate for k, v in terms.items()}
+            state.scaler.scale(sum(means.values(), start=torch.zeros((), device=state.model.device))).backward()
+            for k, v in means.items():
+                losses[k] = losses[k] + v.detach() if k in losses else v.detach()
+    parallel.average_gradients(moved)
+    for group in optimiser.param_groups:
+        group["lr"] = options.rate_at(progress) * phase.lr * state.rate
+    if (clip := phase.clip or options.clip) is not None:
+        state.scaler.unscale_(optimiser)
+        nn.utils.clip_grad_norm_(moved, clip)
+    state.scaler.step(optimiser)
+    state.scaler.update()
+    optimiser.zero_grad()
+    return losses
+
+
+@contextmanager
+def frozen(rest: list[nn.Parameter]) -> Iterator[None]:
+    """No gradients for these, so no work is done for them."""
+    for p in rest:
+        p.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for p in rest:
+            p.requires_grad_(True)
+
+
+def split(batch: Batch, count: int) -> list[Batch]:
+    if count == 1:
+        return [batch]
+    chunks = {k: v.chunk(count) for k, v in batch.items()}
+    return [{k: v[i] for k, v in chunks.items()} for i in range(count)]
+
+
+@torch.no_grad()
+def update_average(state: State, decay: float) -> None:
+    """EMA of what samples; the decay ramps up, so that the average soon forgets the initialisation."""
+    mine, theirs = state.averaged
+    torch._foreach_lerp_(mine, theirs, 1 - min(decay, (1 + state.step) / (10 + state.step)))
+    for a, b in zip(state.average.buffers(), state.model.buffers(), strict=True):
+        a.copy_(b)
+
+
+# ── a run ────────────────────────────────────────────────────────────────────────────────────────────────────────
+class Loop:
+    """One fit: steps until the budget is spent; looks at itself now and then, and keeps itself on disk."""
+
+    def __init__(self, state: State, data: Dataset, options: Options, run: Run, held_out: Dataset | None = None):
+        self.state, self.data, self.options, self.run = state, data, options, run
+        self.monitor: Monitor | None = None
+        self.stopped_by: str | None = None
+        self.first_step = 0
+        self.sums: dict[str, list[Tensor]] = {}
+        device = state.model.device
+        self.real = move(some(data, 128), device)
+        self.held_out = move(some(held_out, 128), device) if held_out is not None else None
+        self.watch = Watch(self.real["image"].cpu()) if data.spec.modality == "image" else None
+
+    def go(self, quiet: bool = False) -> State:
+        """Train to the end of the budget, resuming what the folder holds. Raises UserError when the run cannot go on."""
+        if self.run.has_state():
+            self.state.restore(*self.run.load_tensors(STATE))
+        else:
+            self.save()  # so that there is always a good state to go back to
+        self.first_step = self.state.step
+        with self._monitored(quiet), self._stoppable():
+            while not self._train():
+                self._roll_back()
+            self.save()
+            self._say_end()
+        return self.state
+
+    def _train(self) -> bool:
+        """Steps until done or stopped; False as soon as a look finds that training has broken down."""
+        state, options = self.state, self.options
+        order = {"seed": options.seed, "start": state.step, "rank": parallel.rank(), "world": parallel.world()}
+        looked, saved, clock = (state.step, state.seconds), state.seconds, time.perf_counter()
+        progress = looked_at = self._progress()
+        with closing_batches(self.data, options.batch_size, **order) as stream:
+            while progress < 1 and not parallel.any_rank(self.stopped_by is not None):
+                self._count(step(state, move(next(stream), state.model.device), options, progress))
+                now = time.perf_counter()
+                state.seconds, clock = parallel.from_main(state.seconds + now - clock), now
+                progress = self._progress()
+                if self.monitor:
+                    self.monitor.advance(state.step, {})
+                due = int(progress * LOOKS) > int(looked_at * LOOKS) and state.seconds - looked[1] > 1
+                if due or state.seconds - looked[1] > 60:
+                    if not self._look(looked):
+                        return False
+                    looked, looked_at = (state.step, state.seconds), progress
+                    if state.seconds - saved >= 60 * options.save_minutes:
+                        self.save()
+                        saved = state.seconds
+        return looked[0] == state.step or self._look(looked)
+
+    def _progress(self) -> float:
+        """Share of the budget spent, in [0, 1]."""
+        minutes = self.options.minutes
+        return min(
+            1.0, self.state.step / self.options.steps if minutes is None else self.state.seconds / (60 * minutes)
+        )
+
+    # looking
+    def _count(self, losses: dict[str, Tensor]) -> None:
+        for k, v in losses.items():
+            if k in self.sums:
+                torch._foreach_add_(self.sums[k], [v, torch.ones_like(v)])
+            else:
+                self.sums[k] = [v.clone(), torch.ones_like(v)]
+
+    def _look(self, since: tuple[int, float]) -> bool:
+        """Log, sample and watch; False when a loss or a weight is not finite."""
+        losses = {k: float(parallel.mean(total / count)) for k, (total, count) in self.sums.items()}
+        self.sums = {}
+        norms = torch.stack(torch._foreach_norm(list(self.state.model.parameters())))
+        if not np.isfinite(list(losses.values())).all() or not torch.isfinite(norms).all():
+            return False
+        if self.monitor:
+            grid = draw(self.state.average, GRID, seed=self.options.seed, precision=self.state.precision)
+            seen, advice = self._watch(grid, losses)
+            self.monitor.tick(self._record(since, losses, seen), grid if isinstance(grid, Tensor) else None)
+            for sentence in advice:
+                self.monitor.say("advice", sentence, self.state.step)
+        return True
+
+    def _record(self, since: tuple[int, float], losses: dict[str, float], seen: dict[str, float]) -> dict[str, Any]:
+        state, progress = self.state, self._progress()
+        images = (state.step - since[0]) * self.options.batch_size
+        return {
+            "event": "tick",
+            "step": state.step,
+            "seconds": round(state.seconds, 3),
+            "progress": round(progress, 5),
+            "rate": round(images / max(state.seconds - since[1], 1e-9), 2),
+            "losses": losses,
+            "lr": self.options.rate_at(progress) * state.rate,
+            "memory_mb": round(memory_mb(state.model.device)),
+            "watch": seen,
+        }
+
+    @torch.no_grad()
+    def _watch(self, grid: Any, losses: dict[str, float]) -> tuple[dict[str, float], list[str]]:
+        if self.watch is None:
+            return {}, []
+        model, device = self.state.model.eval(), self.state.model.device
+        labels = {"label": model.item_labels(len(grid), None, 0)} if model.spec.classes else {}
+        real, fake = model.critic(self.real), model.critic({"image": grid.to(device), **labels})
+        held_out = model.critic(self.held_out) if self.held_out is not None else None
+        model.train()
+        return self.watch.look(grid, real, held_out, fake, losses, progress=self._progress())
+
+    # keeping
+    def save(self) -> None:
+        if parallel.rank() == 0:
+            self.run.save_tensors(STATE, self.state.tensors(), self.state.numbers())
+            self.run.save_tensors(WEIGHTS, self.state.published(), {"step": self.state.step})
+        parallel.barrier()
+
+    def _roll_back(self) -> None:
+        state, broken = self.state, self.state.step
+        rate, count = state.rate / 2, state.rollbacks + 1
+        if count > ROLLBACKS:
+            raise UserError(
+                f"A loss was not finite for the {count}th time, by step {broken}: training does not hold. The last good state "
+                "is kept; fit into another folder with a lower --lr, with --clip 1, or with --precision fp32."
+            )
+        state.restore(*self.run.load_tensors(STATE))
+        state.rate, state.rollbacks = rate, count
+        self.save()
+        self._say(
+            "rollback",
+            f"A loss was not finite by step {broken}: back to step {state.step}, at half the rate (try {count} of {ROLLBACKS}).",
+        )
+
+    # being watched, and stopped
+    def _say(self, event: str, message: str) -> None:
+        if self.monitor:
+            self.monitor.say(event, message, self.state.step)
+
+    def _say_end(self) -> None:
+        state = self.state
+        if state.step == self.first_step and self._progress() >= 1:
+            self._say("done", f"Already finished at step {state.step}: go on with more --steps or --minutes.")
+        elif self.stopped_by:
+            self._say("interrupt", f"Stopped at step {state.step}, all is saved: the same command goes on from here.")
+        else:
+            self._say("done", f"Done: {state.step} steps in {state.seconds:.0f} s.")
+
+    @contextmanager
+    def _monitored(self, quiet: bool) -> Iterator[None]:
+        if parallel.rank() != 0:
+            yield
+            return
+        state, options = self.state, self.options
+        total = options.steps if options.minutes is None else None
+        with Monitor(self.run.folder, total, options.minutes, quiet, resume_at=state.step) as self.monitor:
+            event, words = ("resume", f"Going on from step {state.step}") if state.step else ("start", "Training")
+            self._say(event, f"{words} on {state.model.device} in {state.precision}.")
+            yield
+
+    @contextmanager
+    def _stoppable(self) -> Iterator[None]:
+        """The first Ctrl-C or SIGTERM ends the run after this step, saved; a second one ends it at once."""
+
+        def handle(number: int, _frame: Any) -> None:
+            if self.stopped_by:
+                raise KeyboardInterrupt
+            self.stopped_by = signal.Signals(number).name
+
+        try:
+            old = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
+        except ValueError:  # not the main thread: signals are its owner's
+            old = {}
+        try:
+            yield
+        finally:
+            for number, handler in old.items():
+                signal.signal(number, handler)
+
+
+@contextmanager
+def closing_batches(data: Dataset, batch_size: int, **order: int) -> Iterator[Iterator[Batch]]:
+    stream = batches(data, batch_size, **order)
+    try:
+        yield stream
+    finally:
+        stream.close()
+
+
+def move(batch: Batch, device: torch.device) -> Batch:
+    return {k: v.to(device, non_blocking=True) for k, v in batch.items()}
+
+
+def some(data: Dataset, count: int) -> Batch:
+    """Up to `count` items, evenly spaced."""
+    return data.batch(np.unique(np.linspace(0, len(data) - 1, min(count, len(data))).round().astype(np.int64)))

@@ -1,0 +1,41 @@
+"""Shared by all tests: real digits, small, and a home of their own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: small steps are quicker on one thread
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+
+
+@pytest.fixture(autouse=True)
+def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GENLOOM_HOME", str(tmp_path_factory.getbasetemp() / "home"))
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run `genloom …` as a user does, in a folder of its own."""
+
+    def run(*words: object, **options: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "genloom", *map(str, words)],
+            capture_output=True,
+            text=True,
+            timeout=300,
+            cwd=options.pop("cwd", tmp_path),
+            **options,  # type: ignore[call-overload]
+        )
+
+    return run
+
+
+def same_tensors(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)

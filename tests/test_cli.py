@@ -1,0 +1,150 @@
+"""The command line: quick to answer, kind to mistakes. Every mistake is one sentence and exit code 2."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+
+def refused(result: subprocess.CompletedProcess[str], *words: str) -> None:
+    said = result.stderr + result.stdout
+    assert result.returncode == 2, said
+    assert "Traceback" not in said
+    for word in words:
+        assert word in said, said
+
+
+def picture(path: Path, size: tuple[int, int] = (16, 16), seed: int = 0) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 255, (size[1], size[0], 3), np.uint8)
+    Image.fromarray(pixels).save(path)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import genloom
+
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    genloom.fit("cvae", "digits", folder, recipe="tiny", quiet=True, steps=2)
+    return folder
+
+
+def test_help_needs_no_torch() -> None:
+    code = "import sys; from genloom.cli import main; main(['--help']); sys.exit('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0 and "genloom fit gan mnist" in done.stdout
+
+
+def test_lists(command) -> None:  # type: ignore[no-untyped-def]
+    models = command("models").stdout
+    assert all(name in models for name in ("gan", "dcgan", "wgan_gp", "vae", "cvae", "flow", "infogan"))
+    assert "mnist" in command("data").stdout
+    assert "recipe cpu" in command("models", "gan").stdout
+    assert json.loads(command("models", "--json").stdout)["gan"]["card"]["year"] == 2014
+
+
+def test_fit_help_shows_the_model_s_own_options(command) -> None:  # type: ignore[no-untyped-def]
+    said = command("fit", "gan", "--help")
+    assert (
+        said.returncode == 0 and "--model." in said.stdout and "--data.size" in said.stdout and "--steps" in said.stdout
+    )
+
+
+def test_names_that_do_not_exist(command, run: Path) -> None:  # type: ignore[no-untyped-def]
+    refused(command("fitt", "gan", "mnist"), "fit")
+    refused(command("fit", "dcgam", "mnist"), "dcgan")
+    refused(command("fit", "gan", "mnits"), "mnist")
+    refused(command("fit", "gan", "mnist", "--recipe", "cpuu"), "cpu")
+    refused(command("fit", "gan", "mnist", "--stepz", 5), "--steps")
+    refused(command("fit", "gan", "mnist", "--steps", "many"), "many")
+    refused(command("sample", "nowhere"), "nowhere")
+    refused(command("sample", run, "--labell", 3), "--label")
+    refused(command("sample", run, "--label", "eleven"), "eleven")
+    refused(command("sample", run, "--label", 10), "10")
+    refused(command("sample", run, "-n", 0), "-n")
+
+
+@pytest.mark.parametrize("steps", ["0", "-3", "text"])
+def test_steps_that_make_no_sense(steps: str, command) -> None:  # type: ignore[no-untyped-def]
+    refused(command("fit", "gan", "digits", "--steps", steps), steps if steps == "text" else "--steps")
+
+
+def test_data_that_cannot_be_used(tmp_path: Path, command) -> None:  # type: ignore[no-untyped-def]
+    (tmp_path / "empty").mkdir()
+    refused(command("fit", "gan", tmp_path / "missing"), "missing")
+    refused(command("fit", "gan", tmp_path / "empty"), "empty")
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text/a.png").write_text("not a picture")
+    refused(command("fit", "gan", tmp_path / "text"), "a.png")
+    picture(tmp_path / "one/a.png")
+    refused(command("fit", "gan", tmp_path / "one"), "one")
+
+
+def test_bad_pictures_among_good_ones(tmp_path: Path, command) -> None:  # type: ignore[no-untyped-def]
+    folder = tmp_path / "mixed"
+    for i in range(12):
+        picture(folder / f"good{i}.png", seed=i)
+    (folder / "words.png").write_text("not a picture")
+    picture(folder / "whole.jpg", (64, 64))
+    (folder / "cut.jpg").write_bytes((folder / "whole.jpg").read_bytes()[:700])
+    picture(folder / "dot.png", (1, 1))
+    Image.new("1", (20_000, 20_000)).save(folder / "huge.png")
+    done = command("fit", "gan", folder, "--recipe", "tiny", "--data.size", 16, "--out", "run")
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((tmp_path / "run/run.json").read_text())["data"]["summary"]
+    skipped = json.dumps(summary)
+    assert "words.png" in skipped and "cut.jpg" in skipped
+
+
+def test_run_folders_that_do_not_fit(tmp_path: Path, command) -> None:  # type: ignore[no-untyped-def]
+    words = ["--recipe", "tiny", "--quiet", "--out", "run"]
+    assert command("fit", "gan", "digits", *words).returncode == 0
+    refused(command("fit", "vae", "digits", *words), "gan", "vae")
+    refused(command("fit", "gan", "mnist", *words), "digits", "mnist")
+    refused(command("fit", "gan", "digits", *words, "--lr", "0.5"), "--lr", "0.5")
+    info = json.loads((tmp_path / "run/run.json").read_text())
+    (tmp_path / "run/run.json").write_text(json.dumps({**info, "format": 99, "genloom": "9.0"}))
+    refused(command("sample", "run"), "9.0")
+    (tmp_path / "run/run.json").write_text(json.dumps(info)[:200])
+    refused(command("sample", "run"), "run.json")
+    (tmp_path / "run/run.json").write_text(json.dumps(info))
+    (tmp_path / "run/weights.safetensors").unlink()
+    refused(command("sample", "run"), "weights.safetensors")
+
+
+def test_half_written_weights_and_pickle_bombs(tmp_path: Path, command) -> None:  # type: ignore[no-untyped-def]
+    class Bomb:
+        def __reduce__(self) -> tuple[object, tuple[str, str]]:
+            return open, (str(tmp_path / "was_run"), "w")
+
+    assert command("fit", "gan", "digits", "--recipe", "tiny", "--quiet", "--out", "run").returncode == 0
+    whole = (tmp_path / "run/weights.safetensors").read_bytes()
+    for bad in (whole[: len(whole) // 2], b"", pickle.dumps(Bomb())):
+        (tmp_path / "run/weights.safetensors").write_bytes(bad)
+        refused(command("sample", "run"), "safetensors")
+    (tmp_path / "run/state/latest.safetensors").write_bytes(pickle.dumps(Bomb()))
+    refused(
+        command("fit", "gan", "digits", "--recipe", "tiny", "--quiet", "--out", "run", "--steps", 99), "safetensors"
+    )
+    assert not (tmp_path / "was_run").exists()
+
+
+def test_places_that_cannot_be_written(tmp_path: Path, command) -> None:  # type: ignore[no-untyped-def]
+    (tmp_path / "file").write_text("x")
+    refused(command("fit", "gan", "digits", "--out", "file"), "file")
+    refused(command("fit", "gan", "digits", "--recipe", "tiny", "--out", "/proc/genloom"), "/proc/genloom")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/thesis.tex").write_text("do not touch")
+    refused(command("fit", "gan", "digits", "--out", "full"), "not empty")
+
+
+def test_a_label_by_name_or_number(tmp_path: Path, command, run: Path) -> None:  # type: ignore[no-untyped-def]
+    done = command("sample", run, "-n", 4, "--label", "7", "--out", "sevens")
+    assert done.returncode == 0 and len(list((tmp_path / "sevens").glob("*.png"))) >= 4, done.stderr

@@ -1,0 +1,143 @@
+"""Every model keeps every promise. A new model is tested by being registered."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import same_tensors
+
+import genloom
+from genloom import core
+from genloom.api import resolve_options
+from genloom.data import open_data
+from genloom.data.base import Dataset
+from genloom.generate import draw
+from genloom.state import State
+from genloom.train import step, update
+
+MODELS = core.models()
+every_model = pytest.mark.parametrize("name", MODELS)
+
+
+@pytest.fixture(scope="module")
+def data() -> dict[str, Dataset]:
+    """A real data set of each modality, small."""
+    return {"image": open_data("mnist", limit=512)}
+
+
+def tiny(name: str, data: dict[str, Dataset], **overrides: object) -> tuple[State, Dataset, object]:
+    cls = MODELS[name]
+    options = resolve_options(cls, "tiny", {"seed": 3, **overrides})
+    torch.manual_seed(0)
+    dataset = data[cls.modality]
+    return State.new(core.build(cls, dataset.spec, options.model), options), dataset, options
+
+
+@every_model
+def test_card_says_whose_idea_it_is(name: str) -> None:
+    card = MODELS[name].card
+    assert card.paper and card.authors and card.summary and card.source and card.licence
+    assert card.url.startswith("https://") and 1900 < card.year < 2100
+    assert all(r.metric and r.data and r.where for r in card.results)
+
+
+@every_model
+def test_recipes_name_real_options(name: str) -> None:
+    cls = MODELS[name]
+    assert {"tiny", "cpu", "default"} <= set(cls.recipes)
+    for recipe in cls.recipes:
+        assert set(resolve_options(cls, recipe, {}).model) == set(core.hyper_parameters(cls))
+
+
+@every_model
+def test_tiny_recipe_trains_samples_and_writes(name: str, data: dict[str, Dataset], tmp_path: Path) -> None:
+    dataset = data[MODELS[name].modality]
+    run = genloom.fit(name, dataset, tmp_path / "run", recipe="tiny", quiet=True)
+    made = genloom.sample(run, 3)
+    assert made.shape == (3, *dataset.spec.shape)
+    assert torch.isfinite(made).all() and made.min() >= -1.001 and made.max() <= 1.001
+    for file in (
+        "run.json",
+        "log.jsonl",
+        "weights.safetensors",
+        "report.html",
+        "README.md",
+        "samples/grid.png",
+        "samples/progress.webp",
+    ):
+        assert (run.folder / file).stat().st_size > 0, file
+
+
+@every_model
+def test_a_sample_file_holds_what_was_sampled(name: str, data: dict[str, Dataset], tmp_path: Path) -> None:
+    from PIL import Image
+
+    from genloom.generate import to_files
+
+    run = genloom.fit(name, data[MODELS[name].modality], tmp_path / "run", recipe="tiny", quiet=True, steps=1)
+    paths = to_files(run, 3, tmp_path / "out", seed=5)
+    pixels = np.stack([np.asarray(Image.open(p)) for p in paths]).astype(np.float32)
+    expected = (genloom.sample(run, 3, seed=5).squeeze(1).numpy() + 1) * 127.5
+    assert np.abs(pixels - expected).max() <= 0.51
+
+
+@every_model
+def test_gradients_reach_a_phase_s_parameters_and_no_other(name: str, data: dict[str, Dataset]) -> None:
+    state, dataset, options = tiny(name, data, weight_decay=0.0)
+    batch = dataset.batch(np.arange(8))
+    torch.manual_seed(1)
+    for _ in range(3):  # zero-initialised layers let gradients through after a step or two
+        step(state, batch, replace(options, batch_size=8))
+    for phase in state.phases:
+        before = {k: v.detach().clone() for k, v in state.model.named_parameters()}
+        update(state, phase, batch, replace(options, batch_size=8))
+        changed = {k for k, v in state.model.named_parameters() if not torch.equal(v, before[k])}
+        mine = {id(p) for p in state.moved[phase.moves]}
+        assert changed == {k for k, v in state.model.named_parameters() if id(v) in mine}, phase.name
+
+
+@every_model
+def test_losses_are_per_example_or_one_number(name: str, data: dict[str, Dataset]) -> None:
+    state, dataset, _ = tiny(name, data)
+    for phase in state.phases:
+        terms = state.model.loss(dataset.batch(np.arange(6)), phase.name)
+        assert terms and all(v.shape in ((), (6,)) for v in terms.values()), {k: v.shape for k, v in terms.items()}
+
+
+@every_model
+def test_item_i_depends_on_seed_and_i_alone(name: str, data: dict[str, Dataset]) -> None:
+    state, _, _ = tiny(name, data)
+    whole = draw(state.average, 7, seed=11, precision="fp32")
+    pieces = draw(state.average, 7, seed=11, precision="fp32", batch_size=3)
+    torch.testing.assert_close(whole, pieces, rtol=1e-4, atol=1e-5)
+    state.average.eval()
+    with torch.inference_mode():
+        torch.testing.assert_close(state.average.sample(1, seed=11, start=5)[0].cpu(), whole[5], rtol=1e-4, atol=1e-5)
+    other = draw(state.average, 7, seed=12, precision="fp32")
+    assert not torch.equal(whole, other)
+
+
+@every_model
+def test_resume_is_bit_exact(name: str, data: dict[str, Dataset], tmp_path: Path) -> None:
+    dataset = data[MODELS[name].modality]
+    options = {"recipe": "tiny", "quiet": True, "seed": 9, "decay": 0.0, "batch_size": 8}
+    straight = genloom.fit(name, dataset, tmp_path / "straight", steps=7, **options)
+    genloom.fit(name, dataset, tmp_path / "halves", steps=3, **options)
+    halves = genloom.fit(name, dataset, tmp_path / "halves", steps=7, **options)
+    a, numbers_a = straight.load_tensors("state/latest.safetensors")
+    b, numbers_b = halves.load_tensors("state/latest.safetensors")
+    assert numbers_a["step"] == numbers_b["step"] == 7
+    assert same_tensors(a, b)
+
+
+@every_model
+def test_a_loaded_model_is_the_one_that_was_saved(name: str, data: dict[str, Dataset], tmp_path: Path) -> None:
+    run = genloom.fit(name, data[MODELS[name].modality], tmp_path / "run", recipe="tiny", quiet=True, steps=2)
+    model = genloom.load(run)
+    assert isinstance(model, torch.nn.Module) and not model.training
+    saved, _ = run.load_tensors("weights.safetensors")
+    assert same_tensors({k: model.state_dict()[k].cpu() for k in saved}, saved)
