@@ -8,12 +8,17 @@ READY := $(VENV)/.ready
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt torch
+	$(BIN)/pip install --quiet "$$(grep ^torch== constraints.txt)"
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $(READY)
 
 demo: $(READY)
-	$(BIN)/python -m benchmarks.demo
+	$(BIN)/genloom fit flow mnist --minutes 3 --out runs/demo
+	$(BIN)/genloom sample runs/demo -n 100 --out runs/demo/samples/hundred
+	$(BIN)/genloom evaluate runs/demo
+	@echo "grid    runs/demo/samples/grid.png"
+	@echo "film    runs/demo/samples/progress.webp"
+	@echo "report  runs/demo/report.html"
 
 test: $(READY)
 	$(BIN)/python -m pytest
@@ -22,7 +27,8 @@ test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow
 
 bench: $(READY)
-	$(BIN)/python -m benchmarks.run
+	$(BIN)/python -m benchmarks.speed
+	$(BIN)/python -m benchmarks.board
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

@@ -37,7 +37,7 @@ def draw(
 ) -> Tensor | list[Any]:
     """n samples on the CPU, in pieces of batch_size. Tensor conditions of n rows (labels) are cut alike."""
     model.eval()
-    pieces = []
+    pieces: list[Any] = []
     with autocast(model.device, resolve_precision(model, precision)):
         for start in range(0, n, batch_size):
             count = min(batch_size, n - start)

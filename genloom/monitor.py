@@ -152,11 +152,12 @@ class Monitor:
         from rich.text import Text
 
         assert self.live is not None
-        width = 24
-        done = round(width * self._share()[0])
+        line = self.line()
+        width = max(8, min(24, self.live.console.width - len(line) - 3))  # a narrow terminal: numbers before ornament
+        done = int(width * self._share()[0])
         text = Text("━" * done, style="cyan", no_wrap=True, overflow="ellipsis")
         text.append("━" * (width - done), style="bright_black")
-        text.append(f"  {self.line()}", style="default")
+        text.append(f"  {line}", style="default")
         self.live.update(text, refresh=True)
 
     def _print(self, text: str) -> None:

@@ -67,7 +67,7 @@ class State:
     scaler: torch.amp.GradScaler
     loss: Callable[[Batch, str], dict[str, Tensor]]  # the model, perhaps compiled
     precision: str
-    averaged: tuple[list[nn.Parameter], list[nn.Parameter]]  # the average's parameters, and the model's
+    averaged: tuple[list[Tensor], list[Tensor]]  # the average's parameters, and the model's
     step: int = 0
     seconds: float = 0.0
     rate: float = 1.0
@@ -83,7 +83,10 @@ class State:
         }
         fused = model.device.type in ("cpu", "cuda")
         average = copy.deepcopy(model).eval()
-        averaged = (parameters(average, model.samples_with), parameters(model, model.samples_with))
+        averaged: tuple[list[Tensor], list[Tensor]] = (
+            [*parameters(average, model.samples_with)],
+            [*parameters(model, model.samples_with)],
+        )
         average.requires_grad_(False)
         precision = resolve_precision(model, options.precision)
         return cls(
@@ -106,10 +109,10 @@ class State:
         """Every tensor of the state under a name of its own."""
         named = {f"model.{k}": v for k, v in self.model.state_dict().items()}
         named |= {f"average.{k}": v for k, v in self.published().items()}
-        names = {p: k for k, p in self.model.named_parameters()}
+        names = {id(p): k for k, p in self.model.named_parameters()}
         for key, optimiser in self.optimisers.items():
             for p, slots in optimiser.state.items():
-                named |= {f"optimiser.{'+'.join(key)}.{slot}.{names[p]}": v for slot, v in slots.items()}
+                named |= {f"optimiser.{'+'.join(key)}.{slot}.{names[id(p)]}": v for slot, v in slots.items()}
         return named
 
     def published(self) -> dict[str, Tensor]:

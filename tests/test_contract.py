@@ -96,8 +96,11 @@ def test_gradients_reach_a_phase_s_parameters_and_no_other(name: str, data: dict
         before = {k: v.detach().clone() for k, v in state.model.named_parameters()}
         update(state, phase, batch, replace(options, batch_size=8))
         changed = {k for k, v in state.model.named_parameters() if not torch.equal(v, before[k])}
-        mine = {id(p) for p in state.moved[phase.moves]}
-        assert changed == {k for k, v in state.model.named_parameters() if id(v) in mine}, phase.name
+        ids = {id(p) for p in state.moved[phase.moves]}
+        mine = {k for k, v in state.model.named_parameters() if id(v) in ids}
+        assert changed <= mine, phase.name
+        still = mine - changed  # a loss of differences cannot see the critic's last bias: a single number
+        assert all(state.model.get_parameter(k).numel() == 1 for k in still), (phase.name, still)
 
 
 @every_model

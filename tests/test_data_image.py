@@ -30,7 +30,7 @@ def picture(path: Path, mode: str = "RGB", size: tuple[int, int] = (16, 16), see
 def folder_of_classes(root: Path, count: int = 4) -> Path:
     for name in ("cat", "dog"):
         for i in range(count):
-            picture(root / name / f"{i}.png", seed=hash((name, i)) % 1000)
+            picture(root / name / f"{i}.png", seed=2 * i + (name == "dog"))
     return root
 
 
@@ -39,7 +39,7 @@ def one(root: Path, **options: object) -> torch.Tensor:
     data = open_data(root, **options)
     assert len(data) == 2
     x = data.batch(np.array([0, 1]))["image"]
-    assert x.dtype == torch.float32 and -1 <= x.min() and x.max() <= 1 and torch.equal(x[0], x[1])
+    assert x.dtype == torch.float32 and x.min() >= -1 and x.max() <= 1 and torch.equal(x[0], x[1])
     return (x[0] + 1) * 127.5
 
 
@@ -250,7 +250,7 @@ def test_clear_sentences_for_bad_input(tmp_path: Path) -> None:
     def refused(source: object, match: str, **options: object) -> None:
         with pytest.raises(UserError, match=match) as caught:
             open_data(source, modality="image", **options)  # type: ignore[arg-type]
-        assert "\n" not in str(caught.value) and str(caught.value).endswith(".")
+        assert "\n" not in str(caught.value) and str(caught.value)[-1] in ".?"
 
     refused(tmp_path / "absent", "nothing at")
     (tmp_path / "empty").mkdir()

@@ -27,7 +27,9 @@ def features(n: int, d: int = 8, seed: int = 0, shift: float = 0.0) -> torch.Ten
 ])  # fmt: skip
 def test_frechet_agrees_with_references(case: str, real: str, fake: str) -> None:
     for reference in ("torch_fidelity", "clean_fid"):
-        assert float(D.frechet_distance(IO[real], IO[fake])) == pytest.approx(EXPECTED["frechet"][case][reference], rel=1e-6)
+        assert float(D.frechet_distance(IO[real], IO[fake])) == pytest.approx(
+            EXPECTED["frechet"][case][reference], rel=1e-6
+        )
 
 
 def test_frechet_of_given_moments() -> None:
@@ -93,16 +95,17 @@ def test_order_of_samples_does_not_matter(seed: int, d: int, n: int) -> None:
         assert float(metric(x, y)) == pytest.approx(float(metric(x[p], y)), rel=1e-6, abs=1e-9)
 
 
-def test_nearest_is_that_of_the_full_distance_matrix() -> None:
+def test_nearest_is_that_of_the_full_distance_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(D, "BLOCK", 90 * 16)  # 16 rows at a time
     x, y = features(70, 5), features(90, 5, seed=1)
     distances, rows = D.nearest(x, y, 4)
     expected = torch.cdist(x.double(), y.double()).topk(4, largest=False)
     assert torch.equal(rows, expected.indices)
     torch.testing.assert_close(distances, expected.values)
-    blocks = [block for _, block in D.distance_blocks(x, y, entries=90 * 16)]
-    assert max(len(b) for b in blocks) == 16 and sum(len(b) for b in blocks) == 70
-    copies, _ = D.nearest(y[:5] + 0, y)
-    assert copies.max() == 0
+    torch.testing.assert_close(D.nearest(x, y)[0], expected.values[:, :1])
+    blocks = [len(block) for _, block in D.distance_blocks(x, y)]
+    assert blocks == [16, 16, 16, 16, 6]
+    assert D.nearest(y[:5] + 0, y)[0].max() == 0
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.5])
@@ -113,6 +116,7 @@ def test_intervals_are_as_wide_as_the_metric_scatters(shift: float) -> None:
         "frechet": lambda x, y: D.frechet_distance(x, y),
         "kernel": lambda x, y: D.kernel_distance(x, y, subsets=20, subset_size=200),
         "inception": lambda x, y: D.inception_score((3 * y).softmax(1)),
+        "median": lambda x, y: D.ratio_of_medians(x.norm(dim=1), y.norm(dim=1)),
         "precision": lambda x, y: D.neighbourhoods(fixed, y).precision,
     }
     draws: dict[str, list[tuple[float, float]]] = {name: [] for name in metrics}

@@ -104,6 +104,18 @@ def test_flow_to_a_normal_reaches_its_mean_and_spread() -> None:
     assert float(x.std()) == pytest.approx(s, rel=0.05)
 
 
+def test_preconditioning_leaves_unit_variance_to_the_network() -> None:
+    t, spread = torch.rand(8), 0.5
+    x0, x1 = torch.randn(2, 8, 200_000).unbind()
+    x1 = spread * x1
+    slope, inner, outer = (c[:, None] for c in diffusion.preconditioning(t, spread))
+    x = diffusion.interpolate(x0, x1, t)
+    target = (x1 - x0 - slope * x) / outer
+    for unit in ((inner * x).std(1), target.std(1)):
+        torch.testing.assert_close(unit, torch.ones(8), atol=0.02, rtol=0)
+    torch.testing.assert_close((target * x).mean(1), torch.zeros(8), atol=0.02, rtol=0)  # nothing linear is left
+
+
 def test_guidance_at_zero_one_and_two() -> None:
     with_class, without = torch.randn(2, 4)
     torch.testing.assert_close(diffusion.guided(with_class, without, 0), without)

@@ -212,7 +212,7 @@ def test_thinning_keeps_the_spikes() -> None:
 def test_numbers_are_for_people() -> None:
     assert ticks(0, 14_204, 3) == [0, 5000, 10_000] and ticks(0.62, 1.27, 3) == pytest.approx([0.8, 1.0, 1.2])
     shown = [number(x) for x in (0, 0.00812, 12.34, 1234.5, 45_678, 2.5e6, 3e-5, -0.5, math.nan, None)]
-    assert shown == ["0", "0.00812", "12.3", "1,234", "45.7k", "2.5M", "3.0e-5", "-0.5", "–", "–"]
+    assert shown == ["0", "0.00812", "12.3", "1,234", "45.7k", "2.5M", "3e-5", "-0.5", "–", "–"]
     assert [clock(s) for s in (21, 725, 11_220)] == ["0:21", "12:05", "3:07:00"]
 
 

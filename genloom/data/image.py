@@ -162,8 +162,7 @@ def from_path(path: Path, *, split: str = "train", **given: Any) -> ImageSet:
     check_classes(chosen)
     if len(chosen.names) < FEWEST:
         raise UserError(f"Training needs at least {FEWEST} pictures, and '{path}' has one that can be used: add more.")
-    extra = {k: v for k, v in (("background", options.background),) if plan.fit == "pad"}
-    spec = Spec("image", (plan.channels, plan.size, plan.size), chosen.classes, extra)
+    spec = Spec("image", (plan.channels, plan.size, plan.size), chosen.classes)
     about = About(
         name=path.resolve().name or str(path),
         spec=spec,

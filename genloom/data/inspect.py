@@ -147,7 +147,7 @@ def _of_entry(entry: Entry, options: dict[str, Any]) -> dict[str, Any]:
     look = Header(width, height, "L" if channels == 1 else "RGB", "", channels == 1, False)
     return {
         "source": entry.name,
-        "kind": f"built in: {entry.summary} ({entry.licence}; {entry.credit})",
+        "kind": "built in",
         "files": len(native),
         "looked_at": len(native),
         "other_files": {"count": 0, "such_as": []},
@@ -158,7 +158,7 @@ def _of_entry(entry: Entry, options: dict[str, Any]) -> dict[str, Any]:
         "duplicates": _duplicates([Look(f"#{i}", look, h) for i, h in enumerate(hashes)]),
         "unreadable": {},
         "fit": _fit(plan, len(data)),
-        "notes": [],
+        "notes": [f"{entry.summary}.", f"{entry.licence}, by {entry.credit}: {entry.url}"],
         "problems": [],
     }
 

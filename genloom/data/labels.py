@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import sys
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,16 +80,16 @@ def by_folder(names: list[str], folders: set[str]) -> Labelled:
     `names` are sorted. Raises UserError when one of several class folders holds no usable file.
     """
     base = common_folder(names)
-    tops = [n[len(base) :].partition("/") for n in names]
-    found = {top for top, slash, _ in tops if slash}
+    tops = [sys.intern(n[len(base) : n.find("/", len(base)) + 1]) for n in names]  # interned: millions share a few
+    found = set(tops) - {""}
     if len(found) < 2:
         return without(names, *(("No classes: there is one folder only.",) if base else ()))
-    if not all(slash for _, slash, _ in tops):
+    if not all(tops):
         return without(names, "No classes: some files lie beside the sub-folders.")
-    empty = {f[len(base) :] for f in folders if f.startswith(base)} - found
-    for top in sorted(f for f in empty if f and "/" not in f):
-        raise UserError(f"Class folder '{shown(base + top)}' holds no picture: add some or remove the folder.")
-    return number(names, [top for top, _, _ in tops])
+    empty = {f[len(base) :] + "/" for f in folders if f.startswith(base)} - found
+    for top in sorted(f for f in empty if f.count("/") == 1):
+        raise UserError(f"Class folder '{shown(base + top[:-1])}' holds no picture: add some or remove the folder.")
+    return number(names, [top[:-1] for top in tops])
 
 
 def by_file(names: list[str], path: Path) -> Labelled:
@@ -152,7 +153,9 @@ def read_labels(path: Path) -> dict[str, str]:
         text = path.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"The labels file '{path}' cannot be read as UTF-8 text: {error}.") from error
-    rows = _jsonl(text, path) if suffix(path.name) in (".jsonl", ".ndjson", ".json") else _csv(text, path)
+    rows: Iterator[tuple[int, str, str]] = iter(())
+    if text.strip():
+        rows = _jsonl(text, path) if suffix(path.name) in (".jsonl", ".ndjson", ".json") else _csv(text, path)
     labels: dict[str, str] = {}
     for line, file, label in rows:
         if not file or not label:

@@ -25,7 +25,7 @@ COUNTS = {"grey": 1, "rgb": 3, "rgba": 4}
 
 @dataclass(frozen=True)
 class ImageOptions:
-    """How pictures become items. Raises UserError for a value that makes no sense."""
+    """How pictures become items."""
 
     size: int | None = None  # side of the square every picture becomes; by default what most allow, at most 64
     fit: Fit = "crop"  # how a picture that is not square becomes so
@@ -36,6 +36,7 @@ class ImageOptions:
     background: str = "white"  # what shows through, and what pads: a colour name or #rrggbb
 
     def __post_init__(self) -> None:
+        """Raises UserError for a value that makes no sense."""
         _check_number("size", self.size, 1, MAX_SIDE)
         _check_number("limit", self.limit, 2, None)
         _check_choice("fit", self.fit, get_args(Fit))

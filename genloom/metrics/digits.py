@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn.utils import fuse_conv_bn_eval
 
 WEIGHTS = Path(__file__).parent / "weights" / "digits.safetensors"
 
@@ -33,7 +34,7 @@ class DigitNet(nn.Module):
 
 
 def _conv(i: int, o: int, stride: int) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(i, o, 3, stride, 1, bias=False), nn.BatchNorm2d(o), nn.ReLU())
+    return nn.Sequential(nn.Conv2d(i, o, 3, stride, 1, bias=False), nn.BatchNorm2d(o), nn.ReLU(inplace=True))
 
 
 def to_digits(images: Tensor) -> Tensor:
@@ -42,6 +43,10 @@ def to_digits(images: Tensor) -> Tensor:
         weights = images.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
         images = (images[:, :3] * weights).sum(1, keepdim=True)
     images = images[:, :1]
+    if max(images.shape[2:]) < 20:  # scans cut to the strokes: framed as MNIST frames its 20 x 20 digits
+        return F.pad(
+            F.interpolate(images, (20, 20), mode="bicubic", align_corners=False).clamp(-1, 1), [4] * 4, value=-1
+        )
     if images.shape[2:] != (28, 28):
         images = F.interpolate(images, (28, 28), mode="bilinear", antialias=True, align_corners=False)
     return images
@@ -52,7 +57,14 @@ def find_weights() -> Path:
 
 
 def load(path: Path) -> DigitNet:
-    """The classifier from such a file (half-precision weights, computed in float32), ready to judge."""
-    net = DigitNet().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    """The classifier from such a file, ready to judge: half-precision weights, run in float32, batch norms folded."""
+    net = DigitNet()
     net.load_state_dict({k: v.float() for k, v in load_file(path).items()}, strict=False)  # no batch counters
-    return net.eval()
+    net.eval()
+    folded: list[nn.Module] = []
+    for block in net.body:
+        conv, norm, activation = block.children()
+        assert isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
+        folded += [fuse_conv_bn_eval(conv, norm), activation]
+    net.body = nn.Sequential(*folded)
+    return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

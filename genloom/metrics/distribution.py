@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -36,9 +37,9 @@ class Estimate:
 
 def bootstrap_means(values: Tensor, resamples: int = 1000, seed: int = 0) -> Tensor:
     """Means [resamples] of draws with replacement from values [N]."""
-    g = torch.Generator().manual_seed(seed)
-    values, n = values.double().cpu(), len(values)
-    return torch.stack([values[torch.randint(n, (n,), generator=g)].mean() for _ in range(resamples)])
+    rng, array = np.random.default_rng(seed), values.double().cpu().numpy()
+    draws = [array[rng.integers(len(array), size=len(array), dtype=np.int32)].mean() for _ in range(resamples)]
+    return torch.tensor(draws, dtype=torch.float64)
 
 
 def mean_estimate(values: Tensor, note: str = "") -> Estimate:
@@ -164,9 +165,12 @@ def kernel_distance(x: Tensor, y: Tensor, *, subsets: int = 100, subset_size: in
 # ── Neighbours ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def distance_blocks(x: Tensor, y: Tensor, entries: int = 4_000_000) -> Iterator[tuple[slice, Tensor]]:
-    """Squared Euclidean distances of rows of x to all of y, a block of at most `entries` (or one row) at a time."""
-    y2, step = y.square().sum(1), max(1, entries // len(y))
+BLOCK = 4_000_000  # entries of a distance matrix in memory at once
+
+
+def distance_blocks(x: Tensor, y: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Squared Euclidean distances of rows of x to all of y, a block of at most BLOCK entries (or a row) at a time."""
+    y2, step = y.square().sum(1), max(1, BLOCK // len(y))
     for start in range(0, len(x), step):
         block = x[start : start + step]
         product = torch.addmm(y2, block, y.T, alpha=-2)
@@ -180,7 +184,9 @@ def nearest(x: Tensor, y: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:
     """
     centre = y.mean(0)  # small numbers cancel less
     x, y = x - centre, y - centre
-    rows = torch.cat([d.topk(k, 1, largest=False).indices for _, d in distance_blocks(x, y)])
+    half, step = y.square().sum(1) / 2, max(1, BLOCK // len(y))
+    scores = (torch.addmm(half, block, y.T, alpha=-1) for block in x.split(step))  # |x - y|² / 2 but for |x|² / 2
+    rows = torch.cat([s.min(1, keepdim=True)[1] if k == 1 else s.topk(k, 1, largest=False)[1] for s in scores])
     distances = torch.stack([(x.double() - y[rows[:, i]].double()).norm(dim=1) for i in range(k)], 1)
     distances, order = distances.sort(1)
     return distances, rows.gather(1, order)
@@ -243,7 +249,7 @@ def inception_score(probs: Tensor, splits: int = 1, *, shuffle: bool = False, se
     if shuffle:
         probs = probs[torch.from_numpy(np.random.RandomState(seed).permutation(len(probs)))]
     edges = [i * len(probs) // splits for i in range(splits + 1)]
-    parts = [_divergence(probs[a:b].double()) for a, b in zip(edges, edges[1:], strict=False)]
+    parts = [_divergence(probs[a:b].double()) for a, b in pairwise(edges)]
     scores = torch.stack([kl.mean().exp() for kl in parts])
     influence = torch.cat([kl * score for kl, score in zip(parts, scores, strict=True)])
     note = f"{splits} split{'s' * (splits > 1)}, standard deviation {float(scores.std(correction=0)):.3g}"

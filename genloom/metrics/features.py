@@ -1,4 +1,4 @@
-"""Feature extractors: images in, vectors out. A figure is only comparable under the same extractor, so each has a hash."""
+"""Feature extractors: images in, vectors out. Figures compare only under the same extractor, so each has a hash."""
 
 from __future__ import annotations
 
@@ -17,9 +17,12 @@ from genloom.errors import UserError, unknown
 class Extractor(Protocol):
     """What `evaluate` needs of an extractor; bring your own by giving an object of this shape."""
 
-    name: str
-    sha256: str
-    dim: int
+    @property
+    def name(self) -> str: ...
+    @property
+    def sha256(self) -> str: ...
+    @property
+    def dim(self) -> int: ...
 
     def features(self, images: Tensor) -> tuple[Tensor, Tensor | None]: ...
 
@@ -64,7 +67,7 @@ def extractor(name: str, path: str | Path | None = None) -> Extractor:
 
     if name not in EXTRACTORS:
         raise unknown("feature extractor", name, EXTRACTORS)
-    module, batch = {"digits": (digits, 256), "lite0": (lite0, 32), "inception": (inception, 16)}[name]
+    module, batch = {"digits": (digits, 64), "lite0": (lite0, 32), "inception": (inception, 16)}[name]
     file = Path(path) if path else module.find_weights()
     if not file.is_file():
         raise UserError(f"There is no weights file '{file}' for the extractor '{name}'.")

@@ -26,7 +26,9 @@ SIZE = 299
 class Conv(nn.Module):
     """Convolution, batch norm (eps 1e-3), ReLU."""
 
-    def __init__(self, i: int, o: int, kernel: int | tuple[int, int], stride: int = 1, padding: int | tuple[int, int] = 0):
+    def __init__(
+        self, i: int, o: int, kernel: int | tuple[int, int], stride: int = 1, padding: int | tuple[int, int] = 0
+    ):
         super().__init__()
         self.conv = nn.Conv2d(i, o, kernel, stride, padding, bias=False)
         self.bn = nn.BatchNorm2d(o, eps=1e-3)
@@ -79,12 +81,10 @@ class BlockC(nn.Module):
 
     def __init__(self, c: int):
         super().__init__()
-        row, column = {"kernel": (1, 7), "padding": (0, 3)}, {"kernel": (7, 1), "padding": (3, 0)}
         self.branch1x1 = Conv(768, 192, 1)
-        self.branch7x7_1, self.branch7x7_2, self.branch7x7_3 = Conv(768, c, 1), Conv(c, c, **row), Conv(c, 192, **column)
-        self.branch7x7dbl_1, self.branch7x7dbl_2 = Conv(768, c, 1), Conv(c, c, **column)
-        self.branch7x7dbl_3, self.branch7x7dbl_4 = Conv(c, c, **row), Conv(c, c, **column)
-        self.branch7x7dbl_5 = Conv(c, 192, **row)
+        self.branch7x7_1, self.branch7x7_2, self.branch7x7_3 = Conv(768, c, 1), _row(c, c), _column(c, 192)
+        self.branch7x7dbl_1, self.branch7x7dbl_2, self.branch7x7dbl_3 = Conv(768, c, 1), _column(c, c), _row(c, c)
+        self.branch7x7dbl_4, self.branch7x7dbl_5 = _column(c, c), _row(c, 192)
         self.branch_pool = Conv(768, 192, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -94,14 +94,22 @@ class BlockC(nn.Module):
         return torch.cat([self.branch1x1(x), single, double, self.branch_pool(_mean_pool(x))], 1)
 
 
+def _row(i: int, o: int) -> Conv:
+    return Conv(i, o, (1, 7), padding=(0, 3))
+
+
+def _column(i: int, o: int) -> Conv:
+    return Conv(i, o, (7, 1), padding=(3, 0))
+
+
 class BlockD(nn.Module):
     """17 -> 8: 3x3 · 7x7 then 3x3 · max pool."""
 
     def __init__(self) -> None:
         super().__init__()
         self.branch3x3_1, self.branch3x3_2 = Conv(768, 192, 1), Conv(192, 320, 3, 2)
-        self.branch7x7x3_1, self.branch7x7x3_2 = Conv(768, 192, 1), Conv(192, 192, (1, 7), padding=(0, 3))
-        self.branch7x7x3_3, self.branch7x7x3_4 = Conv(192, 192, (7, 1), padding=(3, 0)), Conv(192, 192, 3, 2)
+        self.branch7x7x3_1, self.branch7x7x3_2 = Conv(768, 192, 1), _row(192, 192)
+        self.branch7x7x3_3, self.branch7x7x3_4 = _column(192, 192), Conv(192, 192, 3, 2)
 
     def forward(self, x: Tensor) -> Tensor:
         seven = self.branch7x7x3_4(self.branch7x7x3_3(self.branch7x7x3_2(self.branch7x7x3_1(x))))
@@ -183,7 +191,8 @@ def find_weights() -> Path:
     named = os.environ.get(VARIABLE, "")
     if named and named != "download":
         return Path(named)
-    cached = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "genloom" / URL.rsplit("/", 1)[1]
+    home = os.environ.get("GENLOOM_HOME") or Path.home() / ".cache" / "genloom"
+    cached = Path(home) / URL.rsplit("/", 1)[1]
     if not cached.is_file():
         if named != "download":
             raise UserError(

@@ -7,7 +7,6 @@ convolutions as they are read, so what runs is convolutions alone.
 from __future__ import annotations
 
 import importlib.util
-import pickle
 from pathlib import Path
 
 import torch
@@ -104,7 +103,7 @@ def load(path: Path) -> Lite0:
     net = Lite0()
     try:
         net.load_state_dict(_fold(torch.load(path, map_location="cpu", weights_only=True)))
-    except (KeyError, RuntimeError, OSError, AttributeError, ValueError, pickle.UnpicklingError) as error:
+    except Exception as error:  # a file of anything: torch.load raises what its reader happens to
         raise UserError(f"'{path}' does not hold the weights of EfficientNet-lite0: reinstall {PACKAGE}.") from error
     return net.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -112,9 +111,15 @@ def load(path: Path) -> Lite0:
 def _fold(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """The package's keys -> ours, each batch norm (eps 1e-3) folded into the convolution before it."""
     pairs = [("stem", "_conv_stem", "_bn0"), ("head", "_conv_head", "_bn1")]
-    inner = [("expand", "_expand_conv", "_bn0"), ("depthwise", "_depthwise_conv", "_bn1"), ("project", "_project_conv", "_bn2")]
+    inner = [
+        ("expand", "_expand_conv", "_bn0"),
+        ("depthwise", "_depthwise_conv", "_bn1"),
+        ("project", "_project_conv", "_bn2"),
+    ]
     for i in range(sum(stage[4] for stage in STAGES)):
-        pairs += [(f"blocks.{i}.{a}", f"_blocks.{i}.{b}", f"_blocks.{i}.{c}") for a, b, c in inner if i or a != "expand"]
+        pairs += [
+            (f"blocks.{i}.{a}", f"_blocks.{i}.{b}", f"_blocks.{i}.{c}") for a, b, c in inner if i or a != "expand"
+        ]
     folded = {"classes.weight": state["_fc.weight"], "classes.bias": state["_fc.bias"]}
     for ours, conv, norm in pairs:
         scale = state[f"{norm}.weight"] / (state[f"{norm}.running_var"] + 1e-3).sqrt()

@@ -33,7 +33,8 @@ def quieten(layer: nn.Linear | nn.Conv2d) -> None:
     """Begin near zero, not at zero: gradients reach what lies before the layer from the first step."""
     with torch.no_grad():
         layer.weight.mul_(0.1)
-        layer.bias.zero_()
+        if layer.bias is not None:
+            layer.bias.zero_()
 
 
 def pixel_norm(x: Tensor) -> Tensor:
@@ -60,22 +61,13 @@ class Block(nn.Module):
         return x + h
 
 
-class Attention(nn.Module):
-    """Residual self-attention: every pixel of [B, C, H, W] looks at every other, in heads of some 32 channels."""
+class Level(nn.ModuleList):
+    """Blocks in a row at one resolution."""
 
-    def __init__(self, width: int):
-        super().__init__()
-        self.heads = max(1, width // 32)
-        self.qkv = nn.Linear(width, 3 * width)
-        self.out = nn.Linear(width, width)
-        quieten(self.out)
-
-    def forward(self, x: Tensor) -> Tensor:
-        pixels = x.permute(0, 2, 3, 1).flatten(1, 2)  # [B, H W, C]
-        qkv = self.qkv(F.layer_norm(pixels, pixels.shape[-1:]))
-        q, k, v = qkv.unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # [B, heads, H W, C / heads]
-        seen = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
-        return x + self.out(seen).unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        for block in self:
+            x = block(x, context)
+        return x
 
 
 class UNet(nn.Module):
@@ -96,11 +88,10 @@ class UNet(nn.Module):
         self.label = nn.Embedding(classes + 1, context) if classes else None
         self.context = nn.Sequential(nn.SiLU(), nn.Linear(context, context), nn.SiLU())
         self.stem = nn.Conv2d(channels * patch**2, width, 3, padding=1)
-        self.down = nn.ModuleList(nn.ModuleList(Block(w, context) for _ in range(depth)) for w in widths)
+        self.down = nn.ModuleList(Level(Block(w, context) for _ in range(depth)) for w in widths)
         self.shrink = nn.ModuleList(nn.Conv2d(w, 2 * w, 2, stride=2) for w in widths[:-1])
         self.grow = nn.ModuleList(nn.Conv2d(2 * w, w, 1) for w in widths[:-1])
-        self.attention = Attention(widths[-1])
-        self.up = nn.ModuleList(nn.ModuleList(Block(w, context) for _ in range(depth)) for w in widths)
+        self.up = nn.ModuleList(Level(Block(w, context) for _ in range(depth)) for w in widths)
         self.head = nn.Conv2d(width, channels * patch**2, 3, padding=1)
         quieten(self.head)
 
@@ -111,14 +102,10 @@ class UNet(nn.Module):
         context = self.context(context)
         h = self.stem(F.pixel_unshuffle(x, self.patch).contiguous(memory_format=torch.channels_last))
         kept: list[Tensor] = []
-        for i, blocks in enumerate(self.down):
-            h = self.shrink[i - 1](h) if i else h
-            for block in blocks:
-                h = block(h, context)
+        for i, level in enumerate(self.down):
+            h = level(self.shrink[i - 1](h) if i else h, context)
             kept.append(h)
-        h = self.attention(h)
         for i in reversed(range(len(self.up))):
             h = h if i == len(kept) - 1 else kept[i] + F.interpolate(self.grow[i](h), scale_factor=2.0)
-            for block in self.up[i]:
-                h = block(h, context)
+            h = self.up[i](h, context)
         return F.pixel_shuffle(self.head(F.silu(h)), self.patch)

@@ -1,11 +1,12 @@
 """Adversarial losses of logits, gradient penalties, and the small base that every GAN shares.
 
-Notation: r = D(real), f = D(fake) are logits [B]; softplus(x) = log(1 + e^x). The discriminator minimises `critic(r, f)`,
-the generator `generator(r, f)`; both are [B]. A GAN of the zoo is a base, two networks and one name of `OBJECTIVES`.
+Notation: r = D(real), f = D(fake) are logits [B]; softplus(x) = log(1 + e^x). The discriminator minimises
+`critic(r, f)`, the generator `generator(r, f)`, both [B]. A GAN of the zoo is the base, two networks and an objective.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import ClassVar, NamedTuple
 
@@ -129,12 +130,12 @@ class Adversarial(Model):
     discriminator: nn.Module
     gamma: Tensor
 
-    def __init__(self, spec: Spec, *, latent: int, objective: str, gamma: float = 0.0):
+    def __init__(self, spec: Spec, *, latent: int, objective: str, gamma: float = 0.0, gamma_end: float | None = None):
         super().__init__(spec)
         self.latent = latent
         self.objective = find_objective(objective)
         self.penalised = gamma > 0
-        self.gamma_at_start = gamma
+        self.gammas = (gamma, gamma if gamma_end is None else gamma_end)
         self.register_buffer("gamma", torch.tensor(gamma))
 
     def phases(self) -> list[Phase]:
@@ -144,6 +145,11 @@ class Adversarial(Model):
         real = batch["image"]
         latents = self.latents(len(real))
         return self.generator_terms(real, latents) if phase == "generator" else self.critic_terms(real, latents)
+
+    def after_step(self, progress: float) -> None:
+        """γ falls along a cosine from its first value to its last (Huang et al. 2024, appendix D)."""
+        first, last = self.gammas
+        self.gamma.fill_(last + (first - last) * 0.5 * (1 + math.cos(math.pi * progress)))
 
     def latents(self, n: int) -> Tensor:
         return self.randn(n, self.latent)

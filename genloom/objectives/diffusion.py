@@ -26,8 +26,18 @@ def flow_matching_loss(velocity: Tensor, x0: Tensor, x1: Tensor) -> Tensor:
     return (velocity.float() - (x1 - x0)).square().flatten(1).mean(1)
 
 
+def preconditioning(t: Tensor, spread: float) -> tuple[Tensor, Tensor, Tensor]:
+    """(slope, inner, outer), like t, of v(x, t) = slope x + outer f(inner x, t), after Karras et al. 2022, table 1.
+
+    For data of standard deviation `spread`, `slope x` is the best linear guess of the velocity; what is left to the
+    network f has unit variance, and so has its input, at every t.
+    """
+    variance = (1 - t) ** 2 + (t * spread) ** 2  # of x_t
+    return (t * spread**2 - (1 - t)) / variance, variance.rsqrt(), spread * variance.rsqrt()
+
+
 def logit_normal(noise: Tensor, mean: float = 0.0, std: float = 1.0) -> Tensor:
-    """Times in (0, 1), dense in the middle where the velocity is hardest, from standard normals (Esser et al. 2024, eq. 19)."""
+    """Times in (0, 1), dense in the middle where the velocity is hardest, from normals (Esser et al. 2024, eq. 19)."""
     return torch.sigmoid(mean + std * noise)
 
 

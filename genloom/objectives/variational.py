@@ -1,4 +1,4 @@
-"""The evidence lower bound of a latent-variable model, in nats (Kingma & Welling 2014, "Auto-Encoding Variational Bayes").
+"""The evidence lower bound of a latent-variable model, in nats (Kingma & Welling 2014).
 
 log p(x) >= E_q(z|x)[log p(x|z)] - KL(q(z|x) || p(z)), with the first term by one reparametrised sample.
 """
@@ -24,8 +24,8 @@ def kl_to_standard_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
 def bernoulli_log_likelihood(x: Tensor, logits: Tensor) -> Tensor:
     """log p(x) of independent Bernoullis in nats, [B, ...] twice -> [B].
 
-    `x` lies in [0, 1]. Between 0 and 1, where grey values lie, this is the customary negative cross entropy: it lacks the
-    normaliser of a density on [0, 1], so it compares with published figures on grey MNIST, not with a true likelihood.
+    `x` lies in [0, 1]. Between 0 and 1, where grey values lie, this is the customary negative cross entropy: it lacks
+    the normaliser of a density on [0, 1], so it compares with published figures on grey MNIST, not with a likelihood.
     """
     return -F.binary_cross_entropy_with_logits(logits, x, reduction="none").flatten(1).sum(1)
 

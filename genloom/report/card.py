@@ -89,8 +89,11 @@ def usage(story: Story) -> str:
 
 
 def limits(story: Story) -> str:
+    made = {"image": "images", "video": "videos", "table": "tables"}.get(
+        story.run.spec.modality, story.run.spec.modality
+    )
     return (
-        f"Made to generate {story.run.spec.modality} like its training data, for study, for play and as a base of "
+        f"Made to generate {made} like its training data, for study, for play and as a base of "
         "further work. It knows that data and nothing else: it repeats its gaps and its biases, and may make "
         "things that look like single training items. Look at the nearest pairs in report.html before you publish "
         "samples, say that they are generated, and check that the data's own terms allow your use. The figures "
@@ -100,11 +103,7 @@ def limits(story: Story) -> str:
 
 def data(story: Story) -> str:
     info = story.run.info["data"]
-    facts = {
-        "source": info.get("source"),
-        **(info.get("summary") or {}),
-        "fingerprint": str(info.get("fingerprint", ""))[:16],
-    }
+    facts = {"source": info.get("source"), **story.data_facts, "fingerprint": str(info.get("fingerprint", ""))[:16]}
     return "\n".join(f"- {plain(k)}: {plain(_short(v))}" for k, v in facts.items() if v not in (None, "", [], {}))
 
 

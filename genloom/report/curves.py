@@ -31,7 +31,7 @@ def chart(
     if not good:
         return ""
     x0, x1 = 0.0, max(x for x, _ in points)
-    y0, y1 = _range([y for _, y in good] + [y for y, _ in lines], low)
+    y0, y1 = _range([y for _, y in good], [y for y, _ in lines] + ([] if low is None else [low]))
     x1 = x1 if x1 > x0 else 1.0
 
     def at(x: float, y: float) -> Point:
@@ -55,8 +55,8 @@ def chart(
     return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}">{inside}</svg>'
 
 
-def _range(values: Sequence[float], low: float | None) -> Point:
-    """Of the axis: the values without the outer hundredth, when that is far out, and a little air."""
+def _range(values: Sequence[float], also: Sequence[float]) -> Point:
+    """Of the axis: the values without the outer hundredth when that is far out, all of `also`, and a little air."""
     ordered = sorted(values)
     first, last = ordered[0], ordered[-1]
     if len(ordered) >= 20:
@@ -65,16 +65,16 @@ def _range(values: Sequence[float], low: float | None) -> Point:
         span = (inner1 - inner0) or abs(inner1) or 1.0
         first = inner0 if inner0 - first > 2 * span else first
         last = inner1 if last - inner1 > 2 * span else last
-    first = first if low is None else min(first, low)
+    first, last = min(first, *also, last), max(last, *also, first)
     air = 0.06 * (last - first) or 0.1 * abs(last) or 1.0
-    return first if first == low else first - air, last + air
+    return first if first in also else first - air, last + air
 
 
 def ticks(low: float, high: float, about: int) -> list[float]:
     """Round values (1, 2 or 5 times a power of ten) inside [low, high], some `about` of them."""
     raw = (high - low) / max(about, 1)
     power = 10.0 ** math.floor(math.log10(raw))
-    step = next(m * power for m in (1, 2, 5, 10) if m * power >= raw * 0.8)
+    step = next(m * power for m in (1, 2, 5, 10) if m * power >= raw * 0.7)
     first = math.ceil(low / step - 1e-9)
     return [k * step for k in range(first, math.floor(high / step + 1e-9) + 1)]
 
@@ -92,7 +92,7 @@ def number(x: float | None) -> str:
         return f"{x / 1e3:.3g}k"
     if size >= 999.5:
         return f"{x:,.0f}"
-    return f"{x:.3g}" if size >= 1e-3 else f"{x:.1e}".replace("e-0", "e-")
+    return f"{x:.3g}" if size >= 1e-3 else f"{x:.1e}".replace(".0e", "e").replace("e-0", "e-")
 
 
 def _round(x: float) -> str:

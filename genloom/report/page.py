@@ -19,7 +19,7 @@ from genloom.run import atomic
 
 LARGE = 2_000_000  # bytes of a picture beyond which the page embeds a lossy copy
 SHARP = 900  # pixels: smaller pictures are enlarged by whole pixels to about this, so that browsers do not blur them
-CLASSES = 24  # bars shown at most
+CLASSES = 24  # bars, or words of a list, shown at most
 Panel = tuple[str, list[tuple[float, float | None]], dict[str, Any]]  # title, points, options of the chart
 ARROWS = {"lower": "↓", "higher": "↑", "": ""}
 
@@ -76,11 +76,15 @@ def text(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, Mapping):
-        return ", ".join(f"{escape(str(k))}: {text(v)}" for k, v in value.items()) or "–"
+        return _some([f"{escape(str(k))}: {text(v)}" for k, v in value.items()])
     if isinstance(value, (list, tuple)):
-        shown = ", ".join(text(v) for v in value[:12]) or "–"
-        return shown + (f" and {len(value) - 12:,} more" if len(value) > 12 else "")
+        return _some([text(v) for v in value])
     return escape(str(value))
+
+
+def _some(words: list[str]) -> str:
+    more = f" and {len(words) - CLASSES:,} more" if len(words) > CLASSES else ""
+    return ", ".join(words[:CLASSES]) + more or "–"
 
 
 def section(title: str, body: str) -> str:
@@ -184,7 +188,9 @@ def curves(story: Story) -> str:
     for name, points, options in panels:
         if svg := chart(name, points, marks=marks, **options):
             drawn.append(f"<figure><figcaption><b>{escape(name)}</b></figcaption>{svg}</figure>")
-    note = "Means between looks, over training steps. " + ("Dotted: the run was rolled back. " if marks else "")
+    note = "Means between looks, over training steps. " + (
+        "Dotted verticals: the run was rolled back. " if marks else ""
+    )
     return f'<div class="panels">{"".join(drawn)}</div><p class="note">{note}</p>'
 
 
@@ -194,7 +200,10 @@ def series(story: Story, group: str, name: str) -> list[tuple[float, float | Non
 
 def metrics(story: Story) -> str:
     if not story.metrics:
-        return kindly("Not measured yet. Measure it, with intervals:", f"genloom evaluate {story.run.folder}")
+        return kindly(
+            "Not measured yet. This measures it, with intervals, and finds the nearest real pictures:",
+            f"genloom evaluate {story.run.folder}",
+        )
     rows = []
     for m in story.metrics:
         words, better = family(str(m["name"]))
@@ -225,7 +234,7 @@ def classes(story: Story) -> str:
         style = f"--share:{100 * count / most:.1f}%;--even:{100 * even / most:.1f}%"
         rows.append(f'<dt>{escape(name)}</dt><i style="{style}"></i><dd>{100 * count / total:.1f} %</dd>')
     more = f" {len(counts) - CLASSES:,} more classes are in metrics.json." if len(counts) > CLASSES else ""
-    facts = [f"Entropy {found['entropy']:.2f} nats."] if found.get("entropy") is not None else []
+    facts = [f"Entropy {abs(found['entropy']):.2f} nats."] if found.get("entropy") is not None else []
     if found.get("confident") is not None:
         facts.append(f"{100 * found['confident']:.0f} % are classified with more than 0.9 confidence.")
     words = (
@@ -237,13 +246,16 @@ def classes(story: Story) -> str:
 def nearest(story: Story) -> str:
     path = story.run.folder / "samples" / "nearest.png"
     if not path.is_file():
-        return kindly(
-            "Not looked at yet: the measurement finds the nearest pairs too.", f"genloom evaluate {story.run.folder}"
-        )
+        return ""
     caption = (
-        "<b>Real above, generated below.</b> Each pair is the closest that a search found. Alike is good; "
-        "the same picture twice would mean that the model copies what it was shown."
+        "<b>Real above, generated below.</b> Each sample stands under the training picture nearest to it: first "
+        "samples as they come, then those nearest of all. Alike is good; the same picture twice would be a copy."
     )
+    for metric in story.metrics:
+        if metric["name"] == "nearest":
+            caption += (
+                f" Distance to the nearest, that of unseen real pictures being 1: <b>{number(metric['value'])}</b>."
+            )
     return figure(path, "Pairs of a real picture and the generated picture nearest to it", caption)
 
 
@@ -282,7 +294,7 @@ def about_data(story: Story) -> str:
         ("source", data.get("source")),
         ("one item", story.item),
     ]
-    facts += list((data.get("summary") or {}).items()) + list((data.get("options") or {}).items())
+    facts += list(story.data_facts.items()) + list((data.get("options") or {}).items())
     return listing([*facts, ("fingerprint", str(data.get("fingerprint", ""))[:16])])
 
 
@@ -302,4 +314,8 @@ def settings(story: Story) -> str:
     info = story.run.info
     options = {k: v for k, v in info["options"].items() if k != "model"}
     blocks = [("Model", info["config"]), (f"Training, recipe {text(info.get('recipe') or 'default')}", options)]
-    return "".join(f"<h3>{title}</h3>{listing(values.items(), 'columns')}" for title, values in blocks if values)
+    written = []
+    for title, values in blocks:
+        if rows := listing(((k.replace("_", " "), v) for k, v in values.items()), "columns"):
+            written.append(f"<h3>{title}</h3>{rows}")
+    return "".join(written)

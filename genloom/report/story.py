@@ -15,12 +15,14 @@ from genloom.run import Run, read_json
 GLOSSARY = {  # family of a metric: what it is in plain words, and which way is better
     "fd": ("How far generated pictures are from real ones as a whole (Fréchet distance)", "lower"),
     "fid": ("How far generated pictures are from real ones as a whole (Fréchet distance)", "lower"),
-    "kid": ("The same question asked without bias for small sets (kernel distance)", "lower"),
+    "kid": ("How far generated pictures are from real ones, without bias for small sets (kernel distance)", "lower"),
     "precision": ("Share of generated pictures that could be real", "higher"),
     "recall": ("Share of the real pictures' variety that is reached", "higher"),
     "density": ("How firmly generated pictures lie among real ones", "higher"),
     "coverage": ("Share of real pictures with a generated one near by", "higher"),
     "is": ("Sure of a class each, and all classes present (Inception score's formula)", "higher"),
+    "nearest": ("How new the samples are beside the training pictures", ""),
+    "labels": ("Share of samples that are of the class asked for", "higher"),
     "ssim": ("Structural likeness", "higher"),
     "psnr": ("Signal over error, in dB", "higher"),
 }
@@ -72,6 +74,13 @@ class Story:
     @property
     def metrics(self) -> list[dict[str, Any]]:
         return list(self.measured.get("metrics") or [])
+
+    @property
+    def data_facts(self) -> dict[str, Any]:
+        """The data set's summary without what is empty, its keys in words."""
+        summary = self.run.info["data"].get("summary") or {}
+        kept = {k: v for k, v in summary.items() if v and not (isinstance(v, Mapping) and not any(v.values()))}
+        return {k.replace("_", " "): v for k, v in kept.items()}
 
     @property
     def item(self) -> str:

@@ -22,8 +22,8 @@ class CVAE(VAE):
         url="https://papers.nips.cc/paper/5775-learning-structured-output-representation-using-deep-conditional-generative-models",
         summary="A VAE told what to draw: the latent holds style alone, the class is asked for.",
         changes=(
-            "The prior is N(0, I) whatever the class (the paper's relaxed form, statistically independent of the condition), "
-            "and the condition is a class, where the paper also completes images. Samples are the decoder's mean."
+            "The prior is N(0, I) whatever the class (the paper's relaxed form, independent of the condition), and the "
+            "condition is a class, where the paper also completes images. Samples are the decoder's mean."
         ),
     )
     conditions = ("label",)

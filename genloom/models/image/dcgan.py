@@ -15,7 +15,7 @@ from genloom.objectives.adversarial import Adversarial
 
 @register("dcgan")
 class DCGAN(Adversarial):
-    """Transposed convolutions against strided ones; `width` channels at the finest scale, doubling at each coarser one."""
+    """Transposed convolutions against strided ones: `width` channels at the finest scale, twice at each coarser one."""
 
     card = Card(
         paper="Unsupervised Representation Learning with Deep Convolutional Generative Adversarial Networks",
@@ -23,7 +23,7 @@ class DCGAN(Adversarial):
         year=2015,
         url="https://arxiv.org/abs/1511.06434",
         summary="The convolutional GAN: no pooling, no dense hidden layers, batch normalisation in both networks.",
-        changes="Any size divisible by 4: the depth follows the size, 7x7 to 28x28 for digits, 4x4 to 64x64 as in the paper. "
+        changes="Any size divisible by 4: the depth follows the size, 7x7 to 28x28 for digits, 4x4 to 64x64 as there. "
         "Latents are normal, not uniform; a running average of the generator makes the samples.",
     )
     recipes = {
@@ -83,7 +83,7 @@ def pyramid(shape: tuple[int, ...], width: int) -> tuple[int, int, list[int]]:
     """
     height, breadth = shape[1:]
     if height % 4 or breadth % 4:
-        raise UserError(f"This model needs height and width divisible by 4, not {height}x{breadth}: choose another --data.size.")
+        raise UserError(f"This model needs height and width divisible by 4, not {height}x{breadth}: choose another.")
     widths: list[int] = []
     while len(widths) < 2 or (height % 2 == 0 and breadth % 2 == 0 and min(height, breadth) > 7):
         height, breadth = height // 2, breadth // 2

@@ -23,13 +23,20 @@ class GAN(Adversarial):
         summary="Two dense networks at play: one makes pictures from noise, the other tells them from real ones.",
     )
     recipes = {
-        "textbook": Recipe(
-            steps=10_000, batch_size=32, lr=1e-3, ema=0.0, model={"objective": "bce", "gamma": 0.0}
-        ),
+        "tiny": Recipe(steps=12, batch_size=16),
+        "textbook": Recipe(steps=10_000, batch_size=32, lr=1e-3, ema=0.0, model={"objective": "bce", "gamma": 0.0}),
     }
 
-    def __init__(self, spec: Spec, *, latent: int = 100, objective: str = "relativistic", gamma: float = 0.1):
-        super().__init__(spec, latent=latent, objective=objective, gamma=gamma)
+    def __init__(
+        self,
+        spec: Spec,
+        *,
+        latent: int = 100,
+        objective: str = "relativistic",
+        gamma: float = 10.0,
+        gamma_end: float | None = None,
+    ):
+        super().__init__(spec, latent=latent, objective=objective, gamma=gamma, gamma_end=gamma_end)
         self.generator = Generator(latent, spec.shape)
         self.discriminator = Discriminator(spec.shape)
 

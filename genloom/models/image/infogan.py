@@ -19,8 +19,8 @@ from genloom.objectives.adversarial import Adversarial
 class InfoGAN(Adversarial):
     """DCGAN whose latents hold one categorical code of `codes` values and `styles` continuous ones in [-1, 1].
 
-    Latents are [noise, one-hot code, styles]; the head Q reads the codes off the discriminator's features, and generator
-    and Q together raise the bound on the information between code and picture (Chen et al. 2016, eq. 5).
+    Latents are [noise, one-hot code, styles]; the head Q reads the codes off the discriminator's features, and
+    generator and Q together raise the bound on the information between code and picture (Chen et al. 2016, eq. 5).
     """
 
     card = Card(
@@ -57,7 +57,8 @@ class InfoGAN(Adversarial):
         self.information, self.style_information = information, style_information
         self.generator = Generator(latent + codes + styles, spec.shape, width)
         self.discriminator = Discriminator(spec.shape, width)
-        self.q = nn.Sequential(nn.Linear(self.discriminator.features, 128), nn.LeakyReLU(0.1), nn.Linear(128, codes + styles))
+        features = self.discriminator.features
+        self.q = nn.Sequential(nn.Linear(features, 128), nn.LeakyReLU(0.1), nn.Linear(128, codes + styles))
 
     def phases(self) -> list[Phase]:
         return [Phase("discriminator", ("discriminator",)), Phase("generator", ("generator", "q"))]
@@ -71,13 +72,12 @@ class InfoGAN(Adversarial):
         return torch.cat([noise, F.one_hot(code, self.codes).to(noise.dtype), style], 1)
 
     def generator_terms(self, real: Tensor, latents: Tensor) -> dict[str, Tensor]:
-        """The adversarial loss, the code's cross-entropy in nats, and the styles' squared error (times their weights)."""
+        """The adversarial loss, the code's cross-entropy (nats), and the styles' squared error, times their weights."""
         features = self.discriminator.body(self.generator(latents))
-        fooled = self.objective.generator(*[self.discriminator.head(features).squeeze(1).float()] * 2)
         guess, style = self.q(features).float().split([self.codes, self.styles], 1)
         _, code, wanted = latents.split([self.latent, self.codes, self.styles], 1)
         return {
-            "generator": fooled,
+            "generator": self.fool(real, self.discriminator.head(features).squeeze(1).float()),
             "code": self.information * F.cross_entropy(guess, code, reduction="none"),
             "style": self.style_information * (style - wanted).square().sum(1),
         }
@@ -91,7 +91,7 @@ class InfoGAN(Adversarial):
         code: int | Tensor | None = None,
         style: float | Tensor | None = None,
     ) -> Tensor:
-        """[n, C, H, W] in [-1, 1]. `code`: for all, one each, or all in turn; `style` in [-1, 1]: for all, or [n, styles].
+        """[n, C, H, W] in [-1, 1]. `code`: for all, one each, or in turn; `style` in [-1, 1]: for all, or [n, styles].
 
         Raises UserError when there is no such code, or a style lies outside [-1, 1].
         """
@@ -100,7 +100,7 @@ class InfoGAN(Adversarial):
         chosen = torch.arange(start, start + n) % self.codes if code is None else torch.as_tensor(code).long().expand(n)
         if n and not 0 <= int(chosen.min()) <= int(chosen.max()) < self.codes:
             raise UserError(f"There is no code {int(chosen.max())}: this model has codes 0 to {self.codes - 1}.")
-        wanted = uniform(own) if style is None else torch.as_tensor(style, dtype=own.dtype).to(own.device).expand_as(own)
+        wanted = uniform(own) if style is None else torch.as_tensor(style).to(own).expand_as(own)
         if n and self.styles and float(wanted.abs().max()) > 1:
             raise UserError(f"A style of {float(wanted.abs().max()):g} is out of range: styles lie in [-1, 1].")
         return self.generator(self.join(noise, chosen.to(noise.device), wanted)).float()

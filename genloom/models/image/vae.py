@@ -18,16 +18,16 @@ from genloom.objectives.variational import (
 
 RECIPES = {
     "cpu": Recipe(minutes=3, batch_size=128, lr=1e-3, ema=0.999, decay=0.5),
-    "default": Recipe(steps=100_000, batch_size=256, lr=1e-3, ema=0.999, decay=0.5, model={"width": 1024, "latent": 64}),
+    "default": Recipe(
+        steps=100_000, batch_size=256, lr=1e-3, ema=0.999, decay=0.5, model={"width": 1024, "latent": 64}
+    ),
     "tiny": Recipe(steps=100, batch_size=16, lr=1e-3, ema=0.9, model={"width": 32, "latent": 8}),
 }
 
 
 def mlp(inside: int, width: int, out: int) -> nn.Sequential:
     """Two hidden layers of `width`."""
-    return nn.Sequential(
-        nn.Linear(inside, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, out)
-    )
+    return nn.Sequential(nn.Linear(inside, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, out))
 
 
 @register("vae")
@@ -46,8 +46,8 @@ class VAE(Model):
         url="https://arxiv.org/abs/1312.6114",
         summary="An encoder and a decoder that together maximise a lower bound on the likelihood of the data.",
         changes=(
-            "Two hidden layers of SiLU units in place of one of tanh units, and Adam in place of Adagrad: a better bound in the "
-            "same minutes. Samples are the decoder's mean, as is customary, not draws of its pixels."
+            "Two hidden layers of SiLU units in place of one of tanh units, and Adam in place of Adagrad: a better "
+            "bound in the same minutes. Samples are the decoder's mean, as is customary, not draws of its pixels."
         ),
     )
     recipes = RECIPES
