@@ -1,7 +1,7 @@
 """Every model on MNIST at equal time: fits, measures, and keeps the figures in results.json, which the README tables show.
 
-    python -m benchmarks.board                 each model for 3 minutes, from its own cpu recipe
-    python -m benchmarks.board flow --minutes 10
+python -m benchmarks.board                 each model for 3 minutes, from its own cpu recipe
+python -m benchmarks.board flow --minutes 10
 """
 
 from __future__ import annotations

@@ -47,11 +47,11 @@ class GAN(keras.Model):
             p = self.critic(tf.concat([real, fake], 0))
             d_loss = self.loss_fn(tf.concat([tf.ones((n, 1)), tf.zeros((n, 1))], 0), p)
         weights = self.critic.trainable_weights
-        self.d_optimizer.apply_gradients(zip(tape.gradient(d_loss, weights), weights))
+        self.d_optimizer.apply_gradients(zip(tape.gradient(d_loss, weights), weights, strict=True))
         with tf.GradientTape() as tape:
             g_loss = self.loss_fn(tf.ones((n, 1)), self.critic(self.generator(tf.random.normal((n, 100)))))
         weights = self.generator.trainable_weights
-        self.g_optimizer.apply_gradients(zip(tape.gradient(g_loss, weights), weights))
+        self.g_optimizer.apply_gradients(zip(tape.gradient(g_loss, weights), weights, strict=True))
         return {"d": d_loss, "g": g_loss}
 
 

@@ -1,6 +1,6 @@
 """The textbook GAN's step: ours beside plain PyTorch and Keras 3, in turns, as ratios, and beside the machine's floor.
 
-    python -m benchmarks.speed [--keras PYTHON]     PYTHON: an interpreter that has keras and tensorflow
+python -m benchmarks.speed [--keras PYTHON]     PYTHON: an interpreter that has keras and tensorflow
 """
 
 from __future__ import annotations
@@ -51,8 +51,7 @@ def ours(batch: int, precision: str = "fp32") -> Callable[[], object]:
 
 def plain(batch: int, compiled: bool = False) -> Callable[[], object]:
     """The same network and losses as everybody writes them in PyTorch."""
-    sizes = [100, 256, 512, 1024, 784]
-    hidden = [m for a, b in zip(sizes[:-2], sizes[1:-1], strict=True) for m in (nn.Linear(a, b), nn.ReLU())]
+    hidden = [m for a, b in ((100, 256), (256, 512), (512, 1024)) for m in (nn.Linear(a, b), nn.ReLU())]
     G = nn.Sequential(*hidden, nn.Linear(1024, 784), nn.Sigmoid())
     D = nn.Sequential(nn.Linear(784, 512), nn.ReLU(), nn.Linear(512, 256), nn.ReLU(), nn.Linear(256, 1), nn.Sigmoid())
     g, d = (torch.optim.Adam(net.parameters(), 1e-3) for net in (G, D))
@@ -112,7 +111,9 @@ def main() -> None:
             peer[f"Keras {way}, batch 32"] = statistics.median(keras(python, way, 32, steps) for _ in range(3))
         peer["Keras fit, batch 512"] = statistics.median(keras(python, "fit", 512, 60) for _ in range(3))
     machine.keep_freed_memory()
-    mine = in_turns({"genloom, batch 32": ours(32), "genloom, batch 512": ours(512), "genloom bf16, batch 512": ours(512, "bf16")})
+    mine = in_turns(
+        {"genloom, batch 32": ours(32), "genloom, batch 512": ours(512), "genloom bf16, batch 512": ours(512, "bf16")}
+    )
     reference = peer.get("Keras fit, batch 32", peer["plain PyTorch, batch 32"])
     for name, value in {**peer, **mine}.items():
         batch = int(name.rsplit(" ", 1)[1])
@@ -121,8 +122,12 @@ def main() -> None:
         if name == "genloom, batch 32":
             print(" " * 36, *(f"{value / v:.2f}x {k};" for k, v in peer.items() if k.endswith("batch 32")))
     floor = max(step_flops(32) / fp32 / 1e9, 0.0) + step_bytes() / copy / 1e9
-    print(f"floor at batch 32: {step_flops(32) / 1e9:.2f} GFLOP + {step_bytes() / 1e6:.0f} MB = {1 / floor:.0f} steps/s")
-    print(f"ratio to the reference ({'Keras fit' if python else 'plain PyTorch'}): {mine['genloom, batch 32'] / reference:.2f}")
+    print(
+        f"floor at batch 32: {step_flops(32) / 1e9:.2f} GFLOP + {step_bytes() / 1e6:.0f} MB = {1 / floor:.0f} steps/s"
+    )
+    print(
+        f"ratio to the reference ({'Keras fit' if python else 'plain PyTorch'}): {mine['genloom, batch 32'] / reference:.2f}"
+    )
 
 
 if __name__ == "__main__":

@@ -12,7 +12,17 @@ ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).with_name("results.json")
 BEGIN, END = "<!-- models: written by benchmarks/table.py -->", "<!-- /models -->"
 HEADS = {
-    "README.md": ("Model", "Paper", "Licence", "Time", "fd-digits ↓", "confident", "entropy", "recall", "Paper's own figure"),
+    "README.md": (
+        "Model",
+        "Paper",
+        "Licence",
+        "Time",
+        "fd-digits ↓",
+        "confident",
+        "entropy",
+        "recall",
+        "Paper's own figure",
+    ),
     "README.zh-CN.md": ("模型", "论文", "许可", "时间", "fd-digits ↓", "置信", "熵", "召回", "论文中的结果"),
 }
 
@@ -40,7 +50,12 @@ def _row(cls: type[core.Model], r: dict[str, Any] | None, minutes: str) -> str:
         return "| " + " | ".join([*cells, "—", "—", "—", "—", "—", paper]) + " |"
     value, low, high = r["metrics"]["fd-digits"]
     seen, recall = r["classes"], r["metrics"]["recall-digits"][0]
-    figures = [f"{value:.2f} ({low:.2f} to {high:.2f})", f"{seen['confident']:.0%}", f"{seen['entropy']:.2f}", f"{recall:.2f}"]
+    figures = [
+        f"{value:.2f} ({low:.2f} to {high:.2f})",
+        f"{seen['confident']:.0%}",
+        f"{seen['entropy']:.2f}",
+        f"{recall:.2f}",
+    ]
     return "| " + " | ".join([*cells, f"{r['minutes']:g} {minutes}", *figures, paper]) + " |"
 
 

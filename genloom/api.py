@@ -54,7 +54,13 @@ def fit(
     recipe = recipe or default_recipe(cls, device)
     options = resolve_options(cls, recipe, overrides, config)
     _check_ranks(options)
-    dataset = data if isinstance(data, Dataset) else open_data(_source(data), modality=cls.modality, **(data_options or {}))
+    dataset = (
+        data
+        if isinstance(data, Dataset)
+        else open_data(
+            Path(data) if isinstance(data, os.PathLike) else data, modality=cls.modality, **(data_options or {})
+        )
+    )
     source = dataset.name if isinstance(data, Dataset) else os.fspath(data)
     machine.keep_freed_memory()
     torch.manual_seed(mix(options.seed, 0))
@@ -146,10 +152,6 @@ def resolve_options(
 
 def _run(run: str | os.PathLike[str] | Run) -> Run:
     return run if isinstance(run, Run) else Run.open(run)
-
-
-def _source(data: str | os.PathLike[str]) -> str | Path:
-    return data if isinstance(data, str) else Path(data)
 
 
 def _check_ranks(options: Options) -> None:

@@ -174,7 +174,7 @@ class Model(nn.Module):
         labels = labels.long().expand(n) if labels.ndim == 0 else labels.long()
         if len(labels) != n:
             raise UserError(f"{n} samples need {n} labels, not {len(labels)}.")
-        if n and not (0 <= int(labels.min()) and int(labels.max()) < count):
+        if n and not (int(labels.min()) >= 0 and int(labels.max()) < count):
             raise UserError(
                 f"Label {int(labels.max())} is not one of the {count} classes (0 to {count - 1}) of this model."
             )
@@ -197,7 +197,7 @@ def mix(*key: int) -> int:
 
 
 # ── the registry ─────────────────────────────────────────────────────────────────────────────────────────────────
-_MODELS: dict[str, type[Model]] = {}
+registered: dict[str, type[Model]] = {}
 M = TypeVar("M", bound=type[Model])
 
 
@@ -211,7 +211,7 @@ def register(name: str) -> Callable[[M], M]:
         if cls.modality not in MODALITIES:
             raise UserError(f"Model '{name}' has modality '{cls.modality}', not one of {', '.join(MODALITIES)}.")
         cls.name = name
-        _MODELS[name] = cls
+        registered[name] = cls
         return cls
 
     return add
@@ -230,18 +230,18 @@ def models() -> dict[str, type[Model]]:
         importlib.import_module(module)
     for point in entry_points(group="genloom.models"):
         point.load()
-    return dict(sorted(_MODELS.items()))
+    return dict(sorted(registered.items()))
 
 
 def find(name: str) -> type[Model]:
     """The model of that name. Raises UserError that offers the nearest name."""
-    if name not in _MODELS:
+    if name not in registered:
         for module in _model_modules():  # its own file first: one import, not a zoo
             if module.endswith(f".{name}"):
                 importlib.import_module(module)
-    if name not in _MODELS and name not in models():
-        raise unknown("model", name, _MODELS)
-    return _MODELS[name]
+    if name not in registered and name not in models():
+        raise unknown("model", name, registered)
+    return registered[name]
 
 
 def hyper_parameters(cls: type[Model]) -> dict[str, inspect.Parameter]:

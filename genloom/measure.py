@@ -202,19 +202,31 @@ def evaluate_run(
     if run.spec.modality != "image":
         raise UserError(f"evaluate measures pictures so far, and this run makes {run.spec.modality}.")
     own, lost = _own_data(run)
-    given = open_data(data, modality="image") if isinstance(data, str | Path) else data or own
+    given = _open_like(run, data) if isinstance(data, str | Path) else data or own
     if given is None:
         raise UserError(lost)
     held_out = given.held_out()
-    reference = held_out or given
-    _check_shape(run, reference)
-    eye = _eye(extractor, given.name)
+    _check_shape(run, held_out or given)
+    result = _measured(run, own, held_out or given, _eye(extractor, given.name), metrics, n, seed)
+    if own is None:
+        result["warnings"].append(lost)
+    part = "held-out part" if held_out else "all of it, no part was held out"
+    about = {"data": f"{given.name} ({part})", "n": n}
+    result = {**about, **result, "seconds": time.perf_counter() - started}
+    run.write_json("metrics.json", result)
+    return result
+
+
+def _measured(
+    run: Run, own: Dataset | None, reference: Dataset, eye: Extractor, metrics: Sequence[str] | None, n: int, seed: int
+) -> dict[str, Any]:
+    """Sample, look, compare; and the pairs of samples and training pictures where there are training pictures."""
     rows = some_rows(len(reference), n, seed)
     labels = _labels(run, reference, rows, n, seed)
     fake = _samples(run, n, seed, labels)
     real, made = look(eye, images(reference, rows)), look(eye, fake)
     train, train_rows = None, rows
-    if own is not None and own is not reference:
+    if own is not None and own.fingerprint != reference.fingerprint:
         train_rows = some_rows(len(own), TRAIN_LOOKED_AT.get(eye.name, n), seed)
         train = look(eye, images(own, train_rows))
     result = figures(real, made, eye, metrics=metrics, train=train, labels=labels, seed=seed)
@@ -222,14 +234,8 @@ def evaluate_run(
     if "classes" in result and truth is not None and real.logits is not None:
         right = real.logits.argmax(1) == truth[rows]
         result["classes"]["judge_accuracy"] = float(right.double().mean())  # on the real pictures: how far to trust it
-    if own is None:
-        result["warnings"].append(lost)
-    else:
+    if own is not None:
         _save_pairs(run, own, train_rows, fake, made.features, (train or real).features)
-    part = "held-out part" if held_out else "all of it, no part was held out"
-    about = {"data": f"{given.name} ({part})", "n": n}
-    result = {**about, **result, "seconds": time.perf_counter() - started}
-    run.write_json("metrics.json", result)
     return result
 
 
@@ -275,6 +281,12 @@ def _own_data(run: Run) -> tuple[Dataset | None, str]:
         return open_data(about["source"], modality="image", **about.get("options", {})), ""
     except UserError as error:
         return None, f"The run's training data could not be opened, so copies were not looked for: {error}"
+
+
+def _open_like(run: Run, data: str | Path) -> Dataset:
+    """Other data, read as the run's own was: same size and colours, but with labels of its own."""
+    options = {k: v for k, v in run.info["data"].get("options", {}).items() if k not in ("labels", "limit")}
+    return open_data(data, modality="image", **options)
 
 
 def _check_shape(run: Run, data: Dataset) -> None:

@@ -14,8 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from genloom.core import Model, find
-from genloom.core import _MODELS as registered
+from genloom.core import Model, find, registered
 from genloom.errors import UserError
 from genloom.run import Run, atomic
 

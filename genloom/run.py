@@ -100,7 +100,7 @@ class Run:
         try:
             with safe_open(path, framework="pt", device=device) as file:
                 numbers = json.loads((file.metadata() or {}).get("genloom", "{}"))
-                return {k: file.get_tensor(k) for k in file.keys()}, numbers
+                return {k: file.get_tensor(k) for k in file.keys()}, numbers  # noqa: SIM118 - it is no dict
         except (SafetensorError, ValueError) as error:
             raise UserError(
                 f"'{path}' is not a whole safetensors file ({error}); nothing in it was run. "
@@ -111,7 +111,7 @@ class Run:
     def lock(self) -> Iterator[None]:
         """Hold the folder against a second fit; the system lets go when the process ends, however it ends."""
         try:
-            handle = open(self.folder / ".lock", "w")
+            handle = open(self.folder / ".lock", "w")  # noqa: SIM115 - held until the fit ends
         except OSError as error:
             raise cannot_write(self.folder, error) from None
         with handle:

@@ -25,7 +25,7 @@ from genloom.generate import autocast, draw
 from genloom.machine import memory_mb
 from genloom.monitor import Monitor
 from genloom.run import STATE, WEIGHTS, Run
-from genloom.state import Options, State, parameters
+from genloom.state import Options, State
 from genloom.watch import Watch
 
 LOOKS = 60  # over the length of a run: each is a line of the log and a frame of the film

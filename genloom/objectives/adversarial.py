@@ -100,10 +100,12 @@ def score_and_slope(critic: Callable[[Tensor], Tensor], images: Tensor) -> tuple
     Times γ/2 the slope is R1 on real images and R2 on fakes (Mescheder et al. 2018, eq. 9). The norm is summed in
     float32 also under autocast. D must score each image by itself (no batch normalisation).
     """
-    with torch.enable_grad():
-        x = images.detach().requires_grad_()
+
+    def total(x: Tensor) -> tuple[Tensor, Tensor]:
         logits = critic(x).float()
-        (grad,) = torch.autograd.grad(logits.sum(), x, create_graph=True)
+        return logits.sum(), logits
+
+    grad, logits = torch.func.grad(total, has_aux=True)(images)  # not autograd.grad: torch.compile takes this one
     return logits, grad.float().flatten(1).square().sum(1)
 
 

@@ -21,9 +21,19 @@ class GAN(Adversarial):
         year=2014,
         url="https://arxiv.org/abs/1406.2661",
         summary="Two dense networks at play: one makes pictures from noise, the other tells them from real ones.",
+        changes="The layers are the textbook's. Its training (recipe textbook) collapses to one picture; ours replaces the "
+        "loss by the relativistic paired one with R1 and R2 (Huang et al. 2024), gamma falling from 10 to 1, which holds all "
+        "classes; Adam's first moment by none; and samples from the averaged generator while the rate falls to zero, "
+        "which sharpens them.",
     )
     recipes = {
-        "tiny": Recipe(steps=12, batch_size=16),
+        "tiny": Recipe(steps=12, batch_size=16, model={"latent": 8}),
+        "cpu": Recipe(
+            minutes=3, batch_size=128, lr=3e-3, betas=(0.0, 0.99), ema=0.9995, decay=0.5, model={"gamma_end": 1.0}
+        ),
+        "default": Recipe(
+            steps=50_000, batch_size=256, lr=2e-3, betas=(0.0, 0.99), ema=0.9995, decay=0.5, model={"gamma_end": 1.0}
+        ),
         "textbook": Recipe(steps=10_000, batch_size=32, lr=1e-3, ema=0.0, model={"objective": "bce", "gamma": 0.0}),
     }
 

@@ -40,6 +40,7 @@ class InfoGAN(Adversarial):
     }
     together = False
     conditions = ("code", "style")
+    discriminator: Discriminator
 
     def __init__(
         self,
