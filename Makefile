@@ -13,7 +13,7 @@ $(READY): pyproject.toml constraints.txt
 	touch $(READY)
 
 demo: $(READY)
-	$(BIN)/genloom fit flow mnist --minutes 3 --out runs/demo
+	$(BIN)/genloom fit gan mnist --minutes 3 --out runs/demo
 	$(BIN)/genloom sample runs/demo -n 100 --out runs/demo/samples/hundred
 	$(BIN)/genloom evaluate runs/demo
 	@echo "grid    runs/demo/samples/grid.png"
