@@ -49,10 +49,10 @@ def _row(cls: type[core.Model], r: dict[str, Any] | None, minutes: str) -> str:
     if r is None:
         return "| " + " | ".join([*cells, "—", "—", "—", "—", "—", paper]) + " |"
     value, low, high = r["metrics"]["fd-digits"]
-    seen, recall = r["classes"], r["metrics"]["recall-digits"][0]
+    seen, recall = r["classes"], r["metrics"]["recall"][0]
     figures = [
         f"{value:.2f} ({low:.2f} to {high:.2f})",
-        f"{seen['confident']:.0%}",
+        f"{seen['confident']:.1%}",
         f"{seen['entropy']:.2f}",
         f"{recall:.2f}",
     ]
