@@ -33,7 +33,8 @@ def read_results() -> list[dict[str, Any]]:
 
 def table(heads: tuple[str, ...], minutes: str) -> str:
     """A row for each measured fit, best first; models without one come last, unmeasured."""
-    models, results = core.models(), read_results()
+    ours = {name: cls for name, cls in core.models().items() if cls.__module__.startswith("genloom.models.")}
+    models, results = ours, read_results()
     rows = sorted((r for r in results if r["model"] in models), key=lambda r: r["metrics"]["fd-digits"][0])
     lines = ["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]
     lines += [_row(models[r["model"]], r, minutes) for r in rows]

@@ -103,9 +103,9 @@ def evaluate(
     from genloom.measure import evaluate_run
 
     opened = _run(run)
-    result = evaluate_run(
-        opened, data, metrics=tuple(metrics) if metrics else None, n=n, extractor=extractor, seed=seed
-    )
+    against = data if data is None or isinstance(data, (str, Dataset)) else Path(data)
+    chosen = tuple(metrics) if metrics else None
+    result = evaluate_run(opened, against, metrics=chosen, n=n, extractor=extractor, seed=seed)
     write_model_card(opened.folder)
     write_report(opened.folder)
     return result
