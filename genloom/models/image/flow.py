@@ -19,6 +19,7 @@ from genloom.objectives.diffusion import (
 )
 
 SPREAD = 0.5  # standard deviation of pictures in [-1, 1], near enough for all (Karras et al. 2022)
+GUIDANCE, GUIDED_UNTIL = 2.5, 0.5
 
 
 @register("flow")
@@ -97,24 +98,27 @@ class Flow(Model):
         seed: int = 0,
         start: int = 0,
         label: int | Tensor | None = None,
-        guidance: float = 1.0,
-        ode_steps: int = 8,
+        guidance: float | None = None,
+        ode_steps: int = 6,
     ) -> Tensor:
-        """[n, C, H, W] in [-1, 1]. Without `label` the classes come in turn; `guidance` above 1 costs twice.
+        """[n, C, H, W] in [-1, 1]. Without `label` the classes come in turn; `guidance` is 2.5 where there are classes,
+        and 1 is none: a third less work, more variety, less likeness.
 
         Raises UserError for a class the data does not have, guidance without classes, or no steps.
         """
         if ode_steps < 1:
             raise UserError(f"ode_steps is {ode_steps}: take 1 or more.")
-        if not self.spec.classes and (label is not None or guidance != 1):
+        if not self.spec.classes and (label is not None or guidance not in (None, 1)):
             raise UserError("This flow was trained without classes: it takes no label and no guidance.")
         labels = self.item_labels(n, label, start) if self.spec.classes else None
         noise = self.item_noise(n, *self.spec.shape, seed=seed, start=start)
-        return sample_adams(lambda x, t: self._guided(x, t.expand(n), labels, guidance), noise, ode_steps).clamp(-1, 1)
+        scale = GUIDANCE if guidance is None else guidance
+        return sample_adams(lambda x, t: self._guided(x, t.expand(n), labels, scale), noise, ode_steps).clamp(-1, 1)
 
     def _guided(self, x: Tensor, t: Tensor, labels: Tensor | None, guidance: float) -> Tensor:
+        """The velocity led away from "no class" in the first half of the way, where the shape is decided."""
         velocity = self.velocity(x, t, labels)
-        if labels is None or guidance == 1:
+        if labels is None or guidance == 1 or t[0] >= GUIDED_UNTIL:
             return velocity
         nobody = torch.full_like(labels, len(self.spec.classes))
         return guided(velocity, self.velocity(x, t, nobody), guidance)
