@@ -19,7 +19,7 @@ from genloom.objectives.diffusion import (
 )
 
 SPREAD = 0.5  # standard deviation of pictures in [-1, 1], near enough for all (Karras et al. 2022)
-GUIDANCE, GUIDED_UNTIL = 2.5, 0.5
+GUIDANCE, GUIDED_UNTIL = 2.0, 0.5
 
 
 @register("flow")
@@ -45,7 +45,7 @@ class Flow(Model):
         ),
     )
     recipes = {
-        "cpu": Recipe(minutes=3, batch_size=128, lr=2e-3, betas=(0.9, 0.99), ema=0.999, decay=0.9),
+        "cpu": Recipe(minutes=3, batch_size=64, lr=3e-3, betas=(0.9, 0.99), ema=0.999, decay=0.9),
         "default": Recipe(
             steps=100_000,
             batch_size=256,
@@ -101,7 +101,7 @@ class Flow(Model):
         guidance: float | None = None,
         ode_steps: int = 6,
     ) -> Tensor:
-        """[n, C, H, W] in [-1, 1]. Without `label` the classes come in turn; `guidance` is 2.5 where there are classes,
+        """[n, C, H, W] in [-1, 1]. Without `label` the classes come in turn; `guidance` is 2 where there are classes,
         and 1 is none: a third less work, more variety, less likeness.
 
         Raises UserError for a class the data does not have, guidance without classes, or no steps.
