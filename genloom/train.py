@@ -116,7 +116,7 @@ class Loop:
 
     def go(self, quiet: bool = False) -> State:
         """Train to the end of the budget, resuming what the folder holds. Raises UserError when the run cannot go on."""
-        if self.run.has_state():
+        if parallel.any_rank(self.run.has_state()):  # asked together, before any rank writes
             self.state.restore(*self.run.load_tensors(STATE))
         else:
             self.save()  # so that there is always a good state to go back to
