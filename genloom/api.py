@@ -63,6 +63,7 @@ def fit(
     )
     source = dataset.name if isinstance(data, Dataset) else os.fspath(data)
     machine.keep_freed_memory()
+    machine.multiply_fast()
     torch.manual_seed(mix(options.seed, 0))
     net = build(cls, dataset.spec, options.model).to(device)
     info = _request(cls, recipe, options, source, dataset, data_options or {})

@@ -123,6 +123,7 @@ def _fit(words: list[str]) -> None:
     )
     if parallel.rank() == 0:
         print(f"run     {run.folder}\nreport  {run.folder / 'report.html'}\nnext    genloom sample {run.folder}")
+    parallel.teardown()
 
 
 def _fit_form(cls: type[Model], recipe: str, options: Any) -> type:

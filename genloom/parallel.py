@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.distributed.nn.functional as dist_nn
 from torch import Tensor
 
 
@@ -22,7 +22,9 @@ def setup() -> None:
 
 
 def teardown() -> None:
+    """Leave the group, all together: gloo's threads abort a process that ends while another still talks to it."""
     if dist.is_initialized():
+        dist.barrier()
         dist.destroy_process_group()
 
 
@@ -85,9 +87,23 @@ def average_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
     )
 
 
+class _Mean(torch.autograd.Function):
+    """The mean over ranks is its own adjoint, so it can be differentiated any number of times."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        total = x.detach().clone()
+        dist.all_reduce(total)
+        return total / world()
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> Tensor:  # type: ignore[override]
+        return mean(slope)
+
+
 def mean(x: Tensor) -> Tensor:
     """Mean of a tensor over ranks, differentiable (batch statistics of the global batch)."""
-    return x if world() == 1 else dist_nn.all_reduce(x) / world()
+    return x if world() == 1 else _Mean.apply(x)
 
 
 def from_main(value: float) -> float:
