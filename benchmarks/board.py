@@ -1,6 +1,7 @@
 """Every model on MNIST at equal time: fits, measures, and keeps the figures in results.json, which the README tables show.
 
 python -m benchmarks.board                 each model for 3 minutes, from its own cpu recipe
+python -m benchmarks.board gan --recipe textbook
 python -m benchmarks.board flow --minutes 10
 """
 
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -15,9 +17,15 @@ from typing import Any
 import torch
 
 import genloom
-from benchmarks.table import RESULTS, read_results, write_tables
+from benchmarks.table import RESULTS, ROOT, read_results, write_tables
 from genloom import core
 from genloom.run import Run, read_json
+
+PICTURES = {  # that the README shows, by model, recipe and minutes
+    ("gan", "textbook", 3.0): "textbook.png",
+    ("gan", "cpu", 3.0): "gan.png",
+    ("flow", "cpu", 3.0): "flow.png",
+}
 
 
 def measure(model: str, minutes: float, folder: Path, recipe: str = "cpu", data: str = "mnist") -> dict[str, Any]:
@@ -63,9 +71,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/board"))
     args = parser.parse_args()
     for model in args.models or list(core.models()):
-        row = measure(model, args.minutes, args.out / f"{model}-{args.recipe}-{args.minutes:g}", args.recipe)
+        folder = args.out / f"{model}-{args.recipe}-{args.minutes:g}"
+        row = measure(model, args.minutes, folder, args.recipe)
         keep(row)
         write_tables()
+        if picture := PICTURES.get((model, args.recipe, args.minutes)):
+            shutil.copy(folder / "samples" / "grid.png", ROOT / "docs" / picture)
 
 
 if __name__ == "__main__":

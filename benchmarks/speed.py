@@ -103,31 +103,34 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--keras", help="an interpreter that has keras and tensorflow")
     python = parser.parse_args().keras
-    fp32, bf16, copy = matmul_gflops(), matmul_gflops(torch.bfloat16), copy_gbytes()
-    print(f"machine: {torch.get_num_threads()} cores, {fp32:.0f} GFLOP/s fp32, {bf16:.0f} bf16, copy {copy:.1f} GB/s")
     peer = in_turns({"plain PyTorch, batch 32": plain(32), "plain PyTorch, compiled, batch 32": plain(32, True)})
     if python:
-        for way, steps in (("fit", 600), ("loop", 60)):
-            peer[f"Keras {way}, batch 32"] = statistics.median(keras(python, way, 32, steps) for _ in range(3))
-        peer["Keras fit, batch 512"] = statistics.median(keras(python, "fit", 512, 60) for _ in range(3))
+        for way, batch, steps in (("fit", 32, 600), ("loop", 32, 60), ("fit", 512, 60)):
+            rates = [keras(python, way, batch, steps) for _ in range(3)]
+            peer[f"Keras {way}, batch {batch}"] = statistics.median(rates)
+    usual = matmul_gflops()
     machine.keep_freed_memory()
+    machine.multiply_fast()
+    fp32, bf16, copy = matmul_gflops(), matmul_gflops(torch.bfloat16), copy_gbytes()
+    print(f"{torch.get_num_threads()} cores; products at {usual:.0f} GFLOP/s fp32 by PyTorch's default,", end=" ")
+    print(f"{fp32:.0f} as genloom asks for them, {bf16:.0f} bf16; copy {copy:.1f} GB/s")
     mine = in_turns(
-        {"genloom, batch 32": ours(32), "genloom, batch 512": ours(512), "genloom bf16, batch 512": ours(512, "bf16")}
+        {
+            "genloom, batch 32": ours(32),
+            "genloom bf16, batch 32": ours(32, "bf16"),
+            "genloom, batch 512": ours(512),
+            "genloom bf16, batch 512": ours(512, "bf16"),
+        }
     )
-    reference = peer.get("Keras fit, batch 32", peer["plain PyTorch, batch 32"])
     for name, value in {**peer, **mine}.items():
         batch = int(name.rsplit(" ", 1)[1])
-        reached = value * step_flops(batch) / 1e9
-        print(f"{name:<36} {value:7.1f} steps/s {reached:7.1f} GFLOP/s = {reached / fp32:4.0%} of fp32 products")
-        if name == "genloom, batch 32":
-            print(" " * 36, *(f"{value / v:.2f}x {k};" for k, v in peer.items() if k.endswith("batch 32")))
-    floor = max(step_flops(32) / fp32 / 1e9, 0.0) + step_bytes() / copy / 1e9
-    print(
-        f"floor at batch 32: {step_flops(32) / 1e9:.2f} GFLOP + {step_bytes() / 1e6:.0f} MB = {1 / floor:.0f} steps/s"
-    )
-    print(
-        f"ratio to the reference ({'Keras fit' if python else 'plain PyTorch'}): {mine['genloom, batch 32'] / reference:.2f}"
-    )
+        reached, best = value * step_flops(batch) / 1e9, bf16 if "bf16" in name else fp32
+        print(f"{name:<36} {value:7.1f} steps/s {reached:7.1f} GFLOP/s = {reached / best:4.0%} of the products' rate")
+    floor = step_flops(32) / fp32 / 1e9 + step_bytes() / copy / 1e9
+    print(f"floor at batch 32: {step_flops(32) / 1e9:.2f} GFLOP, {step_bytes() / 1e6:.0f} MB: {1 / floor:.0f} steps/s")
+    for name, value in peer.items():
+        batch = name.rsplit(" ", 1)[1]
+        print(f"genloom over {name}: {mine[f'genloom, batch {batch}'] / value:.2f}")
 
 
 if __name__ == "__main__":

@@ -168,13 +168,19 @@ def kernel_distance(x: Tensor, y: Tensor, *, subsets: int = 100, subset_size: in
 BLOCK = 4_000_000  # entries of a distance matrix in memory at once
 
 
-def distance_blocks(x: Tensor, y: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Squared Euclidean distances of rows of x to all of y, a block of at most BLOCK entries (or a row) at a time."""
-    y2, step = y.square().sum(1), max(1, BLOCK // len(y))
+def _products(x: Tensor, y: Tensor, plus: Tensor, scale: float) -> Iterator[tuple[slice, Tensor]]:
+    """plus [M] + scale x yᵀ, some rows of x [N, d] at a time, each block good until the next: they share one buffer."""
+    step = max(1, min(len(x), BLOCK // len(y)))
+    buffer = x.new_empty(step, len(y))
     for start in range(0, len(x), step):
         block = x[start : start + step]
-        product = torch.addmm(y2, block, y.T, alpha=-2)
-        yield slice(start, start + len(block)), product.add_(block.square().sum(1, keepdim=True)).clamp_min_(0)
+        yield slice(start, start + len(block)), torch.addmm(plus, block, y.T, alpha=scale, out=buffer[: len(block)])
+
+
+def distance_blocks(x: Tensor, y: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Squared Euclidean distances of rows of x to all of y, a block of at most BLOCK entries (or a row) at a time."""
+    for rows, product in _products(x, y, y.square().sum(1), -2):
+        yield rows, product.add_(x[rows].square().sum(1, keepdim=True)).clamp_min_(0)
 
 
 def nearest(x: Tensor, y: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:
@@ -184,8 +190,7 @@ def nearest(x: Tensor, y: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:
     """
     centre = y.mean(0)  # small numbers cancel less
     x, y = x - centre, y - centre
-    half, step = y.square().sum(1) / 2, max(1, BLOCK // len(y))
-    scores = (torch.addmm(half, block, y.T, alpha=-1) for block in x.split(step))  # |x - y|² / 2 but for |x|² / 2
+    scores = (s for _, s in _products(x, y, y.square().sum(1) / 2, -1))  # |x - y|² / 2 but for |x|² / 2
     rows = torch.cat([s.min(1, keepdim=True)[1] if k == 1 else s.topk(k, 1, largest=False)[1] for s in scores])
     distances = torch.stack([(x.double() - y[rows[:, i]].double()).norm(dim=1) for i in range(k)], 1)
     distances, order = distances.sort(1)
@@ -244,7 +249,7 @@ def inception_score(probs: Tensor, splits: int = 1, *, shuffle: bool = False, se
     """exp of the mean KL(p(y|x) ‖ p(y)) over class probabilities [N, classes] (Salimans et al. 2016), splits averaged.
 
     `shuffle` permutes by numpy's RandomState(seed) first, as torch-fidelity does. One split by default (Barratt and
-    Sharma 2018, section 4.2.1, why).
+    Sharma 2018 say why).
     """
     if shuffle:
         probs = probs[torch.from_numpy(np.random.RandomState(seed).permutation(len(probs)))]

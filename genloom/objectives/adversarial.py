@@ -67,7 +67,7 @@ def wasserstein_generator(r: Tensor, f: Tensor) -> Tensor:
 
 
 def relativistic_critic(r: Tensor, f: Tensor) -> Tensor:
-    """softplus(f - r), each real paired with a fake: Jolicoeur-Martineau 2018, eq. 5; Huang et al. 2024, eq. 2."""
+    """softplus(f - r), each real paired with a fake: Jolicoeur-Martineau 2018; Huang et al. 2024, eq. 2."""
     return F.softplus(f - r)
 
 
@@ -149,7 +149,7 @@ class Adversarial(Model):
         return self.generator_terms(real, latents) if phase == "generator" else self.critic_terms(real, latents)
 
     def after_step(self, progress: float) -> None:
-        """γ falls along a cosine from its first value to its last (Huang et al. 2024, appendix D)."""
+        """γ falls along a cosine from its first value to its last (after Huang et al. 2024)."""
         first, last = self.gammas
         self.gamma.fill_(last + (first - last) * 0.5 * (1 + math.cos(math.pi * progress)))
 
