@@ -45,11 +45,6 @@ class Spec:
     def from_json(cls, d: Mapping[str, Any]) -> Spec:
         return cls(d["modality"], tuple(d["shape"]), tuple(d["classes"]), dict(d["extra"]))
 
-    def differences(self, other: Spec) -> list[str]:
-        """Each field in which two specs disagree, both values named: why a model refuses other data."""
-        mine, theirs = self.to_json(), other.to_json()
-        return [f"{k}: {mine[k]} and {theirs[k]}" for k in mine if mine[k] != theirs[k]]
-
 
 @dataclass(frozen=True)
 class Result:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import pytest
 import torch
@@ -69,26 +68,16 @@ def test_path_runs_straight_from_noise_to_data() -> None:
     torch.testing.assert_close(diffusion.flow_matching_loss(x1 - x0 + 2, x0, x1), torch.full((5,), 4.0))
 
 
-SAMPLERS = {
-    diffusion.sample_euler: 1,
-    diffusion.sample_midpoint: 2,
-    diffusion.sample_heun: 2,
-    diffusion.sample_adams: 2,
-}
-
-
-@pytest.mark.parametrize(("sampler", "order"), SAMPLERS.items(), ids=lambda p: getattr(p, "__name__", p))
-def test_sampler_converges_at_its_order(sampler: Callable[..., Tensor], order: int) -> None:
+def test_sampler_converges_at_its_order() -> None:
     """dx/dt = t - 2x from x(0) = 1, solved by t/2 - 1/4 + 5/4 exp(-2t)."""
     x, truth = torch.ones(1, dtype=torch.float64), 1 / 4 + 5 / 4 * math.exp(-2)
-    errors = [abs(float(sampler(lambda x, t: t - 2 * x, x, n)) - truth) for n in (32, 64)]
-    assert math.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.2)
+    errors = [abs(float(diffusion.sample_adams(lambda x, t: t - 2 * x, x, n)) - truth) for n in (32, 64)]
+    assert math.log2(errors[0] / errors[1]) == pytest.approx(2, abs=0.2)
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda p: p.__name__)
-def test_straight_flow_is_exact_in_one_step(sampler: Callable[..., Tensor]) -> None:
+def test_straight_flow_is_exact_in_one_step() -> None:
     x0, x1 = torch.randn(2, 3, 4)
-    torch.testing.assert_close(sampler(lambda x, t: x1 - x0, x0, 1), x1)
+    torch.testing.assert_close(diffusion.sample_adams(lambda x, t: x1 - x0, x0, 1), x1)
 
 
 def test_flow_to_a_normal_reaches_its_mean_and_spread() -> None:
@@ -99,7 +88,7 @@ def test_flow_to_a_normal_reaches_its_mean_and_spread() -> None:
         variance = (1 - t) ** 2 + (t * s) ** 2
         return m + (t * s**2 - (1 - t)) / variance * (x - t * m)
 
-    x = diffusion.sample_heun(v, torch.randn(20_000), 64)
+    x = diffusion.sample_adams(v, torch.randn(20_000), 64)
     assert float(x.mean()) == pytest.approx(m, abs=0.01)
     assert float(x.std()) == pytest.approx(s, rel=0.05)
 

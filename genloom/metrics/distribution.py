@@ -232,16 +232,6 @@ def neighbourhoods(real: Tensor, fake: Tensor, k: int = 5, *, inclusive: bool = 
     return Neighbourhoods(*(mean_estimate(v, note) for v in values))
 
 
-def precision_recall(real: Tensor, fake: Tensor, k: int = 3, *, inclusive: bool = False) -> tuple[Estimate, Estimate]:
-    """Share of fakes inside the real manifold, and of reals inside the fake manifold: see `neighbourhoods`."""
-    return neighbourhoods(real, fake, k, inclusive=inclusive)[:2]
-
-
-def density_coverage(real: Tensor, fake: Tensor, k: int = 5) -> tuple[Estimate, Estimate]:
-    """Real balls around each fake over k, and share of real balls that hold a fake: see `neighbourhoods`."""
-    return neighbourhoods(real, fake, k)[2:]
-
-
 # ── Inception score ──────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -47,39 +47,11 @@ def guided(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
     return torch.lerp(unconditional, conditional, scale)
 
 
-def sample_euler(v: Velocity, x: Tensor, steps: int) -> Tensor:
-    """Euler's method: first order, one evaluation of v a step."""
-    for t, h in _grid(steps, x):
-        x = x + h * v(x, t)
-    return x
-
-
-def sample_midpoint(v: Velocity, x: Tensor, steps: int) -> Tensor:
-    """The explicit midpoint method: second order, two evaluations of v a step."""
-    for t, h in _grid(steps, x):
-        middle = x + h / 2 * v(x, t)
-        x = x + h * v(middle, t + h / 2)
-    return x
-
-
-def sample_heun(v: Velocity, x: Tensor, steps: int) -> Tensor:
-    """Heun's method: second order, two evaluations of v a step."""
-    for t, h in _grid(steps, x):
-        slope = v(x, t)
-        x = x + h / 2 * (slope + v(x + h * slope, t + h))
-    return x
-
-
 def sample_adams(v: Velocity, x: Tensor, steps: int) -> Tensor:
     """The two-step Adams-Bashforth method, begun with one Euler step: second order, one evaluation of v a step."""
     before = None
-    for t, h in _grid(steps, x):
-        slope = v(x, t)
-        x = x + h * (slope if before is None else 1.5 * slope - 0.5 * before)
+    for i in range(steps):
+        slope = v(x, torch.tensor(i / steps, device=x.device))
+        x = x + (slope if before is None else 1.5 * slope - 0.5 * before) / steps
         before = slope
     return x
-
-
-def _grid(steps: int, x: Tensor) -> list[tuple[Tensor, float]]:
-    """(t, step length) for each of `steps` equal steps over [0, 1]."""
-    return [(torch.tensor(i / steps, device=x.device), 1 / steps) for i in range(steps)]

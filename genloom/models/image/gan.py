@@ -29,7 +29,7 @@ class GAN(Adversarial):
     recipes = {
         "tiny": Recipe(steps=12, batch_size=16, model={"latent": 8}),
         "cpu": Recipe(
-            minutes=3, batch_size=128, lr=3e-3, betas=(0.0, 0.99), ema=0.9995, decay=0.5, model={"gamma_end": 1.0}
+            minutes=3, batch_size=128, lr=2e-3, betas=(0.0, 0.99), ema=0.9995, decay=0.5, model={"gamma_end": 1.0}
         ),
         "default": Recipe(
             steps=50_000, batch_size=256, lr=2e-3, betas=(0.0, 0.99), ema=0.9995, decay=0.5, model={"gamma_end": 1.0}
