@@ -12,6 +12,7 @@ import pkgutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import entry_points
+from types import ModuleType
 from typing import Any, ClassVar, Literal, TypeVar, get_args
 
 import torch
@@ -189,6 +190,15 @@ def mix(*key: int) -> int:
         h = (h ^ (h >> 27)) * 0x94D049BB133111EB & 0xFFFFFFFFFFFFFFFF
         h ^= h >> 31
     return h >> 1
+
+
+class Verb(ModuleType):
+    """A package whose name is a verb too: calling it calls its `verb`."""
+
+    verb: Callable[[], Any]
+
+    def __call__(self) -> Any:
+        return self.verb()
 
 
 # ── the registry ─────────────────────────────────────────────────────────────────────────────────────────────────

@@ -173,7 +173,7 @@ def classes_seen(logits: Tensor) -> dict[str, Any]:
     return {
         "counts": {str(i): int(c) for i, c in enumerate(counts)},
         "min_share": float(shares.min()),
-        "entropy": float(-torch.special.xlogy(shares, shares).sum()),
+        "entropy": abs(float(torch.special.xlogy(shares, shares).sum())),
         "confident": float((confidence > 0.9).double().mean()),
     }
 

@@ -1,4 +1,4 @@
-"""torch.distributed in one place: nothing else in genloom knows of ranks.
+"""torch.distributed in one place. Models and losses know nothing of ranks; the loop and `fit` ask which one writes.
 
 Every rank holds the whole model, draws the same random numbers, keeps its own rows of the global batch, and
 averages gradients after each backward. So N ranks compute what one process computes at the same global batch.

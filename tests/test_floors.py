@@ -75,6 +75,12 @@ def test_only_the_loop_moves_parameters() -> None:
             assert "zero_grad" not in calls, path
 
 
+def test_only_parallel_speaks_to_other_processes() -> None:
+    for path in FILES:
+        if room(path) != "parallel":
+            assert "torch.distributed" not in path.read_text(encoding="utf-8"), path
+
+
 def test_nothing_unpickles() -> None:
     for path in FILES:
         tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -102,6 +108,7 @@ def test_public_names_are_all_there() -> None:
     assert genloom.__all__ == sorted(genloom.__all__)
     for name in genloom.__all__:
         assert getattr(genloom, name) is not None
+    assert "gan" in genloom.models() and "mnist" in genloom.data()
     assert set(genloom.__all__) >= {
         "fit",
         "sample",

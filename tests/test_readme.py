@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.table import HEADS, table, with_table
+from benchmarks.table import HEADS, read_results, table, with_table
 
 ROOT = Path(__file__).parent.parent
 
@@ -18,6 +18,15 @@ def test_tables_are_current(name: str) -> None:
     assert text == with_table(text, table(HEADS[name], "min" if name == "README.md" else "分钟")), (
         "python -m benchmarks.table"
     )
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_what_stands_below_the_pictures_was_measured(name: str) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    for r in read_results():
+        if (r["recipe"], r["minutes"]) == ("cpu", 3.0) and r["model"] in ("gan", "flow"):
+            assert f"{r['classes']['confident']:.0%}".replace("%", " %") in text
+            assert f"fd-digits {r['metrics']['fd-digits'][0]:.2f}" in text
 
 
 @pytest.mark.parametrize("name", HEADS)

@@ -1,21 +1,25 @@
-"""Data sets: from disk, or by name, to batches."""
+"""Data sets: from disk, or by name, to batches. As a verb, `genloom.data()` lists the built-in ones by name."""
 
 from __future__ import annotations
 
 import importlib
 import os
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from genloom.core import MODALITIES
+from genloom.core import MODALITIES, Verb
 from genloom.data.base import Dataset
 from genloom.data.catalog import Entry, catalog
 from genloom.data.files import peek, suffix
 from genloom.errors import UserError, nearest, unknown
 
 __all__ = ["Dataset", "Entry", "catalog", "find_modality", "open_data", "options_of", "resolve"]
+
+verb = catalog
+sys.modules[__name__].__class__ = Verb
 
 _LOOKED_AT = 1000  # files whose endings vote on what a folder holds
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from genloom.core import Card, Recipe, Spec, register
+from genloom.core import Card, Recipe, Result, Spec, register
 from genloom.errors import UserError
 from genloom.nn.norm import BatchNorm
 from genloom.objectives.adversarial import Adversarial
@@ -25,6 +25,7 @@ class DCGAN(Adversarial):
         summary="The convolutional GAN: no pooling, no dense hidden layers, batch normalisation in both networks.",
         changes="Any size divisible by 4: the depth follows the size, 7x7 to 28x28 for digits, 4x4 to 64x64 as there. "
         "Latents are normal, not uniform; a running average of the generator makes the samples.",
+        results=(Result("accuracy % of a classifier on its features", 82.8, "CIFAR-10", "table 1"),),
     )
     recipes = {
         "tiny": Recipe(steps=12, batch_size=16, model={"width": 8, "latent": 8}),

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from genloom import parallel
-from genloom.core import Batch, Card, Model, Recipe, Spec, register
+from genloom.core import Batch, Card, Model, Recipe, Result, Spec, register
 from genloom.errors import UserError
 from genloom.nn.unet import UNet
 from genloom.objectives.diffusion import (
@@ -43,6 +43,7 @@ class Flow(Model):
             "that a CPU trains it in minutes. Adams-Bashforth steps: second order at one evaluation a step. "
             "Classifier-free guidance (Ho & Salimans 2022)."
         ),
+        results=(Result("FID", 2.58, "CIFAR-10, 127 steps", "table 1"),),
     )
     recipes = {
         "cpu": Recipe(minutes=3, batch_size=64, lr=3e-3, betas=(0.9, 0.99), ema=0.999, decay=0.9),

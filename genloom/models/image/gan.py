@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from genloom.core import Card, Recipe, Spec, register
+from genloom.core import Card, Recipe, Result, Spec, register
 from genloom.objectives.adversarial import Adversarial
 
 
@@ -25,6 +25,7 @@ class GAN(Adversarial):
         "loss by the relativistic paired one with R1 and R2 (Huang et al. 2024), gamma falling from 10 to 1, which holds all "
         "classes; Adam's first moment by none; and samples from the averaged generator while the rate falls to zero, "
         "which sharpens them.",
+        results=(Result("log-likelihood by Parzen windows", 225.0, "MNIST", "table 1"),),
     )
     recipes = {
         "tiny": Recipe(steps=12, batch_size=16, model={"latent": 8}),

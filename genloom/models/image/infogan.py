@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genloom import parallel
-from genloom.core import Card, Phase, Recipe, Spec, register
+from genloom.core import Card, Phase, Recipe, Result, Spec, register
 from genloom.errors import UserError
 from genloom.models.image.dcgan import Discriminator, Generator
 from genloom.objectives.adversarial import Adversarial
@@ -31,6 +31,7 @@ class InfoGAN(Adversarial):
         summary="Codes learnt without labels: one picks the kind of picture, others its slant or its width.",
         changes="The information term moves generator and Q alone, not the features of the discriminator that Q reads; "
         "continuous codes have unit variance under Q. A running average of the generator makes the samples.",
+        results=(Result("error % of the code as a classifier", 5.0, "MNIST", "section 7.2"),),
     )
     recipes = {
         "tiny": Recipe(steps=12, batch_size=16, model={"width": 8, "latent": 8}),

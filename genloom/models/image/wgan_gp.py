@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from genloom import parallel
-from genloom.core import Card, Phase, Recipe, Spec, register
+from genloom.core import Card, Phase, Recipe, Result, Spec, register
 from genloom.models.image.dcgan import Discriminator, Generator
 from genloom.objectives.adversarial import Adversarial, lipschitz_penalty
 
@@ -22,6 +22,7 @@ class WGANGP(Adversarial):
         url="https://arxiv.org/abs/1704.00028",
         summary="The critic estimates the distance between real and made pictures, and is worth following all the way.",
         changes="DCGAN's 4x4 convolutions for the paper's 5x5; a running average of the generator makes the samples.",
+        results=(Result("Inception score", 7.86, "CIFAR-10, unsupervised", "table 3"),),
     )
     recipes = {
         "tiny": Recipe(steps=12, batch_size=16, model={"width": 8, "latent": 8}),
