@@ -27,8 +27,8 @@ def multiply_fast() -> None:
     allowing it bf16 products; without hardware to make them faster (AMX) it stays at float32, at twice MKL's rate. One
     small product tells which it does, so the answer is the same in every process of a machine.
     """
-    matmul = torch.backends.mkldnn.matmul
-    if not torch.backends.mkldnn.is_available() or matmul.fp32_precision == "bf16":
+    matmul = getattr(torch.backends.mkldnn, "matmul", None)  # PyTorch 2.9 or newer
+    if matmul is None or not torch.backends.mkldnn.is_available() or matmul.fp32_precision == "bf16":
         return
     asked, matmul.fp32_precision = matmul.fp32_precision, "bf16"
     a = torch.linspace(-1, 1, 64 * 256).sin().view(64, 256)

@@ -97,7 +97,7 @@ class _Mean(torch.autograd.Function):
         return total / world()
 
     @staticmethod
-    def backward(ctx: Any, slope: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, slope: Tensor) -> Tensor:
         return mean(slope)
 
 
