@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import io
 import json
+import re
 import sys
 import typing
 from collections.abc import Callable, Sequence
@@ -11,7 +14,7 @@ from dataclasses import field, make_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from genloom.errors import UserError, unknown
+from genloom.errors import UserError, nearest, unknown
 
 if TYPE_CHECKING:
     from genloom.core import Model
@@ -92,8 +95,6 @@ def _run(words: list[str]) -> int:
 
 # ── verbs ────────────────────────────────────────────────────────────────────────────────────────────────────────
 def _fit(words: list[str]) -> None:
-    import tyro
-
     model = _first_word(words)
     if model is None:
         if not {"-h", "--help"} & set(words):
@@ -107,7 +108,7 @@ def _fit(words: list[str]) -> None:
     recipe = _peek(words, "--recipe") or api.default_recipe(cls, parallel.device())
     options = api.resolve_options(cls, recipe, {})
     form = _fit_form(cls, recipe, options)
-    values = vars(tyro.cli(form, prog=f"genloom fit {model}", args=words[1:], description=cls.card.summary))
+    values = parse(form, f"genloom fit {model}", words[1:], cls.card.summary)
     data_options = {k: v for k, v in vars(values["data"]).items() if v != _default(type(values["data"]), k)}
     overrides = {k: v for k, v in values.items() if k in _names(options) and k != "model" and v != getattr(options, k)}
     hyper = {k: v for k, v in vars(values["model"]).items() if v != options.model[k]}
@@ -152,8 +153,6 @@ def _fit_form(cls: type[Model], recipe: str, options: Any) -> type:
 
 
 def _sample(words: list[str]) -> None:
-    import tyro
-
     run_folder = _first_word(words)
     extra: list[Any] = []
     if run_folder is not None:
@@ -169,7 +168,7 @@ def _sample(words: list[str]) -> None:
             *extra,
         ],
     )
-    args = vars(tyro.cli(form, prog="genloom sample", args=words))
+    args = parse(form, "genloom sample", words)
     from genloom import generate
     from genloom.run import Run
 
@@ -198,8 +197,6 @@ def _condition_fields(run_folder: str, code: str | None) -> list[tuple[str, Any,
 
 
 def _evaluate(words: list[str]) -> None:
-    import tyro
-
     form = make_dataclass(
         "Evaluate",
         [
@@ -213,7 +210,7 @@ def _evaluate(words: list[str]) -> None:
             ("code", option(Path | None, "the model's own file, when the run's model is yours"), None),
         ],
     )
-    args = vars(tyro.cli(form, prog="genloom evaluate", args=words))
+    args = parse(form, "genloom evaluate", words)
     from genloom import api
 
     _trust(args["code"])
@@ -231,23 +228,21 @@ def _evaluate(words: list[str]) -> None:
 
 
 def _compare(words: list[str]) -> None:
-    import tyro
-
     form = make_dataclass(
         "Compare",
         [("RUN", positional("RUN", "run folders", list[str]), field()), ("json", option(bool, "print JSON"), False)],
     )
-    args = vars(tyro.cli(form, prog="genloom compare", args=words))
+    args = parse(form, "genloom compare", words)
     from genloom import api
     from genloom.report import format_comparison
 
+    if not args["RUN"]:
+        raise UserError("compare needs run folders: genloom compare runs/*.")
     rows = api.compare(args["RUN"])
     print(json.dumps(rows, indent=1) if args["json"] else format_comparison(rows))
 
 
 def _models(words: list[str]) -> None:
-    import tyro
-
     form = make_dataclass(
         "Models",
         [
@@ -255,7 +250,7 @@ def _models(words: list[str]) -> None:
             ("json", option(bool, "print JSON"), False),
         ],
     )
-    args = vars(tyro.cli(form, prog="genloom models", args=words))
+    args = parse(form, "genloom models", words)
     from genloom import core
     from genloom.plugins import resolve
 
@@ -306,8 +301,6 @@ def _data(words: list[str]) -> None:
 
 
 def _inspect(words: list[str]) -> None:
-    import tyro
-
     from genloom.data import options_of
 
     image = options_of("image")
@@ -319,7 +312,7 @@ def _inspect(words: list[str]) -> None:
             ("data", image, field(default_factory=image)),
         ],
     )
-    args = vars(tyro.cli(form, prog="genloom data inspect", args=words))
+    args = parse(form, "genloom data inspect", words)
     from genloom.data.inspect import format_report, inspect
 
     options = {k: v for k, v in vars(args["data"]).items() if v != _default(image, k)}
@@ -328,6 +321,27 @@ def _inspect(words: list[str]) -> None:
 
 
 # ── helpers ──────────────────────────────────────────────────────────────────────────────────────────────────────
+def parse(form: type, prog: str, words: Sequence[str], description: str | None = None) -> dict[str, Any]:
+    """The words as values of the form. Raises UserError for words that do not fit: tyro's complaint in one sentence."""
+    import tyro
+
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return dict(vars(tyro.cli(form, prog=prog, args=words, description=description)))
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+    plain = re.sub("[╭╮╰╯│]", " ", said.getvalue())
+    blocks = [" ".join(b.split()) for b in re.split(r"\n?[^\n]*[─-]{4,}[^\n]*\n", plain)]  # between rules
+    what = next((b for b in blocks[1:] if b), blocks[0])
+    suggested = [flag for b in blocks if b.startswith("Perhaps you meant") for flag in re.findall(r"--[\w.-]+", b)]
+    flags = suggested[:1] or [f"--{f.name.replace('_', '-')}" for f in dataclasses.fields(form)]
+    wrong = re.search(r"Unrecognized options: (--[\w.-]+)", what)
+    offer = nearest(wrong[1], flags) if wrong else ""
+    raise UserError(f"{what.rstrip('.')}.{offer} `{prog} --help` lists what there is.")
+
+
 def positional(metavar: str, help: str, kind: Any = str) -> Any:
     import tyro
 
