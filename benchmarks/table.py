@@ -46,7 +46,7 @@ def _row(cls: type[core.Model], r: dict[str, Any] | None, minutes: str) -> str:
     card = cls.card
     paper = "; ".join(f"{x.metric} {x.value:g} ({x.data}, {x.where})" for x in card.results) or "—"
     name = f"`{cls.name}`" if r is None or r["recipe"] == "cpu" else f"`{cls.name}` --recipe {r['recipe']}"
-    cells = [name, f"[{card.authors.split(',')[0]} {card.year}]({card.url})", card.licence]
+    cells = [name, f"[{card.authors.split(',')[0].split()[-1]} {card.year}]({card.url})", card.licence]
     if r is None:
         return "| " + " | ".join([*cells, "—", "—", "—", "—", "—", paper]) + " |"
     value, low, high = r["metrics"]["fd-digits"]
