@@ -31,7 +31,7 @@ def multiply_fast() -> None:
     if matmul is None or not torch.backends.mkldnn.is_available() or matmul.fp32_precision == "bf16":
         return
     asked, matmul.fp32_precision = matmul.fp32_precision, "bf16"
-    a = torch.linspace(-1, 1, 64 * 256).sin().view(64, 256)
+    a = torch.linspace(-1, 1, 64 * 256, dtype=torch.float32).sin().view(64, 256)
     exact = a.double() @ a.T.double()
     if float((a @ a.T - exact).norm() / exact.norm()) > 1e-5:  # bf16 products err by 3e-3
         matmul.fp32_precision = asked
