@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genloom.core import Batch, Model, Phase, Spec
-from genloom.errors import unknown
+from genloom.errors import UserError, unknown
+from genloom.nn.augment import augmentation
 
 
 class Objective(NamedTuple):
@@ -120,8 +121,10 @@ def lipschitz_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Te
 class Adversarial(Model):
     """A generator (latents [B, Z] -> images) and a discriminator (images -> logits [B]) at play.
 
-    A subclass sets `generator` and `discriminator`; most change nothing else. `together`: D may score real and fake
-    images in one forward; false where batch normalisation would let it compare them.
+    A subclass sets `generator` and `discriminator`; most change nothing else. With `conditional` and data that has
+    classes both networks take labels [B] as a second argument. `augment` names what the discriminator sees its images
+    through (nn/augment.py). `together`: D may score real and fake images in one forward; false where batch
+    normalisation would let it compare them.
     """
 
     modality = "image"
@@ -132,59 +135,114 @@ class Adversarial(Model):
     discriminator: nn.Module
     gamma: Tensor
 
-    def __init__(self, spec: Spec, *, latent: int, objective: str, gamma: float = 0.0, gamma_end: float | None = None):
+    def __init__(
+        self,
+        spec: Spec,
+        *,
+        latent: int,
+        objective: str,
+        gamma: float = 0.0,
+        gamma_end: float | None = None,
+        conditional: bool = False,
+        augment: str = "none",
+    ):
         super().__init__(spec)
         self.latent = latent
+        self.classes = len(spec.classes) if conditional else 0  # 0: labels are not looked at
         self.objective = find_objective(objective)
         self.penalised = gamma > 0
         self.gammas = (gamma, gamma if gamma_end is None else gamma_end)
         self.register_buffer("gamma", torch.tensor(gamma))
+        self.augment = augmentation(augment)
 
     def phases(self) -> list[Phase]:
         return [Phase("discriminator", ("discriminator",)), Phase("generator", ("generator",))]
 
     def loss(self, batch: Batch, phase: str) -> dict[str, Tensor]:
-        real = batch["image"]
+        real, labels = batch["image"], self.labels(batch)
         latents = self.latents(len(real))
-        return self.generator_terms(real, latents) if phase == "generator" else self.critic_terms(real, latents)
+        terms = self.generator_terms if phase == "generator" else self.critic_terms
+        return terms(real, latents, labels)
 
     def after_step(self, progress: float) -> None:
-        """γ falls along a cosine from its first value to its last (after Huang et al. 2024)."""
+        """γ falls along a cosine from its first value to its last (after Huang et al. 2024); augmentation adapts."""
         first, last = self.gammas
         self.gamma.fill_(last + (first - last) * 0.5 * (1 + math.cos(math.pi * progress)))
+        self.augment.adapt()
 
     def latents(self, n: int) -> Tensor:
         return self.randn(n, self.latent)
 
-    def critic_terms(self, real: Tensor, latents: Tensor) -> dict[str, Tensor]:
+    def labels(self, batch: Batch) -> Tensor | None:
+        """[B] classes for reals and fakes alike: what the data's own frequencies are, the fakes' are too."""
+        return batch["label"] if self.classes else None
+
+    def make(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Images [B, C, H, W] of latents [B, Z]."""
+        return self.generator(latents) if labels is None else self.generator(latents, labels)
+
+    def judge(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Logits [B] of images seen through the augmentation, in float32."""
+        images = self.augment(images)
+        logits = self.discriminator(images) if labels is None else self.discriminator(images, labels)
+        return logits.float()
+
+    def critic_terms(self, real: Tensor, latents: Tensor, labels: Tensor | None) -> dict[str, Tensor]:
         with torch.no_grad():
-            fake = self.generator(latents)
+            fake = self.make(latents, labels)
         if not self.penalised:
-            return {"discriminator": self.objective.critic(*self.score(real, fake))}
-        logits, slope = score_and_slope(self.discriminator, torch.cat([real, fake]))
+            r, f = self.score(real, fake, labels)
+            self.augment.observe(r)
+            return {"discriminator": self.objective.critic(r, f)}
+        both = torch.cat([labels, labels]) if labels is not None else None
+        logits, slope = score_and_slope(lambda x: self.judge(x, both), torch.cat([real, fake]))
+        r, f = logits.chunk(2)
+        self.augment.observe(r)
         r1, r2 = (0.5 * self.gamma * slope).chunk(2)
-        return {"discriminator": self.objective.critic(*logits.chunk(2)), "r1": r1, "r2": r2}
+        return {"discriminator": self.objective.critic(r, f), "r1": r1, "r2": r2}
 
-    def generator_terms(self, real: Tensor, latents: Tensor) -> dict[str, Tensor]:
-        return {"generator": self.fool(real, self.discriminator(self.generator(latents)).float())}
+    def generator_terms(self, real: Tensor, latents: Tensor, labels: Tensor | None) -> dict[str, Tensor]:
+        return {"generator": self.fool(real, self.judge(self.make(latents, labels), labels), labels)}
 
-    def fool(self, real: Tensor, f: Tensor) -> Tensor:
+    def fool(self, real: Tensor, f: Tensor, labels: Tensor | None = None) -> Tensor:
         """The generator's loss [B] of the fakes' logits; reals are scored only for an objective that pairs."""
         if not self.objective.paired:
             return self.objective.generator(f, f)
         with torch.no_grad():
-            r = self.discriminator(real).float()
+            r = self.judge(real, labels)
         return self.objective.generator(r, f)
 
-    def score(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+    def score(self, real: Tensor, fake: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Logits [B] of reals and of fakes, in one forward where D allows it."""
         if not self.together:
-            return self.discriminator(real).float(), self.discriminator(fake).float()
-        r, f = self.discriminator(torch.cat([real, fake])).float().chunk(2)
+            return self.judge(real, labels), self.judge(fake, labels)
+        both = torch.cat([labels, labels]) if labels is not None else None
+        r, f = self.judge(torch.cat([real, fake]), both).chunk(2)
         return r, f
 
     def critic(self, batch: Batch) -> Tensor:
-        return self.discriminator(batch["image"]).float()
+        labels = self.labels(batch)
+        images = batch["image"]
+        return (self.discriminator(images) if labels is None else self.discriminator(images, labels)).float()
 
     def sample(self, n: int, *, seed: int = 0, start: int = 0) -> Tensor:
-        return self.generator(self.item_noise(n, self.latent, seed=seed, start=start)).float()
+        return self.make(self.item_noise(n, self.latent, seed=seed, start=start)).float()
+
+
+class Conditional(Adversarial):
+    """A GAN that takes labels where the data has classes: `--model.no-conditional` leaves them out."""
+
+    conditions = ("label",)
+
+    def sample(self, n: int, *, seed: int = 0, start: int = 0, label: int | Tensor | None = None) -> Tensor:
+        """[n, C, H, W] in [-1, 1]; without `label` the classes come in turn. Raises UserError for an unknown class."""
+        z = self.item_noise(n, self.latent, seed=seed, start=start)
+        return self.make(z, self.wanted(n, label, start)).float()
+
+    def wanted(self, n: int, label: int | Tensor | None, start: int) -> Tensor | None:
+        """[n] labels to draw; None for a model without classes. Raises UserError for a class it does not have."""
+        if self.classes:
+            return self.item_labels(n, label, start)
+        if label is not None:
+            raise UserError("This model was trained without labels: leave --label out, or fit it on data with classes.")
+        return None

@@ -73,7 +73,7 @@ class InfoGAN(Adversarial):
     def join(self, noise: Tensor, code: Tensor, style: Tensor) -> Tensor:
         return torch.cat([noise, F.one_hot(code, self.codes).to(noise.dtype), style], 1)
 
-    def generator_terms(self, real: Tensor, latents: Tensor) -> dict[str, Tensor]:
+    def generator_terms(self, real: Tensor, latents: Tensor, labels: Tensor | None) -> dict[str, Tensor]:
         """The adversarial loss, the code's cross-entropy (nats), and the styles' squared error, times their weights."""
         features = self.discriminator.body(self.generator(latents))
         guess, style = self.q(features).float().split([self.codes, self.styles], 1)

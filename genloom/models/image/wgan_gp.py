@@ -51,7 +51,7 @@ class WGANGP(Adversarial):
     def phases(self) -> list[Phase]:
         return [Phase("critic", ("discriminator",)), Phase("generator", ("generator",), every=self.critic_steps)]
 
-    def critic_terms(self, real: Tensor, latents: Tensor) -> dict[str, Tensor]:
+    def critic_terms(self, real: Tensor, latents: Tensor, labels: Tensor | None) -> dict[str, Tensor]:
         with torch.no_grad():
             fake = self.generator(latents)
         mix = parallel.rand(len(real), device=real.device)

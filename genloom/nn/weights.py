@@ -1,0 +1,45 @@
+"""Somebody else's weights into a network of ours: every key and every shape, or one sentence that names the first that differs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from genloom.errors import UserError
+
+
+def load_exactly(network: nn.Module, weights: Mapping[str, Tensor], name: str) -> None:
+    """Copy weights into a network, whose every parameter and buffer they must hold, in its shape, and nothing else.
+
+    `name` is what the message calls the network. Raises UserError that names the first differing key and both shapes.
+    """
+    own = network.state_dict()
+    for key, mine in own.items():
+        if key not in weights:
+            raise UserError(
+                f"These weights do not fit {name}: '{key}' {shape(mine)} is missing ({_count(own, weights)})."
+            )
+        if weights[key].shape != mine.shape:
+            raise UserError(
+                f"These weights do not fit {name}: '{key}' is {shape(weights[key])} there, {shape(mine)} here."
+            )
+    if extra := next((k for k in weights if k not in own), None):
+        raise UserError(f"These weights do not fit {name}: it has no '{extra}' {shape(weights[extra])}.")
+    with torch.no_grad():
+        for key, mine in own.items():
+            mine.copy_(weights[key])
+
+
+def shape(x: Tensor) -> str:
+    return "x".join(str(n) for n in x.shape) or "a number"
+
+
+def _count(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> str:
+    return f"{sum(k in weights for k in own)} of {len(own)} keys are there"
+
+
+def under(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The weights below a prefix, without it."""
+    return {k[len(prefix) :]: v for k, v in weights.items() if k.startswith(prefix)}
