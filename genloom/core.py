@@ -107,6 +107,7 @@ class Model(nn.Module):
 
     `samples_with` names the sub-modules that `sample` needs (all when empty): they are averaged and published.
     `conditions` names what `sample` accepts beside n and seed. `bf16` says that quality holds under bf16 autocast.
+    `config` holds the hyper-parameters that it was built with.
     """
 
     name: ClassVar[str]
@@ -120,6 +121,7 @@ class Model(nn.Module):
     def __init__(self, spec: Spec):
         super().__init__()
         self.spec = spec
+        self.config: dict[str, Any] = {}
 
     def phases(self) -> list[Phase]:
         return [Phase("all")]
@@ -204,6 +206,7 @@ class Verb(ModuleType):
 # ── the registry ─────────────────────────────────────────────────────────────────────────────────────────────────
 registered: dict[str, type[Model]] = {}
 M = TypeVar("M", bound=type[Model])
+Made = TypeVar("Made", bound=Model)
 
 
 def register(name: str) -> Callable[[M], M]:
@@ -255,7 +258,7 @@ def hyper_parameters(cls: type[Model]) -> dict[str, inspect.Parameter]:
     return {k: p for k, p in signature.parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY}
 
 
-def build(cls: type[Model], spec: Spec, config: Mapping[str, Any]) -> Model:
+def build(cls: type[Made], spec: Spec, config: Mapping[str, Any]) -> Made:
     """Make a model for this data. Raises UserError for another modality or an unknown hyper-parameter."""
     if spec.modality != cls.modality:
         raise UserError(f"'{cls.name}' makes {cls.modality}, and this data is {spec.modality}.")
@@ -263,4 +266,6 @@ def build(cls: type[Model], spec: Spec, config: Mapping[str, Any]) -> Model:
     for key in config:
         if key not in known:
             raise UserError(f"'{cls.name}' has no option '{key}'.{nearest(key, known)}")
-    return cls(spec, **config)
+    model = cls(spec, **config)
+    model.config = dict(config)
+    return model

@@ -140,7 +140,9 @@ class State:
             optimiser.state.clear()
             for name, value in under(tensors, f"optimiser.{'+'.join(key)}.").items():
                 slot, parameter = name.split(".", 1)
-                optimiser.state[names[parameter]][slot] = value.to(names[parameter].device)
+                of = names[parameter]
+                like = torch.empty_like(of) if value.shape == of.shape else torch.empty_like(value, device=of.device)
+                optimiser.state[of][slot] = like.copy_(value)  # in the parameter's own memory layout
         for name in ("step", "seconds", "rate", "rollbacks"):
             setattr(self, name, numbers[name])
         self.scaler.load_state_dict(numbers["scaler"])
