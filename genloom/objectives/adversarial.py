@@ -192,14 +192,18 @@ class Adversarial(Model):
             fake = self.make(latents, labels)
         if not self.penalised:
             r, f = self.score(real, fake, labels)
-            self.augment.observe(r)
+            self.observe(r, f)
             return {"discriminator": self.objective.critic(r, f)}
         both = torch.cat([labels, labels]) if labels is not None else None
         logits, slope = score_and_slope(lambda x: self.judge(x, both), torch.cat([real, fake]))
         r, f = logits.chunk(2)
-        self.augment.observe(r)
+        self.observe(r, f)
         r1, r2 = (0.5 * self.gamma * slope).chunk(2)
         return {"discriminator": self.objective.critic(r, f), "r1": r1, "r2": r2}
+
+    def observe(self, r: Tensor, f: Tensor) -> None:
+        """Whether D overfits shows in the sign of D(real); of an objective that pairs only the difference has a meaning."""
+        self.augment.observe(r - f if self.objective.paired else r)
 
     def generator_terms(self, real: Tensor, latents: Tensor, labels: Tensor | None) -> dict[str, Tensor]:
         return {"generator": self.fool(real, self.judge(self.make(latents, labels), labels), labels)}

@@ -35,8 +35,10 @@ class DCGAN(Adversarial):
     }
     together = False  # batch normalisation would let D compare the real images with the fakes
 
-    def __init__(self, spec: Spec, *, latent: int = 100, width: int = 64, objective: str = "bce"):
-        super().__init__(spec, latent=latent, objective=objective)
+    def __init__(
+        self, spec: Spec, *, latent: int = 100, width: int = 64, objective: str = "bce", augment: str = "none"
+    ):
+        super().__init__(spec, latent=latent, objective=objective, augment=augment)
         self.generator = Generator(latent, spec.shape, width)
         self.discriminator = Discriminator(spec.shape, width)
 
