@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from genloom.core import Spec
 from genloom.errors import UserError
 from genloom.nn.resample import BINOMIAL, downsample2d, filter_of
 from genloom.nn.style import HALF, Conv, EqualLinear, Mapping, full_precision
@@ -154,3 +155,11 @@ def minibatch_deviation(x: Tensor, group: int, channels: int = 1) -> Tensor:
     deviation = (y - y.mean(0)).square().mean(0).add(1e-8).sqrt().mean((2, 3, 4))  # [B/G, F]
     maps = deviation.to(x.dtype).repeat(size, 1)[:, :, None, None].expand(batch, channels, height, width)
     return torch.cat([x, maps], 1)
+
+
+def square(spec: Spec) -> tuple[int, int]:
+    """Channels and size of square pictures. Raises UserError for others."""
+    channels, height, width = spec.shape
+    if height != width:
+        raise UserError(f"StyleGAN makes square pictures, not {height}x{width}: give --data.size {min(height, width)}.")
+    return channels, height

@@ -5,28 +5,24 @@ Sub-modules carry the names of the official state dicts, so importing official w
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping as Dict
 from typing import Any
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genloom import parallel
-from genloom.core import Batch, Card, Phase, Recipe, Result, Spec, build, register
-from genloom.errors import UserError, unknown
+from genloom.core import Card, Recipe, Result, Spec, build, register
+from genloom.errors import unknown
 from genloom.nn.style import Mapping
-from genloom.nn.style_critic import Discriminator, freeze_first
+from genloom.nn.style_critic import Discriminator, freeze_first, square
 from genloom.nn.style_generator import Generator, Synthesis
 from genloom.nn.weights import load_exactly, translated, under
-from genloom.objectives.adversarial import Conditional, score_and_slope
+from genloom.objectives.style import StyleBased
 
 ARCHITECTURES = ("orig", "skip", "resnet")
 
 
 @register("stylegan2")
-class StyleGAN2(Conditional):
+class StyleGAN2(StyleBased):
     """Non-saturating loss, R1 every 16 steps, path length every 4, style mixing, w averaged, ADA by `--model.augment ada`.
 
     `gamma` 0 is the paper's guess, 0.0002 · size² / 32. `clamp` bounds activations: 256 for --precision fp16.
@@ -43,8 +39,8 @@ class StyleGAN2(Conditional):
         changes="Any size that doubles from 4, 5, 6 or 7 pixels. Scales sit on activations, never on the weights of each "
         "sample. Sampling uses the constant noise maps, so that an item depends on its seed alone.",
         results=(
-            Result("FID", 2.84, "FFHQ 256x256 (StyleGAN2: 3.66 at 140k)", "table 2"),
-            Result("FID", 2.42, "CIFAR-10, class-conditional", "figure 11b"),
+            Result("FID", 2.42, "CIFAR-10, class-conditional", "figure 11"),
+            Result("FID", 2.84, "FFHQ 1024x1024, without ADA", "StyleGAN2's table 1"),
         ),
     )
     recipes = {
@@ -104,10 +100,6 @@ class StyleGAN2(Conditional):
             },
         ),
     }
-    together = False  # the batch's deviation would compare reals with fakes
-    conditions = ("label", "truncation", "cutoff")
-    generator: Generator
-    path_mean: Tensor
 
     def __init__(
         self,
@@ -140,13 +132,11 @@ class StyleGAN2(Conditional):
         augment: str = "none",
         freeze: int = 0,
     ):
-        super().__init__(spec, latent=latent, objective="bce", conditional=conditional, augment=augment)
+        super().__init__(spec, latent, conditional, augment, gamma, mixing, path_length)
         channels, size = square(spec)
         for name in (architecture, generator_architecture):
             if name not in ARCHITECTURES:
                 raise unknown("architecture", name, ARCHITECTURES)
-        self.r1 = gamma or 0.0002 * size**2 / 32
-        self.path_length, self.mixing = path_length, mixing
         mapping = Mapping(
             latent, self.classes, width, mapping_layers, mapping_rate, mapping_embed, mapping_width, w_average
         )
@@ -168,86 +158,6 @@ class StyleGAN2(Conditional):
             taps,
         )
         freeze_first(self.discriminator, freeze)
-        self.register_buffer("path_mean", torch.zeros(()))
-
-    def phases(self) -> list[Phase]:
-        """Lazy regularisation: a phase that runs every k-th step has k times the weight (Karras et al. 2020, section 3.1)."""
-        g, d = ("generator",), ("discriminator",)
-        path = [Phase("path_length", g, every=4, lr=4 / 5)] if self.path_length else []
-        return [
-            Phase("generator", g, lr=4 / 5 if path else 1.0),
-            *path,
-            Phase("discriminator", d, lr=16 / 17),
-            Phase("r1", d, every=16, lr=16 / 17),
-        ]
-
-    def loss(self, batch: Batch, phase: str) -> dict[str, Tensor]:
-        if phase == "r1":
-            labels = self.labels(batch)
-            _, slope = score_and_slope(lambda x: self.judge(x, labels), batch["image"])
-            return {"r1": 16 * 0.5 * self.r1 * slope}
-        if phase == "path_length":
-            half = {k: v[: (len(v) + 1) // 2] for k, v in batch.items()}
-            return {"path_length": 4 * self.path_length * self.path_term(len(half["image"]), self.labels(half)).mean()}
-        return super().loss(batch, phase)
-
-    def path_term(self, n: int, labels: Tensor | None) -> Tensor:
-        """(‖Jᵀ y‖ - a)² [n], a the running mean: Karras et al. 2020, eq. 4."""
-        ws = self.mixed(self.latents(n), self.weights(labels))
-        y = self.randn(n, *self.spec.shape) / math.sqrt(math.prod(self.spec.shape[1:]))
-        slope = torch.func.grad(lambda w: (self.generator.synthesis(w, "random") * y).sum())(ws)  # [n, L, W]
-        lengths = slope.square().sum(2).mean(1).sqrt()
-        mean = self.path_mean.lerp(parallel.mean(lengths.mean()), 0.01)
-        self.path_mean.copy_(mean.detach())
-        return (lengths - mean).square()
-
-    def mixed(self, latents: Tensor, classes: Tensor | None) -> Tensor:
-        """[B, L, W]: with probability `mixing` another latent's styles from a random layer on."""
-        ws = self.generator.styles(latents, classes)
-        if self.mixing and float(torch.rand(())) < self.mixing:
-            layer = int(torch.randint(1, self.generator.layers, ()))
-            other = self.generator.styles(self.latents(len(latents)), classes)
-            ws = torch.cat([ws[:, :layer], other[:, layer:]], 1)
-        return ws
-
-    def make(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
-        return self.generator.synthesis(self.mixed(latents, self.weights(labels)), "random")
-
-    def weights(self, labels: Tensor | None) -> Tensor | None:
-        """Labels [B], or weights of classes [B, K], as weights."""
-        if labels is None or labels.is_floating_point():
-            return labels
-        return F.one_hot(labels, self.classes).float()
-
-    def judge(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
-        return super().judge(images, self.weights(labels))
-
-    def critic(self, batch: Batch) -> Tensor:
-        return self.discriminator(batch["image"], self.weights(self.labels(batch))).float()
-
-    def sample(
-        self,
-        n: int,
-        *,
-        seed: int = 0,
-        start: int = 0,
-        label: int | Tensor | None = None,
-        truncation: float = 1.0,
-        cutoff: int | None = None,
-    ) -> Tensor:
-        """[n, C, H, W] in [-1, 1]. `truncation` ψ in [-1, 1.5] draws styles to their mean, in the first `cutoff` layers.
-
-        Raises UserError for an unknown class and for ψ or a cutoff out of range.
-        """
-        if not -1 <= truncation <= 1.5:
-            raise UserError(f"Truncation must lie in [-1, 1.5], not {truncation:g}: 0.7 is usual, 1 is none.")
-        layers = self.generator.layers
-        if cutoff is not None and not 0 <= cutoff <= layers:
-            raise UserError(f"The cutoff must lie in 0 to {layers}, the layers of this model, not {cutoff}.")
-        z = self.item_noise(n, self.latent, seed=seed, start=start)
-        classes = self.weights(self.wanted(n, label, start))
-        images = self.generator.synthesis(self.generator.styles(z, classes, truncation, cutoff))
-        return images.float().clamp(-1, 1)
 
     @classmethod
     def from_reference(cls, weights: Dict[str, Tensor], config: Dict[str, Any]) -> StyleGAN2:
@@ -308,13 +218,3 @@ def reference_options(network: str, arguments: Dict[str, Any]) -> dict[str, Any]
     given = {"channel_base": 32768, "channel_max": 512} | given
     found = translated(given, known, network)
     return {k: v for k, v in found.items() if v is not None or k == "clamp"}
-
-
-def square(spec: Spec) -> tuple[int, int]:
-    """Channels and size of square pictures. Raises UserError for others."""
-    channels, height, width = spec.shape
-    if height != width:
-        raise UserError(
-            f"StyleGAN2 makes square pictures, not {height}x{width}: give --data.size {min(height, width)}."
-        )
-    return channels, height
