@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -80,3 +82,29 @@ def filter2d(x: Tensor, f: Tensor, gain: float = 1.0) -> Tensor:
     k = f.shape[-1]
     before, after = k // 2, (k - 1) // 2
     return upfirdn2d(x, f, padding=(before, after, before, after), gain=gain)
+
+
+def kaiser_lowpass(taps: int, cutoff: float, width: float, rate: float, radial: bool = False) -> Tensor:
+    """A low-pass filter that sums to 1: [taps] to apply along both axes, or [taps, taps] with `radial` symmetry.
+
+    `cutoff`, the transition's full `width` and the sampling `rate` share a unit. A sinc, or its radial relative the jinc,
+    under a Kaiser window whose shape follows from taps and width (Karras et al. 2021, appendix C).
+    """
+    attenuation = 2.285 * (taps - 1) * math.pi * (width / (rate / 2)) + 7.95  # dB
+    window = np.kaiser(taps, _kaiser_beta(attenuation))
+    t = (np.arange(taps) - (taps - 1) / 2) / rate
+    if not radial:
+        f = np.sinc(2 * cutoff * t) * window
+        return torch.from_numpy(f / f.sum()).float()
+    r = torch.from_numpy(np.hypot(*np.meshgrid(t, t)))
+    f2 = torch.special.bessel_j1(2 * math.pi * cutoff * r) / (math.pi * r) * torch.from_numpy(np.outer(window, window))
+    return (f2 / f2.sum()).float()
+
+
+def _kaiser_beta(attenuation: float) -> float:
+    """Kaiser's formula: the window's shape for an attenuation in dB."""
+    if attenuation > 50:
+        return 0.1102 * (attenuation - 8.7)
+    if attenuation > 21:
+        return 0.5842 * (attenuation - 21) ** 0.4 + 0.07886 * (attenuation - 21)
+    return 0.0

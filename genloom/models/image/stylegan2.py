@@ -5,13 +5,14 @@ Sub-modules carry the names of the official state dicts, so importing official w
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Mapping as Dict
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
 from genloom.core import Card, Recipe, Result, Spec, build, register
-from genloom.errors import unknown
+from genloom.errors import UserError, unknown
 from genloom.nn.style import Mapping
 from genloom.nn.style_critic import Discriminator, freeze_first, square
 from genloom.nn.style_generator import Generator, Synthesis
@@ -165,19 +166,34 @@ class StyleGAN2(StyleBased):
 
         Raises UserError for an option that is not known and for the first key that differs.
         """
-        alone = "D" if "img_resolution" in config and "z_dim" not in config else "G_ema"
-        networks = {alone: config} if "img_resolution" in config else dict(config)
-        ours: dict[str, Any] = {}
-        for name, arguments in networks.items():
-            ours |= reference_options(name, arguments)
-        first = next(iter(networks.values()))
-        size, classes = first["img_resolution"], first.get("c_dim", 0)
-        spec = Spec("image", (first["img_channels"], size, size), tuple(str(c) for c in range(classes)))
-        model = build(cls, spec, ours)
-        for name in networks:
-            network: nn.Module = model.discriminator if name == "D" else model.generator
-            load_exactly(network, weights if len(networks) == 1 else under(weights, f"{name}."), name)
-        return model.eval()
+        return import_networks(cls, weights, config, generator_options, critic_options)
+
+
+M = TypeVar("M", bound=StyleBased)
+Translate = Callable[[Dict[str, Any]], dict[str, Any]]
+
+
+def import_networks(
+    cls: type[M], weights: Dict[str, Tensor], config: Dict[str, Any], generator: Translate, critic: Translate
+) -> M:
+    """Build for the official networks' own arguments and copy their weights. Evaluation mode."""
+    alone = "D" if "img_resolution" in config and "z_dim" not in config else "G_ema"
+    networks = {alone: config} if "img_resolution" in config else dict(config)
+    if not networks or not all("img_resolution" in n for n in networks.values()):
+        raise UserError(
+            "The reference options name no network: give img_resolution, z_dim and the others it was made with."
+        )
+    ours: dict[str, Any] = {}
+    for name, arguments in networks.items():
+        ours |= critic(arguments) if name == "D" else generator(arguments)
+    first = next(iter(networks.values()))
+    size, classes = first["img_resolution"], first.get("c_dim", 0)
+    spec = Spec("image", (first["img_channels"], size, size), tuple(str(c) for c in range(classes)))
+    model = build(cls, spec, ours)
+    for name in networks:
+        network: nn.Module = model.discriminator if name == "D" else model.generator
+        load_exactly(network, weights if len(networks) == 1 else under(weights, f"{name}."), name)
+    return model.eval()
 
 
 NUMBERLESS = ("num_fp16_res", "fp16_channels_last", "fused_modconv_default", "channels_last")
@@ -210,11 +226,18 @@ DISCRIMINATOR_OPTIONS = {
 }
 
 
-def reference_options(network: str, arguments: Dict[str, Any]) -> dict[str, Any]:
-    """The official network's keyword arguments, and its defaults, as hyper-parameters of ours."""
-    table = DISCRIMINATOR_OPTIONS if network == "D" else GENERATOR_OPTIONS
+def generator_options(arguments: Dict[str, Any]) -> dict[str, Any]:
+    """The official generator's keyword arguments, and its defaults, as hyper-parameters of ours."""
+    inner = arguments.get("synthesis_kwargs", {})
+    return _options({k: v for k, v in arguments.items() if k != "synthesis_kwargs"} | inner, GENERATOR_OPTIONS, "G_ema")
+
+
+def critic_options(arguments: Dict[str, Any]) -> dict[str, Any]:
+    """The official discriminator's keyword arguments, and its defaults, as hyper-parameters of ours."""
+    return _options(arguments, DISCRIMINATOR_OPTIONS, "D")
+
+
+def _options(arguments: Dict[str, Any], table: dict[str, str], network: str) -> dict[str, Any]:
     known = {**table, **dict.fromkeys((*NUMBERLESS, "c_dim", "img_resolution", "img_channels"))}
-    given = {k: v for k, v in arguments.items() if k != "synthesis_kwargs"} | arguments.get("synthesis_kwargs", {})
-    given = {"channel_base": 32768, "channel_max": 512} | given
-    found = translated(given, known, network)
+    found = translated({"channel_base": 32768, "channel_max": 512} | dict(arguments), known, network)
     return {k: v for k, v in found.items() if v is not None or k == "clamp"}
