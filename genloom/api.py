@@ -67,13 +67,13 @@ def fit(
     torch.manual_seed(mix(options.seed, 0))
     net = build(cls, dataset.spec, options.model).to(device)
     info = _request(cls, recipe, options, source, dataset, data_options or {})
-    run = _open_or_create(out, info) if parallel.rank() == 0 else None
+    run = _open_or_create(out, info) if parallel.main() else None
     run = run or Run(Path(), info)
     run.folder = Path(parallel.text_from_main(os.fspath(run.folder)))
-    with run.lock() if parallel.rank() == 0 else nullcontext():
-        loop = Loop(State.new(net, options), dataset, options, run, held_out=dataset.held_out())
+    with run.lock() if parallel.main() else nullcontext():
+        loop = Loop(State(net, options), dataset, options, run, held_out=dataset.held_out())
         loop.go(quiet)
-        if parallel.rank() == 0:
+        if parallel.main():
             write_model_card(run.folder)
             write_report(run.folder)
     if loop.stopped_by:

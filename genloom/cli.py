@@ -122,7 +122,7 @@ def _fit(words: list[str]) -> None:
         quiet=values["quiet"],
         **overrides,
     )
-    if parallel.rank() == 0:
+    if parallel.main():
         print(f"run     {run.folder}\nreport  {run.folder / 'report.html'}\nnext    genloom sample {run.folder}")
     parallel.teardown()
 
