@@ -157,6 +157,11 @@ def cannot_write(path: Path, error: Exception) -> UserError:
     return UserError(f"'{path}' cannot be written ({getattr(error, 'strerror', None) or error}): give another --out.")
 
 
+def as_json(value: Any) -> Any:
+    """The value as it comes back from a file: tuples as lists, paths as text."""
+    return json.loads(json.dumps(value, allow_nan=False, default=_plain))
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return dict(value)

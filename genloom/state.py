@@ -22,7 +22,15 @@ NUMBERS = ("step", "seconds", "rate", "rollbacks")  # of the state, that are no 
 
 @dataclass(frozen=True)
 class Options(Recipe):
-    """A recipe with what the machine and the user add. `model` holds the hyper-parameters as resolved."""
+    """A recipe with what the machine and the user add. `model` holds the hyper-parameters as resolved.
+
+    Attributes:
+        seed: decides the initial weights, the order of the data and the noise
+        precision: auto: bf16 where the device is fast in it and the model holds its quality
+        accumulate: pieces that a batch is computed in, for less memory
+        compile: compile the losses with torch.compile
+        save_minutes: time between checkpoints
+    """
 
     seed: int = 0
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
