@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +26,8 @@ def resolve_precision(model: Model, precision: str) -> str:
     return "bf16" if model.bf16 and has_fast_bf16(model.device) else "fp32"
 
 
-def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
-    return torch.autocast(device.type, DTYPES[precision]) if precision in DTYPES else nullcontext()
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    return torch.autocast(device.type, DTYPES.get(precision), enabled=precision in DTYPES)
 
 
 @torch.inference_mode()
@@ -37,19 +36,16 @@ def draw(
 ) -> Tensor | list[Any]:
     """n samples on the CPU, in pieces of batch_size. Tensor conditions of n rows (labels) are cut alike."""
     model.eval()
+    rows = {k: v for k, v in conditions.items() if isinstance(v, Tensor) and v.shape[:1] == (n,)}
     pieces: list[Any] = []
     with autocast(model.device, resolve_precision(model, precision)):
         for start in range(0, n, batch_size):
             count = min(batch_size, n - start)
-            mine = {k: v[start : start + count] if _rows(v, n) else v for k, v in conditions.items()}
+            mine = conditions | {k: v[start : start + count] for k, v in rows.items()}
             pieces.append(model.sample(count, seed=seed, start=start, **mine))
     if pieces and isinstance(pieces[0], Tensor):
         return torch.cat([p.float().cpu() for p in pieces])
     return [item for piece in pieces for item in piece]
-
-
-def _rows(value: Any, n: int) -> bool:
-    return isinstance(value, Tensor) and value.ndim > 0 and len(value) == n
 
 
 def load(run: Run, device: torch.device | None = None) -> Model:
@@ -73,10 +69,10 @@ def load(run: Run, device: torch.device | None = None) -> Model:
     return model.to(device or parallel.device()).eval()
 
 
-def samples(run: Run, n: int, *, seed: int = 0, batch_size: int = 256, **conditions: Any) -> Tensor | list[Any]:
+def samples(run: Run, n: int, *, seed: int = 0, **conditions: Any) -> Tensor | list[Any]:
     """n samples of a run. Item i depends on (seed, i) alone. Raises UserError for a condition the model lacks."""
     model = load(run)
-    return draw(model, n, seed=seed, batch_size=batch_size, **checked(model, conditions))
+    return draw(model, n, seed=seed, **checked(model, conditions))
 
 
 def checked(model: Model, conditions: dict[str, Any]) -> dict[str, Any]:
@@ -101,9 +97,6 @@ def class_number(label: str, classes: tuple[str, ...]) -> int:
 
 
 def to_files(run: Run, n: int, out: Path, *, seed: int = 0, **conditions: Any) -> list[Path]:
-    """Write n samples into `out`, in the modality's own format, a thousand in memory at a time."""
-    model = load(run)
-    conditions = checked(model, conditions)
-    modality = importlib.import_module(f"genloom.data.{model.modality}")
-    made = draw(model, n, seed=seed, **conditions)
-    return modality.write(made, out, spec=run.spec)
+    """Write n samples into `out`, in the modality's own format."""
+    modality = importlib.import_module(f"genloom.data.{run.spec.modality}")
+    return modality.write(samples(run, n, seed=seed, **conditions), out, spec=run.spec)

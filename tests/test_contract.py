@@ -34,7 +34,7 @@ def tiny(name: str, data: dict[str, Dataset], **overrides: object) -> tuple[Stat
     options = resolve_options(cls, "tiny", {"seed": 3, **overrides})
     torch.manual_seed(0)
     dataset = data[cls.modality]
-    return State.new(core.build(cls, dataset.spec, options.model), options), dataset, options
+    return State(core.build(cls, dataset.spec, options.model), options), dataset, options
 
 
 @every_model
