@@ -158,7 +158,7 @@ def from_path(path: Path, *, split: str = "train", **given: Any) -> ImageSet:
         pixels, bad = decode_all(files, chosen.names, plan)
         if len(bad) == len(chosen.names):
             raise none_usable(str(path), bad)
-        chosen.keep(bad)
+        chosen.drop(bad)
     check_classes(chosen)
     if len(chosen.names) < FEWEST:
         raise UserError(f"Training needs at least {FEWEST} pictures, and '{path}' has one that can be used: add more.")
@@ -197,7 +197,7 @@ def choose(files: Files, split: str, options: ImageOptions) -> labelling.Labelle
         chosen = labelling.by_folder(names, files.folders)
     else:
         chosen = labelling.by_file(files.names, options.labels)
-        chosen.keep(set(chosen.names) - set(names))
+        chosen.drop(set(chosen.names) - set(names))
     if options.limit is not None and options.limit < len(chosen.names):
         chosen.take(np.linspace(0, len(chosen.names) - 1, options.limit).round().astype(np.int64))
     return chosen

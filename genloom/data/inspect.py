@@ -18,7 +18,7 @@ from genloom.data.catalog import Entry
 from genloom.data.decode import Header, Plan, Unreadable, decode, read_header
 from genloom.data.files import Files, shown
 from genloom.data.image import FEWEST, IN_MEMORY, check_classes, choose, from_catalog, none_usable, pictures_in
-from genloom.data.labels import without
+from genloom.data.labels import Labelled
 from genloom.data.survey import COUNTS, ImageOptions, decide, image_options
 from genloom.errors import UserError
 
@@ -55,14 +55,14 @@ def _of_path(path: Path, options: ImageOptions) -> dict[str, Any]:
     try:
         chosen = choose(files, "train", options)
     except UserError as error:
-        chosen, problems = without(files.names), [str(error)]
+        chosen, problems = Labelled(files.names), [str(error)]
     looks = list(_look_at(files, chosen.names))
     bad = {look.name: look.why for look in looks if not look.header}
     headers = [look.header for look in looks if look.header]
     if not headers:
         raise none_usable(str(path), bad)
     plan, notes = decide(headers, options)
-    chosen.keep(bad)
+    chosen.drop(bad)
     try:
         check_classes(chosen)
     except UserError as error:
