@@ -185,7 +185,7 @@ def read_labels(path: Path) -> dict[str, str]:
         if labels.setdefault(file, label) != label:
             raise UserError(f"'{path}' gives '{file}' two labels, '{labels[file]}' and '{label}': keep one.")
     if not labels:
-        raise UserError(f"The labels file '{path}' is empty: give it a line for each picture.")
+        raise UserError(f"The labels file '{path}' is empty of labels: give it a line for each picture.")
     return labels
 
 
