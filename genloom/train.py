@@ -144,7 +144,7 @@ class Loop:
                 state.seconds, clock = parallel.from_main(state.seconds + now - clock), now
                 progress = self._progress()
                 if self.monitor:
-                    self.monitor.advance(state.step, {})
+                    self.monitor.advance(state.step)
                 due = int(progress * LOOKS) > int(looked_at * LOOKS) and state.seconds - looked[1] > 1
                 if due or state.seconds - looked[1] > 60:
                     if not self._look(looked):
