@@ -28,12 +28,7 @@ class WGANGP(Adversarial):
     recipes = {
         "tiny": Recipe(steps=12, batch_size=16, model={"width": 8, "latent": 8}),
         "cpu": Recipe(
-            minutes=3,
-            batch_size=64,
-            lr=2e-3,
-            betas=(0.0, 0.99),
-            decay=0.8,
-            model={"width": 24, "critic_steps": 2},
+            minutes=3, batch_size=64, lr=2e-3, betas=(0.0, 0.99), decay=0.8, model={"width": 24, "critic_steps": 2}
         ),
         "default": Recipe(steps=100_000, batch_size=64, lr=2e-4, betas=(0.0, 0.9), decay=0.3),
         "paper": Recipe(steps=1_000_000, batch_size=64, lr=1e-4, betas=(0.0, 0.9), ema=0.0),
