@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -54,12 +56,12 @@ class R3GAN(Conditional):
         ),
         "cpu": Recipe(
             minutes=3,
-            batch_size=64,
+            batch_size=32,
             lr=2e-3,
             betas=(0.0, 0.99),
             ema=0.998,
             decay=0.6,
-            model={"widths": "64 48 24", "groups": "8 6 3", "blocks": "1", "gamma": 2.0, "gamma_end": 0.2},
+            model={"widths": "64 32 16", "groups": "8 4 2", "blocks": "1", "gamma": 2.0, "gamma_end": 0.2},
         ),
         "default": Recipe(
             steps=100_000,
@@ -175,11 +177,6 @@ class Plan(NamedTuple):
         base = (height // shrink, breadth // shrink)
         return cls(full["widths"], full["groups"], full["blocks"], expansion, base, colours)
 
-    @property
-    def block_gain(self) -> float:
-        """Fix-up: L residual branches of three layers each start L^(-1/4) smaller in all but the last, which is zero."""
-        return sum(self.blocks) ** -0.25
-
 
 def numbers(name: str, text: str) -> tuple[int, ...]:
     parts = [p for p in re.split(r"[\s,]+", str(text)) if p]
@@ -210,21 +207,15 @@ class Generator(nn.Module):
         super().__init__()
         if classes:
             self.EmbeddingLayer = linear(classes, embedding, gain=math.sqrt(classes))  # a class has unit variance
-        first: nn.Module = Basis(latent + (embedding if classes else 0), plan.widths[0], plan.base)
-        stages = []
-        for i, width in enumerate(plan.widths):
-            if i:
-                first = Up(plan.widths[i - 1], width)
-            stages.append(Stage([first, *blocks(plan, i)]))
-        self.MainLayers = nn.ModuleList(stages)
-        self.AggregationLayer = Convolution(plan.widths[-1], plan.colours, 1)
+        told = latent + (embedding if classes else 0)
+        first = [Basis(told, plan.widths[0], plan.base), *(Up(i, o) for i, o in pairwise(plan.widths))]
+        self.MainLayers = nn.Sequential(*(stage(layer, *blocks(plan, i)) for i, layer in enumerate(first)))
+        self.AggregationLayer = convolution(plan.widths[-1], plan.colours, 1)
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:  # [B, Z], [B]
         if labels is not None:
             z = torch.cat([z, F.embedding(labels, self.EmbeddingLayer.weight.T)], 1)
-        for stage in self.MainLayers:
-            z = stage(z)
-        return self.AggregationLayer(z).float()
+        return self.AggregationLayer(self.MainLayers(z)).float()
 
 
 class Discriminator(nn.Module):
@@ -234,38 +225,27 @@ class Discriminator(nn.Module):
         super().__init__()
         if classes:
             self.EmbeddingLayer = linear(classes, projection, gain=math.sqrt(classes / projection))
-        self.ExtractionLayer = Convolution(plan.colours, plan.widths[-1], 1)
-        stages = []
-        for i in reversed(range(len(plan.widths))):
-            last = Down(plan.widths[i], plan.widths[i - 1]) if i else Summary(plan, projection if classes else 1)
-            stages.append(Stage([*blocks(plan, i), last]))
-        self.MainLayers = nn.ModuleList(stages)
+        self.ExtractionLayer = convolution(plan.colours, plan.widths[-1], 1)
+        last = [Summary(plan, projection if classes else 1), *(Down(i, o) for o, i in pairwise(plan.widths))]
+        stages = [stage(*blocks(plan, i), layer) for i, layer in enumerate(last)]
+        self.MainLayers = nn.Sequential(*stages[::-1])
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:  # [B, C, H, W], [B]
-        x = self.ExtractionLayer(images)
-        for stage in self.MainLayers:
-            x = stage(x)
+        x = self.MainLayers(self.ExtractionLayer(images))
         if labels is None:
             return x.squeeze(1)
         return (x * F.embedding(labels, self.EmbeddingLayer.weight.T)).sum(1)
 
 
-class Stage(nn.Module):
+def stage(*layers: nn.Module) -> nn.Module:
     """One scale: a transition and residual blocks, in the order given."""
-
-    def __init__(self, layers: Sequence[nn.Module]):
-        super().__init__()
-        self.Layers = nn.ModuleList(layers)
-
-    def forward(self, x: Tensor) -> Tensor:
-        for layer in self.Layers:
-            x = layer(x)
-        return x
+    return nn.Sequential(OrderedDict(Layers=nn.Sequential(*layers)))
 
 
 def blocks(plan: Plan, scale: int) -> list[nn.Module]:
-    width, groups = plan.widths[scale], plan.groups[scale]
-    return [Block(width, width * plan.expansion, groups, plan.block_gain) for _ in range(plan.blocks[scale])]
+    """Fix-up: of L residual branches of three layers each, the last starts at zero and the others L^(-1/4) smaller."""
+    width, gain = plan.widths[scale], sum(plan.blocks) ** -0.25
+    return [Block(width, width * plan.expansion, plan.groups[scale], gain) for _ in range(plan.blocks[scale])]
 
 
 class Block(nn.Module):
@@ -274,9 +254,9 @@ class Block(nn.Module):
     def __init__(self, width: int, inner: int, groups: int, gain: float):
         super().__init__()
         gain *= math.sqrt(2 / (1 + SLOPE**2))  # He's, for leaky ReLU
-        self.LinearLayer1 = Convolution(width, inner, 1, gain=gain)
-        self.LinearLayer2 = Convolution(inner, inner, 3, groups=groups, gain=gain)
-        self.LinearLayer3 = Convolution(inner, width, 1, gain=0.0)
+        self.LinearLayer1 = convolution(width, inner, 1, gain=gain)
+        self.LinearLayer2 = convolution(inner, inner, 3, groups=groups, gain=gain)
+        self.LinearLayer3 = convolution(inner, width, 1, gain=0.0)
         self.NonLinearity1, self.NonLinearity2 = BiasedLeaky(inner), BiasedLeaky(inner)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -316,23 +296,26 @@ class Transition(nn.Module):
 
     def __init__(self, i: int, o: int):
         super().__init__()
-        if i != o:
-            self.LinearLayer = Convolution(i, o, 1)
+        self.LinearLayer = convolution(i, o, 1) if i != o else nn.Identity()
         self.Resampler = Resampler()
 
 
 class Up(Transition):
     def forward(self, x: Tensor) -> Tensor:  # [B, I, H, W] -> [B, O, 2H, 2W]
-        return self.Resampler.up(self.LinearLayer(x) if hasattr(self, "LinearLayer") else x)
+        x = self.LinearLayer(x)
+        kernel = 4 * self.Resampler.Kernel.to(x.dtype)  # three of four inputs are zeros between the pixels
+        return F.conv_transpose2d(x, kernel.expand(x.shape[1], 1, 4, 4), stride=2, padding=1, groups=x.shape[1])
 
 
 class Down(Transition):
     def forward(self, x: Tensor) -> Tensor:  # [B, I, H, W] -> [B, O, H/2, W/2]
-        x = self.Resampler.down(x)
-        return self.LinearLayer(x) if hasattr(self, "LinearLayer") else x
+        kernel = self.Resampler.Kernel.to(x.dtype).expand(x.shape[1], 1, 4, 4)
+        return self.LinearLayer(F.conv2d(x, kernel, stride=2, padding=1, groups=x.shape[1]))
 
 
 class Resampler(nn.Module):
+    """Holds the kernel: one of the official state dict's buffers."""
+
     Kernel: Tensor
 
     def __init__(self) -> None:
@@ -340,27 +323,12 @@ class Resampler(nn.Module):
         side = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8
         self.register_buffer("Kernel", torch.outer(side, side))
 
-    def up(self, x: Tensor) -> Tensor:
-        kernel = 4 * self.Kernel.to(x.dtype).expand(
-            x.shape[1], 1, 4, 4
-        )  # three of four inputs are zeros between pixels
-        return F.conv_transpose2d(x, kernel, stride=2, padding=1, groups=x.shape[1])
 
-    def down(self, x: Tensor) -> Tensor:
-        kernel = self.Kernel.to(x.dtype).expand(x.shape[1], 1, 4, 4)
-        return F.conv2d(x, kernel, stride=2, padding=1, groups=x.shape[1])
-
-
-class Convolution(nn.Module):
+def convolution(i: int, o: int, size: int, groups: int = 1, gain: float = 1.0) -> nn.Module:
     """A convolution without bias that keeps the size, its weights normal with deviation gain / √fan-in."""
-
-    def __init__(self, i: int, o: int, size: int, groups: int = 1, gain: float = 1.0):
-        super().__init__()
-        self.Layer = nn.Conv2d(i, o, size, padding=size // 2, groups=groups, bias=False)
-        scaled_normal(self.Layer.weight, gain)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.Layer(x)
+    layer = nn.Conv2d(i, o, size, padding=size // 2, groups=groups, bias=False)
+    scaled_normal(layer.weight, gain)
+    return nn.Sequential(OrderedDict(Layer=layer))
 
 
 class BiasedLeaky(nn.Module):
@@ -425,7 +393,7 @@ def network_options(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     needed = [*LISTS.values(), "ExpansionFactor", *(["NoiseDimension"] if name != "D" else [])]
     if missing := [k for k in needed if k not in given]:
         raise UserError(f"r3gan's {name} needs the argument {missing[0]}.")
-    options: dict[str, Any] = {k: " ".join(map(str, coarse_first(name, given[v]))) for k, v in LISTS.items()}
+    options: dict[str, Any] = {k: " ".join(map(str, given[v][:: -1 if name == "D" else 1])) for k, v in LISTS.items()}
     options["expansion"] = given["ExpansionFactor"]
     options["classes"] = given.get("ConditionDimension") or given.get("c_dim") or 0
     if name != "D":
@@ -433,10 +401,6 @@ def network_options(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     if given.get("ConditionEmbeddingDimension"):
         options["projection" if name == "D" else "embedding"] = given["ConditionEmbeddingDimension"]
     return options
-
-
-def coarse_first(name: str, stages: Sequence[int]) -> Sequence[int]:
-    return stages[::-1] if name == "D" else stages
 
 
 def picture_shape(name: str, given: Mapping[str, Any], weights: Mapping[str, Tensor]) -> tuple[int, ...]:
