@@ -40,7 +40,7 @@ class FastGAN(Adversarial):
     recipes = {
         "tiny": Recipe(steps=12, batch_size=16, model={"width": 8, "latent": 8}),
         "cpu": Recipe(
-            minutes=3, batch_size=64, lr=2e-3, betas=(0.0, 0.99), decay=0.8, model={"width": 24, "latent": 64}
+            minutes=3, batch_size=32, lr=2e-3, betas=(0.0, 0.99), decay=0.8, model={"width": 12, "latent": 64}
         ),
         "default": Recipe(steps=50_000, batch_size=16, betas=(0.5, 0.999), decay=0.3),
         "paper": Recipe(steps=50_000, batch_size=8, betas=(0.5, 0.999)),
