@@ -29,7 +29,7 @@ class ACGAN(Conditional):
         summary="A discriminator that is a classifier too: pictures must look real and be of the class asked for.",
         changes="DCGAN's networks for any size, without the paper's dropout and noise in the discriminator. A running average "
         "of the generator makes the samples.",
-        results=(Result("Inception score", 8.25, "CIFAR-10", "section 4.4"),),
+        results=(Result("Inception score", 8.25, "CIFAR-10", "section 4"),),
     )
     recipes = {
         "tiny": Recipe(steps=12, batch_size=16, model={"width": 8, "latent": 8}),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from genloom.core import Card, Recipe, Result, Spec, register
+from genloom.core import Card, Recipe, Spec, register
 from genloom.models.image.dcgan import Generator, plain_discriminator
 from genloom.objectives.adversarial import Adversarial, slope_penalty
 
@@ -22,7 +22,6 @@ class DRAGAN(Adversarial):
         summary="The classic GAN loss with a discriminator that may not be steep around real pictures, against mode collapse.",
         changes="Logits are what the slope is of. DCGAN's networks without normalisation in the discriminator; a running "
         "average of the generator makes the samples.",
-        results=(Result("Inception score", 6.90, "CIFAR-10", "table 1"),),
     )
     recipes = {
         "tiny": Recipe(steps=12, batch_size=16, model={"width": 8, "latent": 8}),

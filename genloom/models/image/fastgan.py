@@ -35,7 +35,7 @@ class FastGAN(Adversarial):
         changes="Redrawn pictures are compared by their absolute error, not by a perceptual network that would have to be "
         "downloaded; the hinge has no random margin, convolutions no spectral normalisation, and the discriminator one "
         "resolution. Differentiable augmentation is the option augment. Sizes follow the data.",
-        results=(Result("FID", 41.05, "Obama, 100 pictures, 256x256", "table 2"),),
+        results=(Result("FID", 41.05, "Obama, 100 pictures, 256x256", "section 4"),),
     )
     recipes = {
         "tiny": Recipe(steps=12, batch_size=16, model={"width": 8, "latent": 8}),

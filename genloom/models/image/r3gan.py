@@ -42,9 +42,9 @@ class R3GAN(Conditional):
         "gamma falls along the paper's cosine; Adam's second moment and the average's length are fixed and the rate falls "
         "linearly, where the paper schedules all three.",
         results=(
-            Result("FID", 1.96, "CIFAR-10", "table 5"),
-            Result("FID", 2.75, "FFHQ 256x256", "table 3"),
-            Result("FID", 2.09, "ImageNet 64x64", "table 7"),
+            Result("FID", 1.96, "CIFAR-10", "section 5"),
+            Result("FID", 2.75, "FFHQ 256x256", "section 5"),
+            Result("FID", 2.09, "ImageNet 64x64", "section 5"),
         ),
     )
     recipes = {
