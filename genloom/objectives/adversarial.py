@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from genloom import parallel
 from genloom.core import Batch, Model, Phase, Spec
 from genloom.errors import UserError, unknown
 from genloom.nn.augment import augmentation
@@ -77,6 +78,16 @@ def relativistic_generator(r: Tensor, f: Tensor) -> Tensor:
     return F.softplus(r - f)
 
 
+def relativistic_average_critic(r: Tensor, f: Tensor) -> Tensor:
+    """-log σ(r - E f) - log(1 - σ(f - E r)), means over the global batch: Jolicoeur-Martineau 2018, section 4.2."""
+    return F.softplus(parallel.mean(f.mean()) - r) + F.softplus(f - parallel.mean(r.mean()))
+
+
+def relativistic_average_generator(r: Tensor, f: Tensor) -> Tensor:
+    """The critic's with reals and fakes exchanged: fakes should outscore the average real."""
+    return relativistic_average_critic(f, r)
+
+
 OBJECTIVES: dict[str, Objective] = {
     "bce": Objective(bce_critic, non_saturating),
     "minimax": Objective(bce_critic, minimax),
@@ -84,6 +95,7 @@ OBJECTIVES: dict[str, Objective] = {
     "least_squares": Objective(least_squares_critic, least_squares_generator),
     "wasserstein": Objective(wasserstein_critic, wasserstein_generator),
     "relativistic": Objective(relativistic_critic, relativistic_generator, paired=True),
+    "relativistic_average": Objective(relativistic_average_critic, relativistic_average_generator, paired=True),
 }
 
 
@@ -110,11 +122,16 @@ def score_and_slope(critic: Callable[[Tensor], Tensor], images: Tensor) -> tuple
     return logits, grad.float().flatten(1).square().sum(1)
 
 
-def lipschitz_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, mix: Tensor) -> Tensor:
-    """(‖∇D(x̂)‖ - 1)² [B] at x̂ = mix·real + (1 - mix)·fake, mix [B] uniform: Gulrajani et al. 2017, eq. 3, without λ."""
-    mix = mix.view(-1, *[1] * (real.ndim - 1))
-    _, slope = score_and_slope(critic, torch.lerp(fake, real, mix))
+def slope_penalty(critic: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    """(‖∇D(x)‖ - 1)² [B]: zero where the critic's slope is one."""
+    _, slope = score_and_slope(critic, images)
     return ((slope + 1e-12).sqrt() - 1).square()  # the root's own slope is infinite at 0
+
+
+def lipschitz_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, mix: Tensor) -> Tensor:
+    """The slope penalty [B] at x̂ = mix·real + (1 - mix)·fake, mix [B] uniform: Gulrajani et al. 2017, eq. 3, without λ."""
+    mix = mix.view(-1, *[1] * (real.ndim - 1))
+    return slope_penalty(critic, torch.lerp(fake, real, mix))
 
 
 # ── the base ─────────────────────────────────────────────────────────────────────────────────────────────────────

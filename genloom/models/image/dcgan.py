@@ -79,6 +79,15 @@ class Discriminator(nn.Module):
         return self.head(self.body(images)).squeeze(1)
 
 
+def plain_discriminator(shape: tuple[int, ...], width: int) -> Discriminator:
+    """A discriminator without normalisation, for penalties on single images."""
+    network = Discriminator(shape, width, norm=lambda channels: nn.Identity())
+    for layer in network.modules():  # nothing rescales an activation here: He's gain instead of 0.02
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, 0.2)
+    return network
+
+
 def pyramid(shape: tuple[int, ...], width: int) -> tuple[int, int, list[int]]:
     """The coarsest (height, breadth), at most 7 on a side where halving allows, and the channels from fine to coarse.
 
