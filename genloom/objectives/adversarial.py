@@ -232,7 +232,7 @@ class Adversarial(Model):
 class Conditional(Adversarial):
     """A GAN that takes labels where the data has classes: `--model.no-conditional` leaves them out."""
 
-    conditions = ("label",)
+    conditions: ClassVar[tuple[str, ...]] = ("label",)
 
     def sample(self, n: int, *, seed: int = 0, start: int = 0, label: int | Tensor | None = None) -> Tensor:
         """[n, C, H, W] in [-1, 1]; without `label` the classes come in turn. Raises UserError for an unknown class."""
