@@ -8,13 +8,15 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import same_tensors
 from safetensors.torch import load_file
 
 from genloom.core import Spec, build, find
 from genloom.errors import UserError
 from genloom.nn.attention import SelfAttention
-from genloom.nn.spectral import SpectralConv2d, SpectralLinear, StoredLinear, orthogonality
+from genloom.nn.fold import conv_then_halve, double_then_conv
+from genloom.nn.spectral import SpectralConv2d, SpectralLinear, StoredConv2d, StoredLinear, orthogonality
 from genloom.nn.weights import under
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -155,6 +157,14 @@ def test_orthogonality_has_the_release_s_gradient(shape):
     assert value.item() == pytest.approx(0.5 * float(off.square().sum()), rel=1e-4)
     (slope,) = torch.autograd.grad(value, weight)
     torch.testing.assert_close(slope.flatten(1), 2 * off @ rows, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("layer", [torch.nn.Conv2d, SpectralConv2d, StoredConv2d])
+def test_folded_resampling_gives_the_same_numbers(layer):
+    torch.manual_seed(0)
+    conv, x = layer(5, 7, 3, padding=1).eval(), torch.randn(2, 5, 6, 4)
+    close(double_then_conv(conv, x), conv(F.interpolate(x, scale_factor=2.0)))
+    close(conv_then_halve(conv, x), F.avg_pool2d(conv(x), 2))
 
 
 def test_attention_begins_as_the_identity_and_then_looks_everywhere():

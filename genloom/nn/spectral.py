@@ -109,6 +109,11 @@ class StoredLinear(Stored, nn.Linear):
         return F.linear(x, self.normalised(), self.bias)
 
 
+def weight_of(layer: nn.Conv2d) -> Tensor:
+    """The weight that a convolution multiplies by: normalised where it is one of these."""
+    return layer.normalised() if isinstance(layer, (Spectral, Stored)) else layer.weight
+
+
 def orthogonality(weight: Tensor) -> Tensor:
     """½‖(W·Wᵀ) ∘ (1 - I)‖², how far W's rows are from being orthogonal: Brock et al. 2019, eq. 3, halved as in the release.
 

@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from genloom.core import Card, Model, Recipe, Result, Spec, build, register
 from genloom.errors import UserError
 from genloom.nn.attention import SelfAttention
+from genloom.nn.fold import conv_then_halve, double_then_conv
 from genloom.nn.norm import StandingNorm, batch_norm
 from genloom.nn.spectral import SpectralConv2d, SpectralEmbedding, SpectralLinear
 from genloom.nn.weights import arguments, load_exactly, under
 from genloom.objectives.hinge import HingeGAN
 
-Layer = Callable[..., nn.Module]
+Layer = Callable[..., Any]
 
 
 # ── the model ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -292,7 +293,7 @@ class UpBlock(nn.Module):
         self.conv_sc = conv(inputs, outputs, 1)
 
     def forward(self, x: Tensor, condition: Tensor | None) -> Tensor:
-        h = self.conv1(double(F.relu(self.bn1(x, condition))))
+        h = double_then_conv(self.conv1, F.relu(self.bn1(x, condition)))
         h = self.conv2(F.relu(self.bn2(h, condition)))
         return h + double(self.conv_sc(x))  # a 1x1 convolution commutes with doubling: a quarter of the work
 
@@ -376,9 +377,9 @@ class DownBlock(nn.Module):
         self.conv_sc = SpectralConv2d(inputs, outputs, 1) if down or inputs != outputs else None
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.conv2(F.relu(self.conv1(x if self.first else F.relu(x))))
-        if self.down:  # pooling commutes with a 1x1 convolution: a quarter of the work
-            h, x = F.avg_pool2d(h, 2), F.avg_pool2d(x, 2)
+        h = F.relu(self.conv1(x if self.first else F.relu(x)))
+        h = conv_then_halve(self.conv2, h) if self.down else self.conv2(h)
+        x = F.avg_pool2d(x, 2) if self.down else x  # pooling commutes with a 1x1 convolution: a quarter of the work
         return h + (x if self.conv_sc is None else self.conv_sc(x))
 
 

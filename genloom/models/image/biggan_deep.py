@@ -15,6 +15,7 @@ from genloom.core import Card, Recipe, Result, Spec, build, register
 from genloom.errors import UserError
 from genloom.models.image.biggan import attention_sizes, double, pyramid
 from genloom.nn.attention import SelfAttention
+from genloom.nn.fold import double_then_conv
 from genloom.nn.norm import StandingNorm, batch_norm
 from genloom.nn.spectral import SpectralConv2d, SpectralEmbedding, SpectralLinear, StoredConv2d, StoredLinear
 from genloom.nn.weights import arguments, load_exactly
@@ -240,7 +241,7 @@ class Bottleneck(nn.Module):
     def forward(self, x: Tensor, condition: Tensor, truncation: float | None) -> Tensor:
         h = self.conv_0(F.relu(self.bn_0(x, condition, truncation)))
         h = F.relu(self.bn_1(h, condition, truncation))
-        h = self.conv_1(double(h) if self.up else h)
+        h = double_then_conv(self.conv_1, h) if self.up else self.conv_1(h)
         h = self.conv_2(F.relu(self.bn_2(h, condition, truncation)))
         h = self.conv_3(F.relu(self.bn_3(h, condition, truncation)))
         x = x[:, : self.outputs]
