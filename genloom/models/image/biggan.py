@@ -356,7 +356,7 @@ class Generator(nn.Module):
         known = labels
         if self.shared is not None and labels is not None:
             known = labels @ self.shared.weight if labels.is_floating_point() else self.shared(labels)
-        h = self.linear(first).view(-1, *self.coarse)
+        h = self.linear(first).view(-1, *self.coarse).contiguous(memory_format=torch.channels_last)
         for i, block in enumerate(self.blocks):
             condition = torch.cat([x for x in (known, rest[i]) if x is not None], 1) if rest else known
             for layer in block.children():
@@ -402,7 +402,7 @@ class Discriminator(nn.Module):
         self.embed = SpectralEmbedding(classes, inputs) if classes else None
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
-        h = images
+        h = images.contiguous(memory_format=torch.channels_last)
         for block in self.blocks:
             h = block(h)
         h = F.relu(h).float().sum((2, 3))  # [B, C]

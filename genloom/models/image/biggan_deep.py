@@ -56,7 +56,7 @@ class BigGANDeep(HingeGAN):
             lr=1e-3,
             betas=(0.0, 0.99),
             decay=0.5,
-            model={"width": 16, "latent": 32, "critic_steps": 1, "generator_rate": 1.0},
+            model={"width": 8, "latent": 32, "critic_steps": 1, "generator_rate": 1.0},
         ),
         "default": Recipe(
             steps=100_000,
@@ -291,7 +291,7 @@ class DeepGenerator(nn.Module):
         if self.embeddings is not None and labels is not None:
             known = labels if labels.is_floating_point() else F.one_hot(labels, self.classes).to(z.dtype)
             condition = torch.cat([z, self.embeddings(known).to(z.dtype)], 1)
-        h = self.gen_z(condition).view(-1, *self.coarse).permute(0, 3, 1, 2).contiguous()
+        h = self.gen_z(condition).view(-1, *self.coarse).permute(0, 3, 1, 2)  # channels_last memory
         for layer in self.layers:
             h = layer(h, condition, truncation) if isinstance(layer, Bottleneck) else layer(h)
         h = self.conv_to_rgb(F.relu(self.bn(h, condition, truncation)))
@@ -347,6 +347,7 @@ class DeepDiscriminator(nn.Module):
         self.embed = SpectralEmbedding(classes, rising[-1] * width) if classes else None
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
-        h = F.relu(self.blocks(images)).float().sum((2, 3))  # [B, C]
+        h = self.blocks(images.contiguous(memory_format=torch.channels_last))
+        h = F.relu(h).float().sum((2, 3))  # [B, C]
         logits = self.linear(h).squeeze(1)
         return logits if self.embed is None else logits + (self.embed(labels) * h).sum(1)
