@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -60,3 +60,24 @@ def translated(arguments: Mapping[str, Any], names: Mapping[str, str | None], ne
         if key not in names:
             raise UserError(f"The reference option '{key}' of {network} is not known here.{nearest(key, names)}")
     return {ours: flat[theirs] for theirs, ours in names.items() if ours is not None and theirs in flat}
+
+
+def arguments(
+    given: Mapping[str, Any],
+    name: str,
+    *,
+    used: Mapping[str, Any],
+    fixed: Mapping[str, Any],
+    ignored: Collection[str] = (),
+) -> dict[str, Any]:
+    """A reference network's own keyword arguments: all that are `used`, with its defaults where they were not given.
+
+    `fixed` ones must have that value, those `ignored` matter to training alone; `name` is what the message calls the
+    network. Raises UserError for any other argument, and for a fixed one with another value.
+    """
+    for key, value in given.items():
+        if key in fixed and value != fixed[key]:
+            raise UserError(f"{name} with {key}={value} has no counterpart here: only {key}={fixed[key]} has.")
+        if not (key in used or key in fixed or key in ignored):
+            raise UserError(f"{name} has no argument '{key}'.{nearest(key, [*used, *fixed, *ignored])}")
+    return {key: given.get(key, value) for key, value in used.items()}
