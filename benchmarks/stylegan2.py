@@ -36,7 +36,7 @@ def ours(size: int, batch: int, base: int, precision: str) -> dict[str, Callable
     options = resolve_options(cls, "default", {"precision": precision, "batch_size": batch})
     options = replace(options, model={**options.model, "channel_base": base, "augment": "none", "gamma": 1.0})
     model = build(cls, Spec("image", (3, size, size)), options.model)
-    state = State.new(model, options)
+    state = State(model, options)
     images = {"image": torch.randn(batch, 3, size, size)}
     phases = {p.name: p for p in state.phases}
 
@@ -58,7 +58,12 @@ def official(path: str, size: int, batch: int, base: int) -> dict[str, Callable[
 
     shape = {"img_resolution": size, "img_channels": 3}
     g = Generator(
-        z_dim=512, c_dim=0, w_dim=512, mapping_kwargs={"num_layers": 2}, synthesis_kwargs={"channel_base": base}, **shape
+        z_dim=512,
+        c_dim=0,
+        w_dim=512,
+        mapping_kwargs={"num_layers": 2},
+        synthesis_kwargs={"channel_base": base},
+        **shape,
     )
     d = Discriminator(c_dim=0, channel_base=base, **shape)
     adam = {"lr": 0.0025, "betas": (0.0, 0.99), "eps": 1e-8}

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genloom import parallel
+from genloom.nn.conv import conv2d
 from genloom.nn.resample import kaiser_lowpass, upfirdn2d
 from genloom.nn.style import ROOT2, EqualLinear, full_precision
 
@@ -118,7 +119,8 @@ class Layer(nn.Module):
                 weight = weight * ROOT2  # the nonlinearity's gain
             weight = weight * self.magnitude_ema.rsqrt()
             bias = self.bias if self.rgb else self.bias * ROOT2
-        x = F.conv2d(x * s.to(x.dtype)[:, :, None, None], weight, padding=weight.shape[-1] - 1)
+        margin = weight.shape[-1] - 1
+        x = conv2d(x * s.to(x.dtype)[:, :, None, None], weight, padding=(margin, margin))
         shift = bias.to(x.dtype)[:, None, None]
         x = x + shift if self.rgb else torch.addcmul(shift, x, d.to(x.dtype)[:, :, None, None])
         return self._nonlinear(x)

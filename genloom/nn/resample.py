@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from genloom.nn.conv import conv2d
+
 BINOMIAL = (1.0, 3.0, 3.0, 1.0)  # StyleGAN2's filter
 
 
@@ -59,7 +61,8 @@ def _depthwise(x: Tensor, f: Tensor, padding: tuple[int, int, int, int], stride:
         x = x.float()  # oneDNN never comes back from a wide bf16 depthwise convolution of channels_last images
     weight = f.to(x.dtype).expand(x.shape[1], 1, *f.shape)
     with torch.autocast(x.device.type, enabled=False):
-        return F.conv2d(x, weight, stride=stride, padding=(top, left), groups=x.shape[1]).to(dtype)
+        y = conv2d(x, weight, padding=(top, left), groups=x.shape[1])
+    return y[:, :, :: stride[0], :: stride[1]].to(dtype)  # a strided bf16 one is slow, and its gradient slower
 
 
 def _layout(x: Tensor) -> torch.memory_format:

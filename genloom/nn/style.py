@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genloom import parallel
+from genloom.nn.conv import conv2d, conv_transpose2d
 from genloom.nn.resample import upfirdn2d, upsample2d
 
 ROOT2 = math.sqrt(2)
@@ -127,11 +128,11 @@ class StyledConv(nn.Module):
             d = torch.rsqrt(s.square() @ weight.float().square().sum((2, 3)).T + 1e-8) * gain  # [B, O]
         x = x * s.to(x.dtype)[:, :, None, None]
         if self.up:
-            x = F.conv_transpose2d(x, weight.transpose(0, 1), stride=2)
+            x = conv_transpose2d(x, weight.transpose(0, 1), (2, 2))
             k = len(self.resample_filter)
             x = upfirdn2d(x, self.resample_filter, padding=[(k - 1) // 2, k // 2 - 1] * 2, gain=4)
         else:
-            x = F.conv2d(x, weight, padding=1)
+            x = conv2d(x, weight, padding=(1, 1))
         shift = (self.bias * gain)[:, None, None]
         if self.noise and noise != "none":
             shift = shift + self._noise(len(x), noise) * (self.noise_strength * gain)
@@ -156,7 +157,7 @@ class ToRGB(nn.Module):
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:  # [B, I, H, W], [B, W] -> [B, O, H, W]
         s = (self.affine(w) * self.gain).to(x.dtype)
-        y = F.conv2d(x * s[:, :, None, None], self.weight).float() + self.bias[:, None, None]
+        y = conv2d(x * s[:, :, None, None], self.weight).float() + self.bias[:, None, None]
         return y if self.clamp is None else y.clamp(-self.clamp, self.clamp)
 
 
@@ -194,11 +195,11 @@ class Conv(nn.Module):
             before, after = kernel // 2 + (k - 1) // 2, kernel // 2 + (k - 2) // 2
             pads = (before, after, before, after)
             if kernel == 1:  # the image shrinks before the product
-                x = F.conv2d(upfirdn2d(x, self.resample_filter, down=2, padding=pads), weight, bias)
+                x = conv2d(upfirdn2d(x, self.resample_filter, down=2, padding=pads), weight, bias)
             else:
-                x = F.conv2d(upfirdn2d(x, self.resample_filter, padding=pads), weight, bias, stride=2)
+                x = conv2d(upfirdn2d(x, self.resample_filter, padding=pads), weight, bias, (2, 2))
         else:
-            x = F.conv2d(x, weight, bias, padding=kernel // 2)
+            x = conv2d(x, weight, bias, padding=(kernel // 2, kernel // 2))
         if self.up:
             x = upsample2d(x, self.resample_filter)
         clamp = None if self.clamp is None else self.clamp * gain
