@@ -25,7 +25,7 @@ from genloom.plugins import resolve, source_of
 from genloom.report import compare_runs, write_model_card, write_report
 from genloom.run import Run
 from genloom.state import Options, State
-from genloom.train import Loop
+from genloom.train import Loop, some
 
 BUDGET = ("steps", "minutes", "save_minutes", "compile")  # may change from one call to the next on the same run
 
@@ -58,14 +58,19 @@ def fit(
         data
         if isinstance(data, Dataset)
         else open_data(
-            Path(data) if isinstance(data, os.PathLike) else data, modality=cls.modality, **(data_options or {})
+            Path(data) if isinstance(data, os.PathLike) else data,
+            modality=cls.modality,
+            needs=cls.needs,
+            **(data_options or {}),
         )
     )
     source = dataset.name if isinstance(data, Dataset) else os.fspath(data)
     machine.keep_freed_memory()
     machine.multiply_fast()
     torch.manual_seed(mix(options.seed, 0))
-    net = build(cls, dataset.spec, options.model).to(device)
+    net = build(cls, dataset.spec, options.model)
+    net.prepare(some(dataset, 128))
+    net.to(device)
     info = _request(cls, recipe, options, source, dataset, data_options or {})
     run = _open_or_create(out, info) if parallel.rank() == 0 else None
     run = run or Run(Path(), info)
@@ -82,7 +87,8 @@ def fit(
 
 
 def sample(run: str | os.PathLike[str] | Run, n: int = 64, *, seed: int = 0, **conditions: Any) -> Tensor | list[Any]:
-    """n samples on the CPU, images [n, C, H, W] in [-1, 1]. Item i depends on (seed, i) alone."""
+    """n samples on the CPU, images [n, C, H, W] in [-1, 1]; for a model that starts from pictures one of each `source`
+    (a path, or a tensor [n, C, H, W]). Item i depends on (seed, i), and its source, alone."""
     return generate.samples(_run(run), n, seed=seed, **conditions)
 
 

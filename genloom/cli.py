@@ -147,7 +147,7 @@ def _fit_form(cls: type[Model], recipe: str, options: Any) -> type:
     ]
     form = make_dataclass("HyperParameters", hyper, frozen=True)
     fields.append(("model", form, field(default_factory=form)))
-    data_form = options_of(cls.modality)
+    data_form = options_of(cls.modality, cls.needs)
     fields.append(("data", data_form, field(default_factory=data_form)))
     return make_dataclass("Fit", fields)
 
@@ -193,7 +193,8 @@ def _condition_fields(run_folder: str, code: str | None) -> list[tuple[str, Any,
     cls = model_of(Run.open(run_folder))
     parameters = inspect.signature(cls.sample, eval_str=True).parameters
     kinds = {name: parameters[name].annotation for name in cls.conditions}
-    return [(name, str | None if name == "label" else kind | None, None) for name, kind in kinds.items()]
+    typed = {"label": str, "source": str}  # a class by name or number; a path
+    return [(name, typed.get(name, kind) | None, None) for name, kind in kinds.items()]
 
 
 def _evaluate(words: list[str]) -> None:

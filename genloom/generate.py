@@ -74,9 +74,26 @@ def load(run: Run, device: torch.device | None = None) -> Model:
 
 
 def samples(run: Run, n: int, *, seed: int = 0, batch_size: int = 256, **conditions: Any) -> Tensor | list[Any]:
-    """n samples of a run. Item i depends on (seed, i) alone. Raises UserError for a condition the model lacks."""
+    """n samples of a run, or one of each `source`. Item i depends on (seed, i), and its source, alone.
+
+    Raises UserError for a condition the model lacks.
+    """
     model = load(run)
-    return draw(model, n, seed=seed, batch_size=batch_size, **checked(model, conditions))
+    given = checked(model, conditions)
+    n, _ = open_source(model, given, n)
+    return draw(model, n, seed=seed, batch_size=batch_size, **given)
+
+
+def open_source(model: Model, given: dict[str, Any], n: int) -> tuple[int, list[str] | None]:
+    """With pictures to start from, how many there are, and the names of their files; a path becomes its tensor in `given`.
+
+    Raises UserError when it cannot be read.
+    """
+    names = None
+    if isinstance(source := given.get("source"), (str, Path)):
+        reader = importlib.import_module("genloom.data.translation").read_sources
+        given["source"], names = reader(Path(source).expanduser(), model.spec, targets=bool(given.get("back")))
+    return (len(given["source"]) if isinstance(given.get("source"), Tensor) else n), names
 
 
 def checked(model: Model, conditions: dict[str, Any]) -> dict[str, Any]:
@@ -101,9 +118,10 @@ def class_number(label: str, classes: tuple[str, ...]) -> int:
 
 
 def to_files(run: Run, n: int, out: Path, *, seed: int = 0, **conditions: Any) -> list[Path]:
-    """Write n samples into `out`, in the modality's own format, a thousand in memory at a time."""
+    """Write n samples into `out`, in the modality's own format; those of a `source` under the names of its files."""
     model = load(run)
     conditions = checked(model, conditions)
+    n, names = open_source(model, conditions, n)
     modality = importlib.import_module(f"genloom.data.{model.modality}")
     made = draw(model, n, seed=seed, **conditions)
-    return modality.write(made, out, spec=run.spec)
+    return modality.write(made, out, spec=run.spec, **({"names": names} if names else {}))

@@ -25,6 +25,7 @@ from genloom.errors import UserError, unknown
 from genloom.metrics import distribution
 from genloom.metrics.distribution import Estimate
 from genloom.metrics.features import Extractor, extractor
+from genloom.plugins import model_of
 from genloom.run import Run, atomic
 
 METRICS = ("fd", "kid", "precision", "recall", "density", "coverage", "is", "nearest", "labels")
@@ -223,7 +224,7 @@ def _measured(
     """Sample, look, compare; and the pairs of samples and training pictures where there are training pictures."""
     rows = some_rows(len(reference), n, seed)
     labels = _labels(run, reference, rows, n, seed)
-    fake = _samples(run, n, seed, labels)
+    fake = _samples(run, n, seed, labels, reference, rows)
     real, made = look(eye, images(reference, rows)), look(eye, fake)
     train, train_rows = None, rows
     if own is not None and own.fingerprint != reference.fingerprint:
@@ -278,7 +279,7 @@ def _own_data(run: Run) -> tuple[Dataset | None, str]:
     """The data that the run was trained on, or why it cannot be opened."""
     about = run.info["data"]
     try:
-        return open_data(about["source"], modality="image", **about.get("options", {})), ""
+        return open_data(about["source"], modality="image", needs=_needs(run), **about.get("options", {})), ""
     except UserError as error:
         return None, f"The run's training data could not be opened, so copies were not looked for: {error}"
 
@@ -286,7 +287,11 @@ def _own_data(run: Run) -> tuple[Dataset | None, str]:
 def _open_like(run: Run, data: str | Path) -> Dataset:
     """Other data, read as the run's own was: same size and colours, but with labels of its own."""
     options = {k: v for k, v in run.info["data"].get("options", {}).items() if k not in ("labels", "limit")}
-    return open_data(data, modality="image", **options)
+    return open_data(data, modality="image", needs=_needs(run), **options)
+
+
+def _needs(run: Run) -> str:
+    return model_of(run).needs
 
 
 def _check_shape(run: Run, data: Dataset) -> None:
@@ -304,8 +309,12 @@ def _labels(run: Run, data: Dataset, rows: np.ndarray, n: int, seed: int) -> Ten
     return mixed.repeat(math.ceil(n / len(mixed)))[:n]
 
 
-def _samples(run: Run, n: int, seed: int, labels: Tensor | None) -> Tensor:
-    fake = torch.as_tensor(generate.samples(run, n, seed=seed, label=labels))
+def _samples(run: Run, n: int, seed: int, labels: Tensor | None, data: Dataset, rows: np.ndarray) -> Tensor:
+    """n samples; of a model that makes pictures from pictures, those of the reference's sources."""
+    source = None
+    if _needs(run):
+        source = torch.cat([data.batch(rows[i : i + 500])["source"] for i in range(0, len(rows), 500)])
+    fake = torch.as_tensor(generate.samples(run, n, seed=seed, label=labels, source=source))
     if not fake.isfinite().all():
         raise UserError(f"The samples of '{run.folder}' are not numbers (NaN): fit again, with a lower --lr.")
     return fake

@@ -177,7 +177,8 @@ class Loop:
         if self.monitor:
             grid = draw(self.state.average, GRID, seed=self.options.seed, precision=self.state.precision)
             seen, advice = self._watch(grid, losses)
-            self.monitor.tick(self._record(since, losses, seen), grid if isinstance(grid, Tensor) else None)
+            sheet = self.state.average.sheet(grid, seed=self.options.seed)
+            self.monitor.tick(self._record(since, losses, seen), sheet if isinstance(sheet, Tensor) else None)
             for sentence in advice:
                 self.monitor.say("advice", sentence, self.state.step)
         return True

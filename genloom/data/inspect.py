@@ -20,6 +20,7 @@ from genloom.data.files import Files, shown
 from genloom.data.image import FEWEST, IN_MEMORY, check_classes, choose, from_catalog, none_usable, pictures_in
 from genloom.data.labels import without
 from genloom.data.survey import COUNTS, ImageOptions, decide, image_options
+from genloom.data.translation import describe
 from genloom.errors import UserError
 
 SHOWN = 10  # of each list, when it is written as text
@@ -83,7 +84,7 @@ def _of_path(path: Path, options: ImageOptions) -> dict[str, Any]:
         "duplicates": _duplicates(looks),
         "unreadable": {shown(name): why for name, why in bad.items()},
         "fit": _fit(plan, len(headers)),
-        "notes": [*chosen.notes, *notes],
+        "notes": [*chosen.notes, *notes, *describe(files.names)],
         "problems": problems,
     }
 

@@ -1,0 +1,369 @@
+"""Pictures that become pictures: a source and a target side, in pairs or not, -> batches of both in [-1, 1]."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, BinaryIO, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genloom.core import NEEDS, Batch, Spec, mix
+from genloom.data import labels as labelling
+from genloom.data.base import Dataset
+from genloom.data.decode import FORMATS, SUFFIXES, Plan
+from genloom.data.files import Files, shown, suffix
+from genloom.data.image import (
+    FEWEST,
+    IN_MEMORY,
+    About,
+    FileSet,
+    ImageSet,
+    coins,
+    decode_all,
+    digest,
+    none_usable,
+    pictures_in,
+    skipped,
+)
+from genloom.data.survey import COUNTS, Channels, ImageOptions, decide, look
+from genloom.errors import UserError, nearest
+
+PAIRED = (("source", "target"), ("A", "B"))  # names of the two sides' folders; also trainA and trainB
+Side = tuple[str, list[str]]  # a folder with its "/", and the sorted names of its files
+_NO_CLASSES = np.zeros(0, np.int64)
+_CHANNELS: dict[int, Channels] = {COUNTS[name]: name for name in get_args(Channels) if name in COUNTS}
+
+
+@dataclass(frozen=True)
+class TranslationOptions(ImageOptions):
+    """How pictures become sources and targets: size, channels and the like are the targets'."""
+
+    source_channels: Channels = "auto"  # of sources, as channels is of targets
+    side_by_side: bool = False  # each picture holds two: the source is its left half, the target its right one
+    swap: bool = False  # source and target change places
+    jitter: int | None = None  # make pictures this large and cut them to size at random: 286 for 256 in the papers
+
+    def __post_init__(self) -> None:
+        """Raises UserError for a value that makes no sense."""
+        super().__post_init__()
+        if self.labels is not None:
+            raise UserError("Pictures that become pictures have no labels: leave the option out.")
+        if self.source_channels not in get_args(Channels):
+            raise UserError(f"source_channels must be one of {', '.join(get_args(Channels))}.")
+        if self.jitter is not None and (self.size is None or self.jitter < self.size):
+            raise UserError(f"jitter {self.jitter} needs a size that is no larger: 286 goes with --data.size 256.")
+
+
+OPTIONS = TranslationOptions
+
+
+def translation_options(given: Mapping[str, Any]) -> TranslationOptions:
+    """Options by name. Raises UserError for an unknown one, with the nearest."""
+    known = [f.name for f in fields(TranslationOptions)]
+    for name in given:
+        if name not in known:
+            raise UserError(f"Pictures have no option '{name}'.{nearest(name, known)} Known: {', '.join(known)}.")
+    return TranslationOptions(**given)
+
+
+class TranslationSet(Dataset):
+    """Two sides of pictures. Batches hold `image` f32 [B, C, H, W], the target, and `source` f32 [B, C', H, W], in [-1, 1].
+
+    Paired, item i is pair i, both cut and mirrored alike. Unpaired, there are as many items as the larger side has
+    pictures, and a batch's partners are shifted by a number that its seed decides.
+    """
+
+    def __init__(self, about: About, source: ImageSet, target: ImageSet, paired: bool):
+        self.about, self.source, self.target, self.paired = about, source, target, paired
+        self.spec, self.name, self.fingerprint, self.summary = about.spec, about.name, about.fingerprint, about.summary
+        self.slow = source.slow or target.slow
+
+    def __len__(self) -> int:
+        return len(self.target) if self.paired else max(len(self.source), len(self.target))
+
+    def held_out(self) -> Dataset | None:
+        return self.about.held_out()
+
+    def batch(self, indices: np.ndarray, *, seed: int = 0) -> Batch:
+        rows = np.asarray(indices, np.int64)
+        if self.paired:
+            source, target, rows = self._pairs(rows)
+            return {"image": self._vary(target, rows, seed), "source": self._vary(source, rows, seed)}
+        source, _ = self.source._gather((rows + mix(seed, 1) % len(self)) % len(self.source))
+        target, _ = self.target._gather(rows % len(self.target))
+        return {"image": self._vary(target, rows, seed), "source": self._vary(source, rows, mix(seed, 2))}
+
+    def _pairs(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Sources, targets and the numbers of the pairs that they are: a pair of which one is unreadable is passed over."""
+        while True:
+            target, found = self.target._gather(rows)
+            source, rows = self.source._gather(found)
+            if np.array_equal(found, rows):
+                return source, target, rows
+
+    def _vary(self, pixels: np.ndarray, numbers: np.ndarray, seed: int) -> Tensor:
+        """Cut to size and mirrored by (seed, number), as float32 in [-1, 1]."""
+        size = self.spec.shape[1]
+        if room := pixels.shape[-1] - size:
+            corners = [(mix(seed, int(n), 0) % (room + 1), mix(seed, int(n), 1) % (room + 1)) for n in numbers]
+            pixels = np.stack([p[:, y : y + size, x : x + size] for p, (y, x) in zip(pixels, corners, strict=True)])
+        if self.about.mirror:
+            flips = coins(numbers, seed)
+            pixels[flips] = pixels[flips][..., ::-1]
+        return torch.from_numpy(pixels.astype(np.float32) / 127.5 - 1)
+
+
+# ── from disk ────────────────────────────────────────────────────────────────────────────────────────────────────
+def from_path(path: Path, *, needs: str, split: str = "train", **given: Any) -> TranslationSet:
+    """The two sides of a folder, zip or tar; options are those of TranslationOptions.
+
+    `needs` "pairs": equal file names (without their endings) belong together; "domains": they need not. Raises UserError
+    when there are no two sides, when a picture has no partner, or when fewer than two can be used.
+    """
+    options = translation_options(given)
+    files = pictures_in(path)
+    files = halves(files) if options.side_by_side else files
+    paired = needs == "pairs"
+    sides = find_sides(files.names, split)
+    if sides is None:
+        raise UserError(f"'{path}' has no source and target: give {NEEDS[needs]}.")
+    source, target = pair(*sides) if paired else (sides[0][1], sides[1][1])
+    if options.swap:
+        source, target = target, source
+    source, target = _limited(source, options.limit), _limited(target, options.limit)
+    *plans, notes = _plans(files, source, target, options, str(path))
+    data, bad = _read(files, (source, target), (plans[0], plans[1]), paired, str(path))
+    side = options.size or plans[1].size  # with jitter pictures are larger than they are cut to
+    spec = Spec(
+        "image",
+        (plans[1].channels, side, side),
+        extra={
+            "source_channels": plans[0].channels,
+            "serves": ["pairs", "domains"] if paired else ["domains"],
+            "fit": options.fit,
+            "background": options.background,
+        },
+    )
+    about = About(
+        name=path.resolve().name or str(path),
+        spec=spec,
+        fingerprint=digest(files.fingerprint, split, plans, options.limit, paired, options.swap, options.side_by_side),
+        summary={
+            "items": len(data[1]) if paired else max(map(len, data)),
+            "kind": f"{files.kind}, {'pairs' if paired else 'two kinds'}",
+            "sources": len(data[0]),
+            "targets": len(data[1]),
+            "size": side,
+            "channels": _CHANNELS[plans[1].channels],
+            "source_channels": _CHANNELS[plans[0].channels],
+            "classes": {},
+            "skipped": skipped(bad),
+            "other_files": files.others,
+            "in_memory": not data[0].slow,
+            "notes": notes,
+        },
+        mirror=options.mirror,
+        held_out=lambda: _test_split(path, files.names, needs, spec, options) if split == "train" else None,
+    )
+    return TranslationSet(about, *data, paired)
+
+
+def find_sides(names: Sequence[str], split: str = "train") -> tuple[Side, Side] | None:
+    """The source's and the target's folder with its sorted file names in a split, or None where there are no two sides.
+
+    For the training split: train/source beside train/target, trainA beside trainB, source/train beside target/train, or
+    source beside target; A and B stand for source and target.
+    """
+    base = labelling.common_folder(names)
+    for pattern in _patterns(split):
+        folders = [f"{base}{folder}/" for folder in pattern]
+        source, target = ([n for n in names if n.startswith(folder)] for folder in folders)
+        if source and target:
+            return (folders[0], source), (folders[1], target)
+    return None
+
+
+def _patterns(split: str) -> list[tuple[str, str]]:
+    if split not in labelling.SPLITS:
+        raise UserError(f"There is no split '{split}': choose train or test.")
+    patterns = []
+    for part in labelling.SPLITS[split]:
+        patterns += [(f"{part}/{a}", f"{part}/{b}") for a, b in PAIRED]
+        patterns += [(f"{part}A", f"{part}B")]
+        patterns += [(f"{a}/{part}", f"{b}/{part}") for a, b in PAIRED]
+    return patterns + (list(PAIRED) if split == "train" else [])
+
+
+def pair(source: Side, target: Side) -> tuple[list[str], list[str]]:
+    """Both sides' files in the order of their names. Raises UserError that names the first without partner."""
+
+    def stems(side: Side) -> dict[str, str]:
+        folder, found = len(side[0]), dict[str, str]()
+        for name in side[1]:
+            stem = name[folder : len(name) - len(suffix(name))]
+            if stem in found:
+                raise UserError(f"'{shown(found[stem])}' and '{shown(name)}' have one name: keep one, or rename both.")
+            found[stem] = name
+        return found
+
+    a, b = stems(source), stems(target)
+    if alone := a.keys() ^ b.keys():
+        first = min(alone)
+        name, other = (a[first], target[0]) if first in a else (b[first], source[0])
+        raise UserError(
+            f"'{shown(name)}' has no partner of the same name in '{shown(other)}' ({len(alone)} of {len(a | b)} names are "
+            "alone): add it or remove the picture, or choose a model that needs no pairs (cyclegan)."
+        )
+    order = sorted(a)
+    return [a[stem] for stem in order], [b[stem] for stem in order]
+
+
+def halves(files: Files) -> Files:
+    """Pictures that hold two side by side, as files of their own: source/NAME the left halves, target/NAME the right."""
+    base = len(labelling.common_folder(files.names))
+    splits = {folder for names in labelling.SPLITS.values() for folder in names}
+    origin: dict[str, tuple[str, str]] = {}
+    for name in files.names:
+        top, slash, _ = name[base:].partition("/")
+        part = f"{top}/" if slash and top in splits else ""
+        for side in PAIRED[0]:
+            origin[f"{part}{side}/{name[base + len(part) :]}"] = name, side
+
+    def read(name: str) -> BinaryIO:
+        from PIL import Image, ImageOps
+
+        whole, side = origin[name]
+        with files.open(whole) as stream, Image.open(stream, formats=FORMATS) as image:
+            upright = ImageOps.exif_transpose(image)
+        width = upright.width // 2
+        half, buffer = (
+            upright.crop((width * (side == "target"), 0, width * (1 + (side == "target")), upright.height)),
+            io.BytesIO(),
+        )
+        half = half if half.mode in ("1", "L", "LA", "I", "I;16", "P", "RGB", "RGBA") else half.convert("RGB")
+        half.save(buffer, "PNG", compress_level=0)
+        buffer.seek(0)
+        return buffer
+
+    return replace(files, open=read, names=sorted(origin))
+
+
+def _limited(names: list[str], limit: int | None) -> list[str]:
+    """So many of them, evenly spaced."""
+    if limit is None or limit >= len(names):
+        return names
+    return [names[i] for i in np.linspace(0, len(names) - 1, limit).round().astype(int)]
+
+
+def _plans(
+    files: Files, source: list[str], target: list[str], options: TranslationOptions, where: str
+) -> tuple[Plan, Plan, list[str]]:
+    """What sources and targets become, as large as they are cut from, and what a person may want to know of it."""
+    plans: list[Plan] = []
+    notes: list[str] = []
+    for words, names in (("Targets", target), ("Sources", source)):
+        headers, bad = look(files, names)
+        if not headers:
+            raise none_usable(where, bad)
+        same = (
+            options
+            if not plans
+            else replace(options, size=plans[0].size, channels=options.source_channels, jitter=None)
+        )
+        plan, more = decide(headers, same)
+        plans.append(plan)
+        notes += [f"{words}: {note}" for note in more]
+    big = options.jitter or plans[0].size
+    return replace(plans[1], size=big), replace(plans[0], size=big), notes
+
+
+def _read(
+    files: Files, names: tuple[list[str], list[str]], plans: tuple[Plan, Plan], paired: bool, where: str
+) -> tuple[tuple[ImageSet, ImageSet], dict[str, str]]:
+    """Both sides, decoded where they fit into memory, and why some files cannot be read. Their pairs leave with them."""
+    bad: dict[str, str] = {}
+    if sum(len(n) * p.channels * p.size**2 for n, p in zip(names, plans, strict=True)) > IN_MEMORY:
+        sides = [FileSet(_about(p), files, n, p, _NO_CLASSES) for n, p in zip(names, plans, strict=True)]
+        return (sides[0], sides[1]), bad
+    pixels = []
+    for listed, plan in zip(names, plans, strict=True):
+        decoded, failed = decode_all(files, listed, plan)
+        pixels.append(decoded)
+        bad |= failed
+    if bad and paired:
+        good = [np.array([n not in bad for n in listed]) for listed in names]
+        pixels = [p[good[1 - i][good[i]]] for i, p in enumerate(pixels)]
+    if min(map(len, pixels)) == 0 and bad:
+        raise none_usable(where, bad)
+    if min(map(len, pixels)) < FEWEST:
+        raise UserError(f"Training needs at least {FEWEST} sources and targets, and '{where}' has fewer: add more.")
+    sides_in_memory = [ImageSet(_about(p), x, _NO_CLASSES) for p, x in zip(plans, pixels, strict=True)]
+    return (sides_in_memory[0], sides_in_memory[1]), bad
+
+
+def _about(plan: Plan) -> About:
+    """One side by itself: the set of both says what there is to say."""
+    return About("", Spec("image", (plan.channels, plan.size, plan.size)), "", {}, False, lambda: None)
+
+
+def _test_split(
+    path: Path, names: Sequence[str], needs: str, spec: Spec, options: TranslationOptions
+) -> Dataset | None:
+    """The pictures in folders named test (or val, testA ...), made like those to train on."""
+    if find_sides(names, "test") is None:
+        return None
+    same = replace(
+        options,
+        size=spec.shape[1],
+        channels=_CHANNELS[spec.shape[0]],
+        source_channels=_CHANNELS[spec.extra["source_channels"]],
+        jitter=None,
+        mirror=False,
+        limit=None,
+    )
+    return from_path(path, needs=needs, split="test", **vars(same))
+
+
+# ── looking, and sampling ────────────────────────────────────────────────────────────────────────────────────────
+def describe(names: Sequence[str]) -> list[str]:
+    """What a model that makes pictures from pictures would find in files of these names, in sentences."""
+    sides = find_sides(names)
+    if sides is None:
+        return []
+    (a, source), (b, target) = sides
+    found = f"{len(source):,} sources in '{shown(a)}' and {len(target):,} targets in '{shown(b)}'"
+    try:
+        pair(*sides)
+    except UserError as error:
+        return [f"For models that make pictures from pictures: {found}; without pairs (cyclegan). {error}"]
+    return [f"For models that make pictures from pictures: {found}, in pairs (pix2pix, cyclegan)."]
+
+
+def read_sources(path: Path, spec: Spec, *, targets: bool = False) -> tuple[Tensor, list[str]]:
+    """Pictures to start from [n, C', H, W] in [-1, 1], of one file or a folder, zip or tar, and PNG names for results.
+
+    `targets`: made like targets, for the way back. Raises UserError for a file that cannot be read.
+    """
+    if not path.exists():
+        raise UserError(f"There is nothing at '{path}': check the path of --source.")
+    if path.is_file() and suffix(path.name) in SUFFIXES:
+        files = Files("file", lambda name: open(path, "rb"), [path.name])  # noqa: SIM115, its reader closes it
+    else:
+        files = pictures_in(path)
+    channels = spec.shape[0] if targets else int(spec.extra["source_channels"])
+    background = ImageOptions(background=spec.extra.get("background", "white")).colour()
+    pixels, bad = decode_all(
+        files, files.names, Plan(spec.shape[1], channels, spec.extra.get("fit", "crop"), background)
+    )
+    if bad:
+        name, why = next(iter(bad.items()))
+        raise UserError(f"'{shown(name)}' in '{path}' cannot be read: {why}.")
+    names = [shown(n[: len(n) - len(suffix(n))]) + ".png" for n in files.names]
+    if len(set(names)) < len(names):  # a.jpg beside a.png
+        names = [shown(n) + ".png" for n in files.names]
+    return torch.from_numpy(pixels.astype(np.float32) / 127.5 - 1), names
