@@ -44,7 +44,7 @@ def step_bytes() -> int:
 def ours(batch: int, precision: str = "fp32") -> Callable[[], object]:
     data, cls = open_data("mnist"), core.find("gan")
     options = resolve_options(cls, "textbook", {"batch_size": batch, "precision": precision})
-    state = State.new(core.build(cls, data.spec, options.model), options)
+    state = State(core.build(cls, data.spec, options.model), options)
     stream = batches(data, batch, seed=0)
     return lambda: step(state, next(stream), options)
 

@@ -10,26 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-_HOME = {
-    "fit": "api",
-    "sample": "api",
-    "evaluate": "api",
-    "compare": "api",
-    "load": "api",
-    "inspect": "api",
-    "models": "models",
-    "data": "data",
-    "Batch": "core",
-    "Card": "core",
-    "Model": "core",
-    "Phase": "core",
-    "Recipe": "core",
-    "Result": "core",
-    "Spec": "core",
-    "register": "core",
-    "Run": "run",
-    "UserError": "errors",
+_NAMES = {
+    "api": ("compare", "evaluate", "fit", "inspect", "load", "sample"),
+    "core": ("Batch", "Card", "Model", "Phase", "Recipe", "Result", "Spec", "register"),
+    "data": ("data",),
+    "errors": ("UserError",),
+    "models": ("models",),
+    "run": ("Run",),
 }
+_HOME = {name: module for module, names in _NAMES.items() for name in names}
 __all__ = sorted(_HOME)
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, fields
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from genloom.data.base import Dataset
 from genloom.errors import UserError, nearest, unknown
 from genloom.plugins import resolve, source_of
 from genloom.report import compare_runs, write_model_card, write_report
-from genloom.run import Run
+from genloom.run import Run, as_json
 from genloom.state import Options, State
 from genloom.train import Loop, some
 
@@ -53,32 +54,29 @@ def fit(
     device = parallel.device()
     recipe = recipe or default_recipe(cls, device)
     options = resolve_options(cls, recipe, overrides, config)
-    _check_ranks(options)
-    dataset = (
-        data
-        if isinstance(data, Dataset)
-        else open_data(
-            Path(data) if isinstance(data, os.PathLike) else data,
-            modality=cls.modality,
-            needs=cls.needs,
-            **(data_options or {}),
-        )
-    )
-    source = dataset.name if isinstance(data, Dataset) else os.fspath(data)
+    share = parallel.world() * options.accumulate
+    if options.batch_size % share:
+        raise UserError(f"--batch-size {options.batch_size} does not divide among {share} (processes × accumulate).")
+    data_options = data_options or {}
+    source = data if isinstance(data, (str, Dataset)) else Path(data)
+    dataset = source
+    if not isinstance(dataset, Dataset):
+        dataset = open_data(dataset, modality=cls.modality, needs=cls.needs, **data_options)
     machine.keep_freed_memory()
     machine.multiply_fast()
     torch.manual_seed(mix(options.seed, 0))
     net = build(cls, dataset.spec, options.model)
     net.prepare(some(dataset, 128))
     net.to(device)
-    info = _request(cls, recipe, options, source, dataset, data_options or {})
-    run = _open_or_create(out, info) if parallel.rank() == 0 else None
+    named = dataset.name if source is dataset else str(source)
+    info = _request(cls, recipe, options, named, dataset, data_options)
+    run = _open_or_create(out, info) if parallel.main() else None
     run = run or Run(Path(), info)
     run.folder = Path(parallel.text_from_main(os.fspath(run.folder)))
-    with run.lock() if parallel.rank() == 0 else nullcontext():
-        loop = Loop(State.new(net, options), dataset, options, run, held_out=dataset.held_out())
+    with run.lock() if parallel.main() else nullcontext():
+        loop = Loop(State(net, options), dataset, options, run, held_out=dataset.held_out())
         loop.go(quiet)
-        if parallel.rank() == 0:
+        if parallel.main():
             write_model_card(run.folder)
             write_report(run.folder)
     if loop.stopped_by:
@@ -89,12 +87,12 @@ def fit(
 def sample(run: str | os.PathLike[str] | Run, n: int = 64, *, seed: int = 0, **conditions: Any) -> Tensor | list[Any]:
     """n samples on the CPU, images [n, C, H, W] in [-1, 1]; for a model that starts from pictures one of each `source`
     (a path, or a tensor [n, C, H, W]). Item i depends on (seed, i), and its source, alone."""
-    return generate.samples(_run(run), n, seed=seed, **conditions)
+    return generate.samples(Run.open(run), n, seed=seed, **conditions)
 
 
 def load(run: str | os.PathLike[str] | Run) -> Model:
     """The trained model, in evaluation mode, on the best device: a plain nn.Module."""
-    return generate.load(_run(run))
+    return generate.load(Run.open(run))
 
 
 def evaluate(
@@ -109,10 +107,9 @@ def evaluate(
     """Measure a run against data (its own by default): writes metrics.json and the report, returns the figures."""
     from genloom.measure import evaluate_run
 
-    opened = _run(run)
-    against = data if data is None or isinstance(data, (str, Dataset)) else Path(data)
-    chosen = tuple(metrics) if metrics else None
-    result = evaluate_run(opened, against, metrics=chosen, n=n, extractor=extractor, seed=seed)
+    opened = Run.open(run)
+    against = Path(data) if isinstance(data, os.PathLike) else data
+    result = evaluate_run(opened, against, metrics=metrics or None, n=n, extractor=extractor, seed=seed)
     write_model_card(opened.folder)
     write_report(opened.folder)
     return result
@@ -120,7 +117,7 @@ def evaluate(
 
 def compare(runs: Sequence[str | os.PathLike[str] | Run]) -> list[dict[str, Any]]:
     """One row a run: model, data, budget, and every figure that was measured."""
-    return compare_runs([_run(r).folder for r in runs])
+    return compare_runs([Run.open(r).folder for r in runs])
 
 
 def inspect(path: str | os.PathLike[str], **options: Any) -> dict[str, Any]:
@@ -157,32 +154,22 @@ def resolve_options(
     return Options(**{**values, **given, "model": {**hyper, **(config or {})}})
 
 
-def _run(run: str | os.PathLike[str] | Run) -> Run:
-    return run if isinstance(run, Run) else Run.open(run)
-
-
-def _check_ranks(options: Options) -> None:
-    share = parallel.world() * options.accumulate
-    if options.batch_size % share:
-        raise UserError(f"--batch-size {options.batch_size} does not divide among {share} (processes × accumulate).")
-
-
 def _request(
     cls: type[Model], recipe: str, options: Options, source: str, data: Dataset, data_options: Mapping[str, Any]
 ) -> dict[str, Any]:
     """run.json: the whole resolved request, which is also the config to reuse."""
-    settings = {k: v for k, v in asdict(options).items() if k != "model"}
-    return {
+    settings = asdict(options)
+    request = {
         "genloom": genloom.__version__,
         "model": cls.name,
         "source": source_of(cls),
         "card": asdict(cls.card),
         "recipe": recipe,
-        "config": dict(options.model),
-        "options": settings | {"betas": list(options.betas)},
+        "config": settings.pop("model"),
+        "options": settings,
         "data": {
             "source": source if source == data.name else os.path.abspath(source),
-            "options": {k: str(v) if isinstance(v, Path) else v for k, v in data_options.items()},
+            "options": data_options,
             "name": data.name,
             "fingerprint": data.fingerprint,
             "summary": data.summary,
@@ -193,71 +180,51 @@ def _request(
         "command": _command(cls, recipe, options, source, data_options),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
+    return as_json(request)
 
 
 def _command(cls: type[Model], recipe: str, options: Options, source: str, data_options: Mapping[str, Any]) -> str:
     """The command that makes this run again: the recipe, and what departs from it."""
+    plain = resolve_options(cls, recipe, {})
+    given = {k: v for k, v in vars(options).items() if v != getattr(plain, k) and v is not None}
+    given.pop("model", None)
+    given |= {f"model.{k}": v for k, v in options.model.items() if v != plain.model[k]}
+    given |= {f"data.{k}": v for k, v in data_options.items()}
     model = source_of(cls)
     words = ["genloom", "fit", model["path"] if model else cls.name, source, "--recipe", recipe]
-    plain = resolve_options(cls, recipe, {})
-    for name in (f.name for f in fields(Options) if f.name != "model"):
-        if (value := getattr(options, name)) != getattr(plain, name) and value is not None:
-            words += _flag(name, value)
-    for name, value in options.model.items():
-        if value != plain.model[name]:
-            words += _flag(f"model.{name}", value)
-    for name, value in data_options.items():
-        words += _flag(f"data.{name}", value)
+    for name, value in given.items():
+        head, dot, tail = name.replace("_", "-").rpartition(".")
+        words.append(f"--{head}{dot}{'no-' if value is False else ''}{tail}")
+        if not isinstance(value, bool):
+            words += map(str, value if isinstance(value, (tuple, list)) else [value])
     return shlex.join(words)
-
-
-def _flag(name: str, value: Any) -> list[str]:
-    flag = name.replace("_", "-")
-    if isinstance(value, bool):
-        head, _, tail = flag.rpartition(".")
-        return [f"--{flag}" if value else f"--{head}.no-{tail}" if head else f"--no-{tail}"]
-    return [f"--{flag}", *(str(v) for v in value)] if isinstance(value, (tuple, list)) else [f"--{flag}", str(value)]
 
 
 def _open_or_create(out: str | os.PathLike[str] | None, info: dict[str, Any]) -> Run:
     """The folder to train in: made, or resumed when it holds the same request. Raises UserError when it holds another."""
-    if out is not None:
-        folder = Path(out)
-        if not (folder / "run.json").exists():
-            _refuse_foreign(folder)
-            return Run.create(folder, info)
-        run = Run.open(folder)
-        if changes := _changes(run.info, info):
-            raise UserError(f"'{folder}' holds another run ({changes[0]}): give another --out, or ask for the same.")
-        return Run.create(folder, {**info, "started": run.info.get("started")})
-    name = f"{info['model']}-{Path(info['data']['name']).stem}"
-    for number in range(1, 1000):
-        folder = Path("runs") / (name if number == 1 else f"{name}-{number}")
-        if not (folder / "run.json").exists() or not _changes(Run.open(folder).info, info):
-            return _open_or_create(folder, info)
-    raise UserError("There are a thousand runs of that name: give an --out.")
-
-
-def _refuse_foreign(folder: Path) -> None:
+    if out is None:
+        name = f"{info['model']}-{Path(info['data']['name']).stem}"
+        folders = (Path("runs", f"{name}-{number}" if number > 1 else name) for number in count(1))
+        out = next(f for f in folders if not (f / "run.json").exists() or not _change(Run.open(f).info, info))
+    folder = Path(out)
+    if (folder / "run.json").exists():
+        old = Run.open(folder).info
+        if change := _change(old, info):
+            raise UserError(f"'{folder}' holds another run ({change}): give another --out, or ask for the same.")
+        return Run.create(folder, {**info, "started": old.get("started")})
     if folder.exists() and not folder.is_dir():
         raise UserError(f"'{folder}' is a file: give --out a new folder.")
-    if folder.exists() and any(p.name not in (".lock",) for p in folder.iterdir()):
+    if folder.exists() and any(p.name != ".lock" for p in folder.iterdir()):
         raise UserError(f"'{folder}' is not empty and holds no run: give --out a new or an empty folder.")
+    return Run.create(folder, info)
 
 
-def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """In what two requests differ, in the user's words; what the budget holds does not count."""
-    pairs: list[tuple[str, Any, Any]] = [("model", old["model"], new["model"])]
+def _change(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """The first thing in which two requests differ, in the user's words; what the budget holds does not count."""
+    pairs = [("model", old["model"], new["model"])]
     if old["data"]["fingerprint"] != new["data"]["fingerprint"]:
-        pairs.append(("data", _data_words(old), _data_words(new)))
+        there, here = (f"{i['data']['name']} ({i['data']['fingerprint'][:8]})" for i in (old, new))
+        pairs.append(("data", there, here))
     pairs += [(f"--model.{k}", old["config"].get(k), v) for k, v in new["config"].items()]
     pairs += [(f"--{k}", old["options"].get(k), v) for k, v in new["options"].items() if k not in BUDGET]
-    return [f"{name.replace('_', '-')} {a} there, {b} here" for name, a, b in pairs if _json(a) != _json(b)]
-
-
-def _data_words(info: Mapping[str, Any]) -> str:
-    return f"{info['data']['name']} ({info['data']['fingerprint'][:8]})"
-
-
-def _json(value: Any) -> Any:
-    return [_json(v) for v in value] if isinstance(value, (list, tuple)) else value
+    return next((f"{name.replace('_', '-')} {a} there, {b} here" for name, a, b in pairs if a != b), "")

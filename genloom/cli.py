@@ -3,38 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import io
 import json
 import re
 import sys
-import typing
 from collections.abc import Callable, Sequence
-from dataclasses import field, make_dataclass
+from dataclasses import asdict, dataclass, field, make_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from genloom.errors import UserError, nearest, unknown
+import tyro
+from tyro.conf import Positional, arg
+
+from genloom import __version__
+from genloom.errors import UserError, unknown
 
 if TYPE_CHECKING:
     from genloom.core import Model
-
-OPTION_HELP = {
-    "steps": "steps to train for",
-    "minutes": "time to train for, in place of steps",
-    "batch_size": "items a step, over all processes",
-    "lr": "learning rate",
-    "betas": "Adam's decay rates",
-    "weight_decay": "AdamW's weight decay",
-    "ema": "decay of the averaged weights, that sampling uses",
-    "clip": "largest gradient norm",
-    "decay": "last share of the run over which the rate falls to zero",
-    "seed": "decides the initial weights, the order of the data and the noise",
-    "precision": "auto: bf16 where the device is fast in it and the model holds its quality",
-    "accumulate": "pieces that a batch is computed in, for less memory",
-    "compile": "compile the losses with torch.compile",
-    "save_minutes": "time between checkpoints",
-}
+    from genloom.state import Options
 
 HELP = """genloom: train, sample, measure and compare generative models on your own data
 
@@ -79,18 +65,63 @@ def _run(words: list[str]) -> int:
         "models": _models,
         "data": _data,
     }
-    if not words or words[0] in ("-h", "--help", "help"):
+    verb = words[0] if words else "help"
+    if verb in ("-h", "--help", "help"):
         print(HELP)
-        return 0
-    if words[0] in ("-V", "--version", "version"):
-        from genloom import __version__
-
+    elif verb in ("-V", "--version", "version"):
         print(f"genloom {__version__}")
-        return 0
-    if words[0] not in verbs:
-        raise unknown("verb", words[0], verbs)
-    verbs[words[0]](words[1:])
+    elif verb in verbs:
+        verbs[verb](words[1:])
+    else:
+        raise unknown("verb", verb, verbs)
     return 0
+
+
+# ── what each verb takes: a comment is the option's help ─────────────────────────────────────────────────────────
+RunFolder = Annotated[str, Positional, arg(metavar="RUN", help="a run folder")]
+Code = Annotated[str | None, arg(help="the model's own file, when the run's model is yours", metavar="PATH")]
+FLAT = arg(name="")  # options of a part, without its name before them
+
+
+@dataclass
+class Sample:
+    """Draw samples from a run into files."""
+
+    RUN: RunFolder
+    n: Annotated[int, arg(aliases=["-n"])] = 64  # how many
+    out: Path | None = None  # the folder to write into; by default RUN/samples/seedS
+    seed: int = 0  # sample i depends on this and i alone
+    code: Code = None
+
+
+@dataclass
+class Evaluate:
+    """Measure a run against real data."""
+
+    RUN: RunFolder
+    data: str | None = None  # measure against this data; by default the run's own
+    metrics: str | None = None  # fd,kid,… by default all
+    n: Annotated[int, arg(aliases=["-n"])] = 10_000  # samples to draw
+    extractor: str | None = None  # digits, lite0 or inception
+    seed: int = 0  # of the samples
+    json: bool = False  # print JSON
+    code: Code = None
+
+
+@dataclass
+class Compare:
+    """Runs side by side."""
+
+    RUN: Annotated[list[str], Positional, arg(metavar="RUN…", help="run folders")]
+    json: bool = False  # print JSON
+
+
+@dataclass
+class Models:
+    """The models, their papers and recipes."""
+
+    MODEL: Annotated[str | None, Positional, arg(metavar="MODEL", help="one model, whole")] = None
+    json: bool = False  # print JSON
 
 
 # ── verbs ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -107,90 +138,68 @@ def _fit(words: list[str]) -> None:
     cls = resolve(model)
     recipe = _peek(words, "--recipe") or api.default_recipe(cls, parallel.device())
     options = api.resolve_options(cls, recipe, {})
-    form = _fit_form(cls, recipe, options)
-    values = parse(form, f"genloom fit {model}", words[1:], cls.card.summary)
-    data_options = {k: v for k, v in vars(values["data"]).items() if v != _default(type(values["data"]), k)}
-    overrides = {k: v for k, v in values.items() if k in _names(options) and k != "model" and v != getattr(options, k)}
-    hyper = {k: v for k, v in vars(values["model"]).items() if v != options.model[k]}
+    default = _fit_form(cls, recipe, options)
+    args = parse(type(default), f"fit {model}", words[1:], default=default, description=cls.card.summary)
     run = api.fit(
         cls,
-        values["DATA"],
-        values["out"],
+        args.DATA,
+        args.out,
         recipe=recipe,
-        config=hyper,
-        data_options=data_options,
-        quiet=values["quiet"],
-        **overrides,
+        config=vars(args.model),
+        data_options=_changed(args.data, default.data),
+        quiet=args.quiet,
+        **{k: getattr(args, k) for k, v in vars(options).items() if k != "model" and getattr(args, k) != v},
     )
-    if parallel.rank() == 0:
+    if parallel.main():
         print(f"run     {run.folder}\nreport  {run.folder / 'report.html'}\nnext    genloom sample {run.folder}")
     parallel.teardown()
 
 
-def _fit_form(cls: type[Model], recipe: str, options: Any) -> type:
-    """The command line of fit for one model: positionals, options with the recipe's own defaults, --model.*, --data.*"""
+def _fit_form(cls: type[Model], recipe: str, options: Options) -> Any:
+    """What fit takes for one model: data, the recipe's options, --model.* and --data.*, all at their defaults."""
     from genloom.core import hyper_parameters
     from genloom.data import options_of
 
     hyper = [(k, p.annotation, options.model[k]) for k, p in hyper_parameters(cls).items()]
+    model = make_dataclass("HyperParameters", hyper, frozen=True)
+    data = options_of(cls.modality, cls.needs)
+    here = "a built-in data set, or a folder, zip or tar of your own"
     fields: list[Any] = [
-        ("DATA", positional("DATA", "a built-in data set, or a folder, zip or tar of your own"), field()),
-        ("out", option(Path | None, "the run folder; by default runs/MODEL-DATA"), None),
-        ("recipe", option(str, f"one of: {', '.join(cls.recipes)}"), recipe),
-        ("quiet", option(bool, "print nothing while training"), False),
+        ("DATA", Annotated[str, Positional, arg(metavar="DATA", help=here)]),
+        ("out", Annotated[Path | None, arg(help="the run folder; by default runs/MODEL-DATA")], None),
+        ("recipe", Annotated[str, arg(help=f"one of: {', '.join(cls.recipes)}")], recipe),
+        ("quiet", Annotated[bool, arg(help="print nothing while training")], False),
+        ("model", model, field(default_factory=model)),
+        ("data", data, field(default_factory=data)),
     ]
-    hints = typing.get_type_hints(type(options))
-    fields += [
-        (name, option(hints[name], OPTION_HELP[name]), getattr(options, name))
-        for name in (f.name for f in dataclasses.fields(options))
-        if name != "model"
-    ]
-    form = make_dataclass("HyperParameters", hyper, frozen=True)
-    fields.append(("model", form, field(default_factory=form)))
-    data_form = options_of(cls.modality, cls.needs)
-    fields.append(("data", data_form, field(default_factory=data_form)))
-    return make_dataclass("Fit", fields)
+    form: Any = make_dataclass("Fit", fields, bases=(type(options),), kw_only=True, frozen=True)
+    return form(**{**vars(options), "DATA": tyro.MISSING, "model": model()})
 
 
 def _sample(words: list[str]) -> None:
-    run_folder = _first_word(words)
-    extra: list[Any] = []
-    if run_folder is not None:
-        extra = _condition_fields(run_folder, _peek(words, "--code"))
-    form = make_dataclass(
-        "Sample",
-        [
-            ("RUN", positional("RUN", "a run folder"), field()),
-            ("n", option(int, "how many", "-n"), 64),
-            ("out", option(Path | None, "the folder to write into; by default RUN/samples/seedS"), None),
-            ("seed", option(int, "sample i depends on this and i alone"), 0),
-            ("code", option(Path | None, "the model's own file, when the run's model is yours"), None),
-            *extra,
-        ],
-    )
-    args = parse(form, "genloom sample", words)
+    _trust(_peek(words, "--code"))
+    folder = _first_word(words)
+    conditions = make_dataclass("Conditions", _condition_fields(folder) if folder else [])
+    args, asked = parse(tuple[Annotated[Sample, FLAT], Annotated[conditions, FLAT]], "sample", words)  # type: ignore[valid-type]
+    if args.n < 1:
+        raise UserError(f"-n must be 1 or more, not {args.n}.")
     from genloom import generate
     from genloom.run import Run
 
-    if args["n"] < 1:
-        raise UserError(f"-n must be 1 or more, not {args['n']}.")
-    run = Run.open(args["RUN"])
-    out = args["out"] or run.folder / "samples" / f"seed{args['seed']}"
-    conditions = {name: args[name] for name, _, _ in extra}
-    paths = generate.to_files(run, args["n"], out, seed=args["seed"], **conditions)
+    run = Run.open(args.RUN)
+    out = args.out or run.folder / "samples" / f"seed{args.seed}"
+    paths = generate.to_files(run, args.n, out, seed=args.seed, **vars(asked))
     print(f"{len(paths)} samples in {out}")
 
 
-def _condition_fields(run_folder: str, code: str | None) -> list[tuple[str, Any, Any]]:
+def _condition_fields(folder: str) -> list[tuple[str, Any, Any]]:
     """The conditions that this run's model takes, as options: from the signature of its `sample`."""
     import inspect
 
-    from genloom.plugins import model_of, resolve
+    from genloom.plugins import model_of
     from genloom.run import Run
 
-    if code is not None:
-        resolve(code)
-    cls = model_of(Run.open(run_folder))
+    cls = model_of(Run.open(folder))
     parameters = inspect.signature(cls.sample, eval_str=True).parameters
     kinds = {name: parameters[name].annotation for name in cls.conditions}
     typed = {"label": str, "source": str}  # a class by name or number; a path
@@ -198,75 +207,43 @@ def _condition_fields(run_folder: str, code: str | None) -> list[tuple[str, Any,
 
 
 def _evaluate(words: list[str]) -> None:
-    form = make_dataclass(
-        "Evaluate",
-        [
-            ("RUN", positional("RUN", "a run folder"), field()),
-            ("data", option(str | None, "measure against this data; by default the run's own"), None),
-            ("metrics", option(str | None, "fd,kid,… by default all"), None),
-            ("n", option(int, "samples to draw", "-n"), 10_000),
-            ("extractor", option(str | None, "digits, lite0 or inception"), None),
-            ("seed", option(int, "of the samples"), 0),
-            ("json", option(bool, "print JSON"), False),
-            ("code", option(Path | None, "the model's own file, when the run's model is yours"), None),
-        ],
-    )
-    args = parse(form, "genloom evaluate", words)
+    args = parse(Evaluate, "evaluate", words)
     from genloom import api
-
-    _trust(args["code"])
-    metrics = [m.strip() for m in args["metrics"].split(",")] if args["metrics"] else None
-    result = api.evaluate(
-        args["RUN"], args["data"], metrics=metrics, n=args["n"], extractor=args["extractor"], seed=args["seed"]
-    )
-    if args["json"]:
-        print(json.dumps(result, indent=1))
-        return
     from genloom.measure import format_result
 
-    print(format_result(result))
-    print(f"report  {Path(args['RUN']) / 'report.html'}")
+    _trust(args.code)
+    metrics = [m.strip() for m in args.metrics.split(",")] if args.metrics else None
+    result = api.evaluate(args.RUN, args.data, metrics=metrics, n=args.n, extractor=args.extractor, seed=args.seed)
+    if args.json:
+        print(json.dumps(result, indent=1))
+    else:
+        print(f"{format_result(result)}\nreport  {Path(args.RUN) / 'report.html'}")
 
 
 def _compare(words: list[str]) -> None:
-    form = make_dataclass(
-        "Compare",
-        [("RUN", positional("RUN", "run folders", list[str]), field()), ("json", option(bool, "print JSON"), False)],
-    )
-    args = parse(form, "genloom compare", words)
+    args = parse(Compare, "compare", words)
+    if not args.RUN:
+        raise UserError("compare needs run folders: genloom compare runs/*.")
     from genloom import api
     from genloom.report import format_comparison
 
-    if not args["RUN"]:
-        raise UserError("compare needs run folders: genloom compare runs/*.")
-    rows = api.compare(args["RUN"])
-    print(json.dumps(rows, indent=1) if args["json"] else format_comparison(rows))
+    _show(api.compare(args.RUN), format_comparison, args.json)
 
 
 def _models(words: list[str]) -> None:
-    form = make_dataclass(
-        "Models",
-        [
-            ("MODEL", positional("MODEL", "one model, whole", str | None), None),
-            ("json", option(bool, "print JSON"), False),
-        ],
-    )
-    args = parse(form, "genloom models", words)
+    args = parse(Models, "models", words)
     from genloom import core
     from genloom.plugins import resolve
 
-    chosen = {args["MODEL"]: resolve(args["MODEL"])} if args["MODEL"] else core.models()
-    if args["json"]:
+    chosen = {args.MODEL: resolve(args.MODEL)} if args.MODEL else core.models()
+    if args.json:
         facts = {
-            k: {"modality": m.modality, "card": dataclasses.asdict(m.card), "recipes": list(m.recipes)}
-            for k, m in chosen.items()
+            k: {"modality": m.modality, "card": asdict(m.card), "recipes": list(m.recipes)} for k, m in chosen.items()
         }
         print(json.dumps(facts, indent=1))
-    elif args["MODEL"]:
-        print(_describe(resolve(args["MODEL"])))
-    else:
-        for name, cls in chosen.items():
-            print(f"{name:<10} {cls.modality:<6} {cls.card.year}  {cls.card.summary}")
+        return
+    for name, cls in chosen.items():
+        print(_describe(cls) if args.MODEL else f"{name:<10} {cls.modality:<6} {cls.card.year}  {cls.card.summary}")
 
 
 def _describe(cls: type[Model]) -> str:
@@ -277,18 +254,16 @@ def _describe(cls: type[Model]) -> str:
         card.url,
         f"licence {card.licence}, {card.source}",
     ]
-    lines += [f"changed: {card.changes}"] if card.changes else []
+    if card.changes:
+        lines.append(f"changed: {card.changes}")
     for name, r in cls.recipes.items():
         budget = f"{r.minutes:g} minutes" if r.minutes else f"{r.steps} steps"
-        lines.append(
-            f"recipe {name:<9} {budget}, batch {r.batch_size}, lr {r.lr:g}, ema {r.ema:g} {dict(r.model) or ''}"
-        )
+        optimiser = f"batch {r.batch_size}, lr {r.lr:g}, ema {r.ema:g}"
+        lines.append(f"recipe {name:<9} {budget}, {optimiser} {dict(r.model) or ''}")
     return "\n".join(lines)
 
 
 def _data(words: list[str]) -> None:
-    from genloom.data.catalog import catalog
-
     if words[:1] == ["inspect"]:
         _inspect(words[1:])
         return
@@ -296,6 +271,8 @@ def _data(words: list[str]) -> None:
         raise UserError(
             f"data takes no '{words[0]}': `genloom data` lists the built-in sets, `genloom data inspect PATH` looks at yours."
         )
+    from genloom.data.catalog import catalog
+
     for name, entry in catalog().items():
         print(f"{name:<10} {entry.modality:<6} {entry.summary}  [{entry.licence}]")
     print("\nYour own: any folder, zip or tar. Look before you fit: genloom data inspect PATH")
@@ -303,56 +280,32 @@ def _data(words: list[str]) -> None:
 
 def _inspect(words: list[str]) -> None:
     from genloom.data import options_of
-
-    image = options_of("image")
-    form = make_dataclass(
-        "Inspect",
-        [
-            ("PATH", positional("PATH", "a folder, zip or tar, or a built-in name"), field()),
-            ("json", option(bool, "print JSON"), False),
-            ("data", image, field(default_factory=image)),
-        ],
-    )
-    args = parse(form, "genloom data inspect", words)
     from genloom.data.inspect import format_report, inspect
 
-    options = {k: v for k, v in vars(args["data"]).items() if v != _default(image, k)}
-    facts = inspect(args["PATH"], **options)
-    print(json.dumps(facts, indent=1) if args["json"] else format_report(facts))
+    image = options_of("image")
+    path = Annotated[str, Positional, arg(metavar="PATH", help="a folder, zip or tar, or a built-in name")]
+    as_json = Annotated[bool, arg(help="print JSON")]
+    fields: list[Any] = [("PATH", path), ("json", as_json, False), ("data", image, field(default_factory=image))]
+    args = parse(make_dataclass("Inspect", fields), "data inspect", words)
+    _show(inspect(args.PATH, **_changed(args.data, image())), format_report, args.json)
 
 
 # ── helpers ──────────────────────────────────────────────────────────────────────────────────────────────────────
-def parse(form: type, prog: str, words: Sequence[str], description: str | None = None) -> dict[str, Any]:
+def parse(form: Any, verb: str, words: Sequence[str], **more: Any) -> Any:
     """The words as values of the form. Raises UserError for words that do not fit: tyro's complaint in one sentence."""
-    import tyro
-
-    said = io.StringIO()
+    prog, said = f"genloom {verb}", io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            return dict(vars(tyro.cli(form, prog=prog, args=words, description=description)))
+            return tyro.cli(form, prog=prog, args=words, **more)
     except SystemExit as stop:
         if not stop.code:
             raise
     plain = re.sub("[╭╮╰╯│]", " ", said.getvalue())
     blocks = [" ".join(b.split()) for b in re.split(r"\n?[^\n]*[─-]{4,}[^\n]*\n", plain)]  # between rules
     what = next((b for b in blocks[1:] if b), blocks[0])
-    suggested = [flag for b in blocks if b.startswith("Perhaps you meant") for flag in re.findall(r"--[\w.-]+", b)]
-    flags = suggested[:1] or [f"--{f.name.replace('_', '-')}" for f in dataclasses.fields(form)]
-    wrong = re.search(r"Unrecognized options: (--[\w.-]+)", what)
-    offer = nearest(wrong[1], flags) if wrong else ""
+    near = re.search(r"Perhaps you meant.*?(--[\w.-]+)", " ".join(blocks))
+    offer = f" Did you mean '{near[1]}'?" if near else ""
     raise UserError(f"{what.rstrip('.')}.{offer} `{prog} --help` lists what there is.")
-
-
-def positional(metavar: str, help: str, kind: Any = str) -> Any:
-    import tyro
-
-    return Annotated[kind, tyro.conf.Positional, tyro.conf.arg(metavar=metavar, help=help)]
-
-
-def option(kind: Any, help: str, *aliases: str) -> Any:
-    import tyro
-
-    return Annotated[kind, tyro.conf.arg(help=help, aliases=aliases or None)]
 
 
 def _first_word(words: Sequence[str]) -> str | None:
@@ -361,24 +314,25 @@ def _first_word(words: Sequence[str]) -> str | None:
 
 def _peek(words: Sequence[str], flag: str) -> str | None:
     """The value of a flag before the real parse: it decides what else there is to parse."""
-    for i, word in enumerate(words):
-        if word == flag and i + 1 < len(words):
-            return words[i + 1]
+    for word, after in zip(words, [*words[1:], None], strict=True):
+        if word == flag:
+            return after
         if word.startswith(f"{flag}="):
             return word.split("=", 1)[1]
     return None
 
 
-def _trust(code: Path | None) -> None:
+def _trust(code: str | None) -> None:
+    """Run a model's own file, named by the user, so that its run can be opened."""
     if code is not None:
         from genloom.plugins import resolve
 
-        resolve(str(code))
+        resolve(code)
 
 
-def _names(options: Any) -> set[str]:
-    return {f.name for f in dataclasses.fields(options)}
+def _changed(values: Any, default: Any) -> dict[str, Any]:
+    return {k: v for k, v in vars(values).items() if v != getattr(default, k)}
 
 
-def _default(form: type, name: str) -> Any:
-    return getattr(form(), name)
+def _show(value: Any, as_text: Callable[[Any], str], as_json: bool) -> None:
+    print(json.dumps(value, indent=1) if as_json else as_text(value))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import entry_points
 from types import ModuleType
@@ -45,7 +45,7 @@ class Spec:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "shape": list(self.shape), "classes": list(self.classes), "extra": dict(self.extra)}
+        return asdict(self)
 
     @classmethod
     def from_json(cls, d: Mapping[str, Any]) -> Spec:
@@ -79,7 +79,20 @@ class Card:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train: what a paper's table of hyper-parameters holds. `model` are arguments of the model."""
+    """How to train: what a paper's table of hyper-parameters holds.
+
+    Attributes:
+        steps: steps to train for
+        minutes: time to train for, in place of steps
+        batch_size: items a step, over all processes
+        lr: learning rate
+        betas: Adam's decay rates
+        weight_decay: AdamW's weight decay
+        ema: decay of the averaged weights, that sampling uses
+        clip: largest gradient norm
+        decay: last share of the run over which the rate falls to zero
+        model: arguments of the model
+    """
 
     steps: int = 10_000
     minutes: float | None = None
@@ -89,7 +102,7 @@ class Recipe:
     weight_decay: float = 0.0
     ema: float = 0.999
     clip: float | None = None
-    decay: float = 0.0  # the last fraction of the run over which the rate falls linearly to zero
+    decay: float = 0.0
     model: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -113,6 +126,7 @@ class Model(nn.Module):
     `samples_with` names the sub-modules that `sample` needs (all when empty): they are averaged and published.
     `conditions` names what `sample` accepts beside n and seed. `bf16` says that quality holds under bf16 autocast.
     `needs` is what data it takes beyond its modality, a key of NEEDS.
+    `config` holds the hyper-parameters that it was built with.
     """
 
     name: ClassVar[str]
@@ -127,6 +141,7 @@ class Model(nn.Module):
     def __init__(self, spec: Spec):
         super().__init__()
         self.spec = spec
+        self.config: dict[str, Any] = {}
 
     def phases(self) -> list[Phase]:
         return [Phase("all")]
@@ -151,6 +166,10 @@ class Model(nn.Module):
     def sheet(self, samples: Any, *, seed: int = 0) -> Any:
         """What to show of samples 0, 1, ... of that seed: the same, or each beside what it was made from."""
         return samples
+
+    def grid(self) -> int:
+        """How many samples the grid of a run in training shows: no more than can differ."""
+        return 64
 
     def critic(self, batch: Batch) -> Tensor | None:
         """[B] how real the critic holds each item, for models that have one: watched for overfitting."""
@@ -185,9 +204,8 @@ class Model(nn.Module):
         if len(labels) != n:
             raise UserError(f"{n} samples need {n} labels, not {len(labels)}.")
         if n and not (int(labels.min()) >= 0 and int(labels.max()) < count):
-            raise UserError(
-                f"Label {int(labels.max())} is not one of the {count} classes (0 to {count - 1}) of this model."
-            )
+            wrong = int(labels.max())
+            raise UserError(f"Label {wrong} is not one of the {count} classes (0 to {count - 1}) of this model.")
         return labels.to(self.device)
 
 
@@ -218,6 +236,7 @@ class Verb(ModuleType):
 # ── the registry ─────────────────────────────────────────────────────────────────────────────────────────────────
 registered: dict[str, type[Model]] = {}
 M = TypeVar("M", bound=type[Model])
+Made = TypeVar("Made", bound=Model)
 
 
 def register(name: str) -> Callable[[M], M]:
@@ -236,17 +255,16 @@ def register(name: str) -> Callable[[M], M]:
     return add
 
 
-def _model_modules() -> Iterator[str]:
+def _import_ours(ending: str = "") -> None:
     package = importlib.import_module("genloom.models")
     for module in pkgutil.walk_packages(package.__path__, "genloom.models."):
-        if not module.ispkg:
-            yield module.name
+        if module.name.endswith(ending):
+            importlib.import_module(module.name)
 
 
 def models() -> dict[str, type[Model]]:
     """Every registered model by name: ours, and those of installed packages (entry-point group `genloom.models`)."""
-    for module in _model_modules():
-        importlib.import_module(module)
+    _import_ours()
     for point in entry_points(group="genloom.models"):
         point.load()
     return dict(sorted(registered.items()))
@@ -255,9 +273,7 @@ def models() -> dict[str, type[Model]]:
 def find(name: str) -> type[Model]:
     """The model of that name. Raises UserError that offers the nearest name."""
     if name not in registered:
-        for module in _model_modules():  # its own file first: one import, not a zoo
-            if module.endswith(f".{name}"):
-                importlib.import_module(module)
+        _import_ours(f".{name}")  # its own file first: one import, not a zoo
     if name not in registered and name not in models():
         raise unknown("model", name, registered)
     return registered[name]
@@ -269,7 +285,7 @@ def hyper_parameters(cls: type[Model]) -> dict[str, inspect.Parameter]:
     return {k: p for k, p in signature.parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY}
 
 
-def build(cls: type[Model], spec: Spec, config: Mapping[str, Any]) -> Model:
+def build(cls: type[Made], spec: Spec, config: Mapping[str, Any]) -> Made:
     """Make a model for this data. Raises UserError for data of another kind or an unknown hyper-parameter."""
     if spec.modality != cls.modality:
         raise UserError(f"'{cls.name}' makes {cls.modality}, and this data is {spec.modality}.")
@@ -281,4 +297,6 @@ def build(cls: type[Model], spec: Spec, config: Mapping[str, Any]) -> Model:
     for key in config:
         if key not in known:
             raise UserError(f"'{cls.name}' has no option '{key}'.{nearest(key, known)}")
-    return cls(spec, **config)
+    model = cls(spec, **config)
+    model.config = dict(config)
+    return model

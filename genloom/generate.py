@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +26,8 @@ def resolve_precision(model: Model, precision: str) -> str:
     return "bf16" if model.bf16 and has_fast_bf16(model.device) else "fp32"
 
 
-def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
-    return torch.autocast(device.type, DTYPES[precision]) if precision in DTYPES else nullcontext()
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    return torch.autocast(device.type, DTYPES.get(precision), enabled=precision in DTYPES)
 
 
 @torch.inference_mode()
@@ -37,19 +36,16 @@ def draw(
 ) -> Tensor | list[Any]:
     """n samples on the CPU, in pieces of batch_size. Tensor conditions of n rows (labels) are cut alike."""
     model.eval()
+    rows = {k: v for k, v in conditions.items() if isinstance(v, Tensor) and v.shape[:1] == (n,)}
     pieces: list[Any] = []
     with autocast(model.device, resolve_precision(model, precision)):
         for start in range(0, n, batch_size):
             count = min(batch_size, n - start)
-            mine = {k: v[start : start + count] if _rows(v, n) else v for k, v in conditions.items()}
+            mine = conditions | {k: v[start : start + count] for k, v in rows.items()}
             pieces.append(model.sample(count, seed=seed, start=start, **mine))
     if pieces and isinstance(pieces[0], Tensor):
         return torch.cat([p.float().cpu() for p in pieces])
     return [item for piece in pieces for item in piece]
-
-
-def _rows(value: Any, n: int) -> bool:
-    return isinstance(value, Tensor) and value.ndim > 0 and len(value) == n
 
 
 def load(run: Run, device: torch.device | None = None) -> Model:
@@ -73,27 +69,24 @@ def load(run: Run, device: torch.device | None = None) -> Model:
     return model.to(device or parallel.device()).eval()
 
 
-def samples(run: Run, n: int, *, seed: int = 0, batch_size: int = 256, **conditions: Any) -> Tensor | list[Any]:
+def samples(run: Run, n: int, *, seed: int = 0, **conditions: Any) -> Tensor | list[Any]:
     """n samples of a run, or one of each `source`. Item i depends on (seed, i), and its source, alone.
 
-    Raises UserError for a condition the model lacks.
+    Raises UserError for a condition that the model lacks, or a source that cannot be read.
     """
+    return _named(run, n, seed, conditions)[0]
+
+
+def _named(run: Run, n: int, seed: int, conditions: dict[str, Any]) -> tuple[Tensor | list[Any], list[str] | None]:
+    """Samples, and the names of the files that they were made from where `source` is a path."""
     model = load(run)
-    given = checked(model, conditions)
-    n, _ = open_source(model, given, n)
-    return draw(model, n, seed=seed, batch_size=batch_size, **given)
-
-
-def open_source(model: Model, given: dict[str, Any], n: int) -> tuple[int, list[str] | None]:
-    """With pictures to start from, how many there are, and the names of their files; a path becomes its tensor in `given`.
-
-    Raises UserError when it cannot be read.
-    """
-    names = None
+    given, names = checked(model, conditions), None
     if isinstance(source := given.get("source"), (str, Path)):
         reader = importlib.import_module("genloom.data.translation").read_sources
         given["source"], names = reader(Path(source).expanduser(), model.spec, targets=bool(given.get("back")))
-    return (len(given["source"]) if isinstance(given.get("source"), Tensor) else n), names
+    if isinstance(source := given.get("source"), Tensor):
+        n = len(source)
+    return draw(model, n, seed=seed, **given), names
 
 
 def checked(model: Model, conditions: dict[str, Any]) -> dict[str, Any]:
@@ -119,9 +112,6 @@ def class_number(label: str, classes: tuple[str, ...]) -> int:
 
 def to_files(run: Run, n: int, out: Path, *, seed: int = 0, **conditions: Any) -> list[Path]:
     """Write n samples into `out`, in the modality's own format; those of a `source` under the names of its files."""
-    model = load(run)
-    conditions = checked(model, conditions)
-    n, names = open_source(model, conditions, n)
-    modality = importlib.import_module(f"genloom.data.{model.modality}")
-    made = draw(model, n, seed=seed, **conditions)
+    modality = importlib.import_module(f"genloom.data.{run.spec.modality}")
+    made, names = _named(run, n, seed, conditions)
     return modality.write(made, out, spec=run.spec, **({"names": names} if names else {}))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from contextlib import suppress
 
 import torch
 
@@ -12,12 +13,10 @@ def keep_freed_memory() -> None:
     """Tell glibc to keep large freed blocks: gradients of megabytes come and go each step, and mapping their pages
     anew costs more than filling them. Elsewhere than on glibc, do nothing."""
     if sys.platform.startswith("linux"):
-        try:
+        with suppress(OSError, AttributeError):
             libc = ctypes.CDLL(None)
             libc.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
             libc.mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD
-        except (OSError, AttributeError):
-            pass
 
 
 def multiply_fast() -> None:

@@ -9,9 +9,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -36,74 +35,62 @@ TRAIN_LOOKED_AT = {"digits": 60_000}  # training pictures searched for copies; w
 PAIRS = 10
 
 
-@dataclass(frozen=True)
-class Features:
+class Features(NamedTuple):
     """What an extractor saw: features [N, d], logits [N, classes] or None."""
 
     features: Tensor
     logits: Tensor | None
 
-    def __len__(self) -> int:
-        return len(self.features)
+
+Pictures = Features | Tensor | Iterable[Tensor]
 
 
-def look(eye: Extractor, images: Tensor | Iterable[Tensor]) -> Features:
+def look(eye: Extractor, images: Pictures) -> Features:
     """Features of images [N, C, H, W] in [-1, 1], or of batches of them that need not fit into memory at once."""
-    parts = [eye.features(x) for x in ([images] if isinstance(images, Tensor) else images)]
-    logits = [part[1] for part in parts if part[1] is not None]
-    return Features(torch.cat([part[0] for part in parts]), torch.cat(logits) if logits else None)
+    if isinstance(images, Features):
+        return images
+    features, logits = zip(*map(eye.features, [images] if isinstance(images, Tensor) else images), strict=True)
+    return Features(torch.cat(features), None if logits[0] is None else torch.cat(logits))
 
 
 # ── the figures, from tensors ────────────────────────────────────────────────────────────────────────────────────
 
 
 def evaluate_samples(
-    real: Tensor | Iterable[Tensor],
-    fake: Tensor | Iterable[Tensor],
+    real: Pictures,
+    fake: Pictures,
     *,
     eye: Extractor,
     metrics: Sequence[str] | None = None,
-    train: Tensor | Iterable[Tensor] | None = None,
+    train: Pictures | None = None,
     labels: Tensor | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """The `metrics`, `classes` and `warnings` of metrics.json for images (or batches of them) in [-1, 1].
+    """The `metrics`, `classes` and `warnings` of metrics.json for images (batches of them, their features) in [-1, 1].
 
     `train`: the pictures that the model was trained on, if they are not `real`: without them `nearest` compares with
     `real`. `labels` [N]: the class asked of each fake. Raises UserError for an unknown metric or too few images.
     """
-    seen = None if train is None else look(eye, train)
-    return figures(look(eye, real), look(eye, fake), eye, metrics=metrics, train=seen, labels=labels, seed=seed)
-
-
-def figures(
-    real: Features,
-    fake: Features,
-    eye: Extractor,
-    *,
-    metrics: Sequence[str] | None = None,
-    train: Features | None = None,
-    labels: Tensor | None = None,
-    seed: int = 0,
-) -> dict[str, Any]:
-    """The same from features."""
     wanted = chosen(metrics)
-    fewer = min(len(real), len(fake))
-    if fewer < FEWEST:
-        raise UserError(
-            f"{len(fake)} samples and {len(real)} real items are too few to measure: give {FEWEST} or more."
-        )
-    found = _estimates(real, fake, wanted, train, labels if eye.name == "digits" else None)
-    warnings = []
-    if fewer < max(SMALL, eye.dim):
-        found = dict(sorted(found.items(), key=lambda item: item[0] != "kid"))
+    seen = None if train is None else look(eye, train).features
+    real, fake = look(eye, real), look(eye, fake)
+    n_real, n = len(real.features), len(fake.features)
+    if min(n, n_real) < FEWEST:
+        raise UserError(f"{n} samples and {n_real} real items are too few to measure: give {FEWEST} or more.")
+    judged = fake.logits if eye.name == "digits" else None
+    found, warnings = _estimates(real, fake, wanted, seen), []
+    if "labels" in wanted and labels is not None and judged is not None:
+        right = judged.argmax(1) == labels.cpu()
+        found["labels"] = distribution.mean_estimate(right, "share of samples that are of the class asked for")
+    if min(n, n_real) < max(SMALL, eye.dim):
+        found = {name: found[name] for name in sorted(found, key=lambda name: name != "kid")}
         warnings.append(
-            f"{len(fake):,} samples against {len(real):,} real ones are few: the Fréchet distance is biased upwards by "
+            f"{n:,} samples against {n_real:,} real ones are few: the Fréchet distance is biased upwards by "
             f"about its {eye.dim} dimensions over that number, so trust the kernel distance (KID) instead."
         )
-    rows = [_row(name, estimate, eye, len(fake), len(real), seed) for name, estimate in found.items()]
-    block = {"classes": classes_seen(fake.logits)} if eye.name == "digits" and fake.logits is not None else {}
-    return {"metrics": rows, **block, "warnings": warnings}
+    rows = [_row(name, estimate, eye, n, n_real, seed) for name, estimate in found.items()]
+    classes = {} if judged is None else {"classes": classes_seen(judged)}
+    return {"metrics": rows, **classes, "warnings": warnings}
 
 
 def chosen(metrics: Sequence[str] | None) -> tuple[str, ...]:
@@ -114,9 +101,7 @@ def chosen(metrics: Sequence[str] | None) -> tuple[str, ...]:
     return tuple(metrics or METRICS)
 
 
-def _estimates(
-    real: Features, fake: Features, wanted: Sequence[str], train: Features | None, labels: Tensor | None
-) -> dict[str, Estimate]:
+def _estimates(real: Features, fake: Features, wanted: Sequence[str], train: Tensor | None) -> dict[str, Estimate]:
     x, y, found = real.features, fake.features, {}
     if "fd" in wanted:
         found["fd"] = distribution.frechet_distance(x, y)
@@ -128,10 +113,7 @@ def _estimates(
     if "is" in wanted and fake.logits is not None:
         found["is"] = distribution.inception_score(fake.logits.double().softmax(1))
     if "nearest" in wanted:
-        found["nearest"] = novelty(x, y, None if train is None else train.features)
-    if "labels" in wanted and labels is not None and fake.logits is not None:
-        right = fake.logits.argmax(1) == labels.cpu()
-        found["labels"] = distribution.mean_estimate(right, "share of samples that are of the class asked for")
+        found["nearest"] = novelty(x, y, train)
     return found
 
 
@@ -194,7 +176,8 @@ def evaluate_run(
     """Measure n samples of a run against data (by default the run's own): writes metrics.json and samples/nearest.png.
 
     The reference is the data's held-out part, or all of it where there is none. Labels asked of a conditional model
-    follow the reference's proportions. Raises UserError for what the caller can mend.
+    follow the reference's proportions; a model that starts from pictures makes one of each of the reference's sources.
+    Raises UserError for what the caller can mend.
     """
     started = time.perf_counter()
     chosen(metrics)
@@ -206,12 +189,18 @@ def evaluate_run(
     given = _open_like(run, data) if isinstance(data, str | Path) else data or own
     if given is None:
         raise UserError(lost)
-    held_out = given.held_out()
-    _check_shape(run, held_out or given)
-    result = _measured(run, own, held_out or given, _eye(extractor, given.name), metrics, n, seed)
+    reference = given.held_out() or given
+    ours, theirs = (" × ".join(map(str, spec.shape)) for spec in (run.spec, reference.spec))
+    if ours != theirs:
+        raise UserError(
+            f"This run makes pictures of {ours} and '{reference.name}' holds {theirs}: give data of that shape."
+        )
+    if model_of(run).needs:
+        n = min(n, len(reference))  # a sample of each source
+    result = _measured(run, own, reference, _eye(extractor, given.name), metrics, n, seed)
     if own is None:
         result["warnings"].append(lost)
-    part = "held-out part" if held_out else "all of it, no part was held out"
+    part = "all of it, no part was held out" if reference is given else "held-out part"
     about = {"data": f"{given.name} ({part})", "n": n}
     result = {**about, **result, "seconds": time.perf_counter() - started}
     run.write_json("metrics.json", result)
@@ -222,16 +211,22 @@ def _measured(
     run: Run, own: Dataset | None, reference: Dataset, eye: Extractor, metrics: Sequence[str] | None, n: int, seed: int
 ) -> dict[str, Any]:
     """Sample, look, compare; and the pairs of samples and training pictures where there are training pictures."""
-    rows = some_rows(len(reference), n, seed)
-    labels = _labels(run, reference, rows, n, seed)
-    fake = _samples(run, n, seed, labels, reference, rows)
+    rows, truth = some_rows(len(reference), n, seed), reference.labels()
+    model, given = generate.load(run), dict[str, Any]()
+    if truth is not None and run.spec.classes == reference.spec.classes and "label" in model.conditions:
+        mixed = truth[rows][torch.randperm(len(rows), generator=generator(seed, 1))]  # in the reference's proportions
+        given["label"] = mixed.repeat(math.ceil(n / len(mixed)))[:n]
+    if model.needs:
+        given["source"] = torch.cat([*images(reference, rows, "source")])
+    fake = torch.as_tensor(generate.draw(model, n, seed=seed, **given))
+    if not fake.isfinite().all():
+        raise UserError(f"The samples of '{run.folder}' are not numbers (NaN): fit again, with a lower --lr.")
     real, made = look(eye, images(reference, rows)), look(eye, fake)
     train, train_rows = None, rows
     if own is not None and own.fingerprint != reference.fingerprint:
         train_rows = some_rows(len(own), TRAIN_LOOKED_AT.get(eye.name, n), seed)
         train = look(eye, images(own, train_rows))
-    result = figures(real, made, eye, metrics=metrics, train=train, labels=labels, seed=seed)
-    truth = reference.labels()
+    result = evaluate_samples(real, made, eye=eye, metrics=metrics, train=train, labels=given.get("label"), seed=seed)
     if "classes" in result and truth is not None and real.logits is not None:
         right = real.logits.argmax(1) == truth[rows]
         result["classes"]["judge_accuracy"] = float(right.double().mean())  # on the real pictures: how far to trust it
@@ -259,27 +254,22 @@ def some_rows(total: int, n: int, seed: int) -> np.ndarray:
     return torch.randperm(total, generator=generator(seed, 0))[:n].sort().values.numpy()
 
 
-def images(data: Dataset, rows: np.ndarray, size: int = 500) -> Iterable[Tensor]:
-    """Batches of the pictures of those numbers."""
-    return (data.batch(rows[i : i + size])["image"] for i in range(0, len(rows), size))
-
-
-def default_extractor(data: str) -> Extractor:
-    """`digits` for handwritten digits, else `lite0`. Raises UserError when its weights are not installed."""
-    return extractor("digits" if data in DIGITS else "lite0")
+def images(data: Dataset, rows: np.ndarray, side: str = "image", size: int = 500) -> Iterable[Tensor]:
+    """Batches of the pictures of those numbers, or of their `source`."""
+    return (data.batch(rows[i : i + size])[side] for i in range(0, len(rows), size))
 
 
 def _eye(asked: str | Extractor | None, data: str) -> Extractor:
-    if asked is None:
-        return default_extractor(data)
-    return extractor(asked) if isinstance(asked, str) else asked
+    """The extractor asked for; by default `digits` for handwritten digits, else `lite0`."""
+    name = asked or ("digits" if data in DIGITS else "lite0")
+    return extractor(name) if isinstance(name, str) else name
 
 
 def _own_data(run: Run) -> tuple[Dataset | None, str]:
     """The data that the run was trained on, or why it cannot be opened."""
     about = run.info["data"]
     try:
-        return open_data(about["source"], modality="image", needs=_needs(run), **about.get("options", {})), ""
+        return open_data(about["source"], modality="image", needs=model_of(run).needs, **about.get("options", {})), ""
     except UserError as error:
         return None, f"The run's training data could not be opened, so copies were not looked for: {error}"
 
@@ -287,37 +277,7 @@ def _own_data(run: Run) -> tuple[Dataset | None, str]:
 def _open_like(run: Run, data: str | Path) -> Dataset:
     """Other data, read as the run's own was: same size and colours, but with labels of its own."""
     options = {k: v for k, v in run.info["data"].get("options", {}).items() if k not in ("labels", "limit")}
-    return open_data(data, modality="image", needs=_needs(run), **options)
-
-
-def _needs(run: Run) -> str:
-    return model_of(run).needs
-
-
-def _check_shape(run: Run, data: Dataset) -> None:
-    ours, theirs = (" × ".join(map(str, s.shape)) for s in (run.spec, data.spec))
-    if ours != theirs:
-        raise UserError(f"This run makes pictures of {ours} and '{data.name}' holds {theirs}: give data of that shape.")
-
-
-def _labels(run: Run, data: Dataset, rows: np.ndarray, n: int, seed: int) -> Tensor | None:
-    """[n] classes in the reference's proportions, when it has the run's classes; None leaves them to the model."""
-    labels = data.labels()
-    if labels is None or run.spec.classes != data.spec.classes or "label" not in generate.load(run).conditions:
-        return None
-    mixed = labels[rows][torch.randperm(len(rows), generator=generator(seed, 1))]
-    return mixed.repeat(math.ceil(n / len(mixed)))[:n]
-
-
-def _samples(run: Run, n: int, seed: int, labels: Tensor | None, data: Dataset, rows: np.ndarray) -> Tensor:
-    """n samples; of a model that makes pictures from pictures, those of the reference's sources."""
-    source = None
-    if _needs(run):
-        source = torch.cat([data.batch(rows[i : i + 500])["source"] for i in range(0, len(rows), 500)])
-    fake = torch.as_tensor(generate.samples(run, n, seed=seed, label=labels, source=source))
-    if not fake.isfinite().all():
-        raise UserError(f"The samples of '{run.folder}' are not numbers (NaN): fit again, with a lower --lr.")
-    return fake
+    return open_data(data, modality="image", needs=model_of(run).needs, **options)
 
 
 def _save_pairs(run: Run, own: Dataset, rows: np.ndarray, fake: Tensor, made: Tensor, train: Tensor) -> None:

@@ -32,6 +32,11 @@ def rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 
 
+def main() -> bool:
+    """Whether this process is the one that writes."""
+    return rank() == 0
+
+
 def world() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
@@ -72,19 +77,13 @@ def average_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
     """Replace each gradient by its mean over ranks, in one message."""
     if world() == 1:
         return
-    parameters = [p for p in parameters if p.requires_grad]
-    for p in parameters:  # every rank must send the same tensors
-        if p.grad is None:
-            p.grad = torch.zeros_like(p)
-    grads = [p.grad for p in parameters if p.grad is not None]
-    if not grads:
-        return
+    parameters = list(parameters)
+    grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]  # each rank sends the same tensors
     flat = torch.cat([g.flatten() for g in grads])
     dist.all_reduce(flat)
     flat /= world()
-    torch._foreach_copy_(
-        grads, [v.view_as(g) for v, g in zip(flat.split([g.numel() for g in grads]), grads, strict=True)]
-    )
+    for p, mine, average in zip(parameters, grads, flat.split([g.numel() for g in grads]), strict=True):
+        p.grad = mine.copy_(average.view_as(mine))
 
 
 class _Mean(torch.autograd.Function):

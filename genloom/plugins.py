@@ -12,6 +12,7 @@ import importlib.util
 import os
 import sys
 from pathlib import Path
+from traceback import extract_tb
 from typing import Any
 
 from genloom.core import Model, find, registered
@@ -50,23 +51,14 @@ def load_file(path: Path) -> type[Model]:
     except UserError:
         raise
     except Exception as error:
-        line = _line_in(path, error)
-        raise UserError(f"'{path}'{line} fails: {type(error).__name__}: {error}") from error
+        lines = [frame.lineno for frame in extract_tb(error.__traceback__) if frame.filename == str(path)]
+        lines += [error.lineno] if isinstance(error, SyntaxError) else []
+        where = f", line {lines[-1]}," if lines else ""
+        raise UserError(f"'{path}'{where} fails: {type(error).__name__}: {error}") from error
     new = [m for k, m in registered.items() if before.get(k) is not m]
     if len(new) != 1:
         raise UserError(f"'{path}' must register one model with @register(\"name\"); it registers {len(new)}.")
     return new[0]
-
-
-def _line_in(path: Path, error: BaseException) -> str:
-    if isinstance(error, SyntaxError):
-        return f", line {error.lineno},"
-    trace, line = error.__traceback__, ""
-    while trace is not None:
-        if trace.tb_frame.f_code.co_filename == str(path):
-            line = f", line {trace.tb_lineno},"
-        trace = trace.tb_next
-    return line
 
 
 def source_of(model: type[Model]) -> dict[str, Any] | None:

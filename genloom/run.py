@@ -11,9 +11,9 @@ from __future__ import annotations
 import errno
 import json
 import os
-import tempfile
+import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -55,10 +55,9 @@ class Run:
         if not (folder / "run.json").is_file():
             raise UserError(f"'{folder}' is not a run folder: it has no run.json.")
         info = read_json(folder / "run.json")
-        if missing := [k for k in ("format", "model", "config", "spec", "options", "data") if k not in info]:
-            raise UserError(
-                f"'{folder}/run.json' lacks '{missing[0]}': it is not a whole run; fit into another folder."
-            )
+        for key in ("format", "model", "config", "spec", "options", "data"):
+            if key not in info:
+                raise UserError(f"'{folder}/run.json' lacks '{key}': it is not a whole run; fit into another folder.")
         if info["format"] != FORMAT:
             raise UserError(
                 f"'{folder}' was written by genloom {info.get('genloom')} in run format {info['format']}, and this "
@@ -115,8 +114,11 @@ class Run:
         except OSError as error:
             raise cannot_write(self.folder, error) from None
         with handle:
-            if not _try_lock(handle.fileno()):
-                raise UserError(f"Another fit is writing to '{self.folder}': wait for it, or give another --out.")
+            try:
+                _lock(handle.fileno())
+            except OSError:
+                busy = f"Another fit is writing to '{self.folder}': wait for it, or give another --out."
+                raise UserError(busy) from None
             yield
 
 
@@ -133,31 +135,31 @@ def read_json(path: Path) -> dict[str, Any]:
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """Write beside `path`, then put it in place in one step: readers see the old file or the new, never a part."""
-    temporary = None
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
         yield temporary
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
-        temporary.chmod(0o644)
         os.replace(temporary, path)
     except (OSError, SafetensorError) as error:
         raise cannot_write(path, error) from None
     finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
 
 
 def cannot_write(path: Path, error: Exception) -> UserError:
-    full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error) or "os error 28" in str(error)
-    if full:
+    if getattr(error, "errno", None) == errno.ENOSPC or "os error 28" in str(error):  # Python's words, and Rust's
         return UserError(
             f"The disk is full: '{path}' could not be written. What was saved before is whole; "
             "free some space and run the same command again to go on."
         )
     return UserError(f"'{path}' cannot be written ({getattr(error, 'strerror', None) or error}): give another --out.")
+
+
+def as_json(value: Any) -> Any:
+    """The value as it comes back from a file: tuples as lists, paths as text."""
+    return json.loads(json.dumps(value, allow_nan=False, default=_plain))
 
 
 def _plain(value: Any) -> Any:
@@ -170,19 +172,13 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} does not fit into JSON")
 
 
-def _try_lock(handle: int) -> bool:
-    try:
-        import fcntl
-    except ImportError:  # Windows
+def _lock(handle: int) -> None:
+    """Raises OSError when another process holds it."""
+    if sys.platform == "win32":
         import msvcrt
 
-        try:
-            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
-            return True
-        except OSError:
-            return False
-    try:
+        msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+    else:
+        import fcntl
+
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True
-    except OSError:
-        return False

@@ -12,16 +12,25 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-from genloom.core import Batch, Model, Phase, Recipe
+from genloom.core import Batch, Model, Recipe
 from genloom.errors import UserError
 from genloom.generate import resolve_precision
 
 Moves = tuple[str, ...]
+NUMBERS = ("step", "seconds", "rate", "rollbacks")  # of the state, that are no tensors
 
 
 @dataclass(frozen=True)
 class Options(Recipe):
-    """A recipe with what the machine and the user add. `model` holds the hyper-parameters as resolved."""
+    """A recipe with what the machine and the user add. `model` holds the hyper-parameters as resolved.
+
+    Attributes:
+        seed: decides the initial weights, the order of the data and the noise
+        precision: auto: bf16 where the device is fast in it and the model holds its quality
+        accumulate: pieces that a batch is computed in, for less memory
+        compile: compile the losses with torch.compile
+        save_minutes: time between checkpoints
+    """
 
     seed: int = 0
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
@@ -39,10 +48,7 @@ class Options(Recipe):
             "ema": (0 <= self.ema < 1, "in [0, 1)"),
             "clip": (self.clip is None or self.clip > 0, "more than 0"),
             "decay": (0 <= self.decay <= 1, "in [0, 1]"),
-            "accumulate": (
-                self.accumulate >= 1 and self.batch_size % self.accumulate == 0,
-                "a divisor of --batch-size",
-            ),
+            "accumulate": (self.accumulate >= 1 and not self.batch_size % self.accumulate, "a divisor of --batch-size"),
             "save_minutes": (self.save_minutes >= 0, "0 or more"),
         }
         for name, (good, rule) in checks.items():
@@ -54,79 +60,49 @@ class Options(Recipe):
         return self.lr * min(1.0, (1.0 - progress) / self.decay) if self.decay else self.lr
 
 
-@dataclass
 class State:
     """All that a run is between two steps. `rate` is halved by each rollback."""
 
-    model: Model
-    average: Model  # the EMA copy, that samples
-    phases: list[Phase]
-    moved: dict[Moves, list[nn.Parameter]]
-    frozen: dict[Moves, list[nn.Parameter]]
-    optimisers: dict[Moves, Optimizer]
-    scaler: torch.amp.GradScaler
-    loss: Callable[[Batch, str], dict[str, Tensor]]  # the model, perhaps compiled
-    precision: str
-    averaged: tuple[list[Tensor], list[Tensor]]  # the average's parameters, and the model's
-    step: int = 0
-    seconds: float = 0.0
-    rate: float = 1.0
-    rollbacks: int = 0
-
-    @classmethod
-    def new(cls, model: Model, options: Options) -> State:
-        phases = model.phases()
-        moved = {p.moves: parameters(model, p.moves) for p in phases}
-        ids = {key: {id(p) for p in ps} for key, ps in moved.items()}
-        frozen = {
-            key: [p for p in model.parameters() if p.requires_grad and id(p) not in mine] for key, mine in ids.items()
-        }
+    def __init__(self, model: Model, options: Options):
+        self.model = model.train()
+        self.average = copy.deepcopy(model).eval()  # the EMA copy, that samples
+        ours, theirs = parameters(self.average, model.samples_with), parameters(model, model.samples_with)
+        self.averaged: tuple[list[Tensor], list[Tensor]] = ([*ours], [*theirs])
+        self.average.requires_grad_(False)
+        self.phases = model.phases()
+        self.moved: dict[Moves, list[nn.Parameter]] = {}
+        self.frozen: dict[Moves, list[nn.Parameter]] = {}
+        self.optimisers: dict[Moves, Optimizer] = {}
         fused = model.device.type in ("cpu", "cuda")
-        average = copy.deepcopy(model).eval()
-        averaged: tuple[list[Tensor], list[Tensor]] = (
-            [*parameters(average, model.samples_with)],
-            [*parameters(model, model.samples_with)],
-        )
-        average.requires_grad_(False)
-        precision = resolve_precision(model, options.precision)
-        return cls(
-            model=model.train(),
-            average=average,
-            phases=phases,
-            moved=moved,
-            frozen=frozen,
-            optimisers={
-                key: AdamW(ps, options.lr, options.betas, weight_decay=options.weight_decay, fused=fused)
-                for key, ps in moved.items()
-            },
-            scaler=torch.amp.GradScaler(model.device.type, enabled=precision == "fp16"),
-            loss=torch.compile(model) if options.compile else model,
-            precision=precision,
-            averaged=averaged,
-        )
+        for moves in {p.moves: None for p in self.phases}:
+            moved = self.moved[moves] = parameters(model, moves)
+            mine = set(moved)
+            self.frozen[moves] = [p for p in parameters(model, ()) if p not in mine]
+            self.optimisers[moves] = AdamW(
+                moved, options.lr, options.betas, weight_decay=options.weight_decay, fused=fused
+            )
+        self.precision = resolve_precision(model, options.precision)
+        self.scaler = torch.amp.GradScaler(model.device.type, enabled=self.precision == "fp16")
+        self.loss: Callable[[Batch, str], dict[str, Tensor]] = torch.compile(model) if options.compile else model
+        self.step, self.seconds, self.rate, self.rollbacks = 0, 0.0, 1.0, 0
 
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor of the state under a name of its own."""
         named = {f"model.{k}": v for k, v in self.model.state_dict().items()}
         named |= {f"average.{k}": v for k, v in self.published().items()}
-        names = {id(p): k for k, p in self.model.named_parameters()}
+        names: dict[Tensor, str] = {p: k for k, p in self.model.named_parameters()}
         for key, optimiser in self.optimisers.items():
             for p, slots in optimiser.state.items():
-                named |= {f"optimiser.{'+'.join(key)}.{slot}.{names[id(p)]}": v for slot, v in slots.items()}
+                named |= {f"optimiser.{'+'.join(key)}.{slot}.{names[p]}": v for slot, v in slots.items()}
         return named
 
     def published(self) -> dict[str, Tensor]:
         """The averaged weights that sampling needs."""
-        names = self.model.samples_with
-        return {
-            k: v
-            for k, v in self.average.state_dict().items()
-            if not names or k.startswith(tuple(f"{n}." for n in names))
-        }
+        needed = tuple(f"{n}." for n in self.model.samples_with) or ("",)
+        return {k: v for k, v in self.average.state_dict().items() if k.startswith(needed)}
 
     def numbers(self) -> dict[str, Any]:
-        kept = ("step", "seconds", "rate", "rollbacks")
-        return {**{k: getattr(self, k) for k in kept}, "scaler": self.scaler.state_dict()}
+        return {k: getattr(self, k) for k in NUMBERS} | {"scaler": self.scaler.state_dict()}
 
     def restore(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
         """Take a saved state. Raises UserError when it is of another model."""
@@ -140,8 +116,10 @@ class State:
             optimiser.state.clear()
             for name, value in under(tensors, f"optimiser.{'+'.join(key)}.").items():
                 slot, parameter = name.split(".", 1)
-                optimiser.state[names[parameter]][slot] = value.to(names[parameter].device)
-        for name in ("step", "seconds", "rate", "rollbacks"):
+                of = names[parameter]
+                like = torch.empty_like(of) if value.shape == of.shape else torch.empty_like(value, device=of.device)
+                optimiser.state[of][slot] = like.copy_(value)  # in the parameter's own memory layout
+        for name in NUMBERS:
             setattr(self, name, numbers[name])
         self.scaler.load_state_dict(numbers["scaler"])
 

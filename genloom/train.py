@@ -7,9 +7,10 @@ is killed and resumed is bit for bit the run that was not.
 from __future__ import annotations
 
 import signal
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,6 @@ from genloom.watch import Watch
 
 LOOKS = 60  # over the length of a run: each is a line of the log and a frame of the film
 ROLLBACKS = 3
-GRID = 64
 
 
 # ── one step ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -56,9 +56,8 @@ def update(state: State, phase: Phase, batch: Batch, options: Options, progress:
             with autocast(state.model.device, state.precision):
                 terms = state.loss(micro, phase.name)
             means = {k: v.float().mean() / options.accumulate for k, v in terms.items()}
-            state.scaler.scale(sum(means.values(), start=torch.zeros((), device=state.model.device))).backward()
-            for k, v in means.items():
-                losses[k] = losses[k] + v.detach() if k in losses else v.detach()
+            state.scaler.scale(torch.stack(list(means.values())).sum()).backward()
+            losses = {k: losses.get(k, 0.0) + v.detach() for k, v in means.items()}
     parallel.average_gradients(moved)
     for group in optimiser.param_groups:
         group["lr"] = options.rate_at(progress) * phase.lr * state.rate
@@ -84,10 +83,8 @@ def frozen(rest: list[nn.Parameter]) -> Iterator[None]:
 
 
 def split(batch: Batch, count: int) -> list[Batch]:
-    if count == 1:
-        return [batch]
-    chunks = {k: v.chunk(count) for k, v in batch.items()}
-    return [{k: v[i] for k, v in chunks.items()} for i in range(count)]
+    pieces = zip(*(v.chunk(count) for v in batch.values()), strict=True)
+    return [dict(zip(batch, piece, strict=True)) for piece in pieces]
 
 
 @torch.no_grad()
@@ -107,8 +104,7 @@ class Loop:
         self.state, self.data, self.options, self.run = state, data, options, run
         self.monitor: Monitor | None = None
         self.stopped_by: str | None = None
-        self.first_step = 0
-        self.sums: dict[str, list[Tensor]] = {}
+        self.sums: dict[str, tuple[Any, int]] = {}  # of each loss since the last look, and how many
         device = state.model.device
         self.real = move(some(data, 128), device)
         self.held_out = move(some(held_out, 128), device) if held_out is not None else None
@@ -120,13 +116,19 @@ class Loop:
             self.state.restore(*self.run.load_tensors(STATE))
         else:
             self.save()  # so that there is always a good state to go back to
-        self.first_step = self.state.step
-        with self._monitored(quiet), self._stoppable():
+        state, minutes, first_step = self.state, self.options.minutes, self.state.step
+        steps = self.options.steps if minutes is None else None
+        monitor = (
+            Monitor(self.run.folder, steps, minutes, quiet, resume_at=first_step) if parallel.main() else nullcontext()
+        )
+        with monitor as self.monitor, self._stoppable():
+            event, words = ("resume", f"Going on from step {first_step}") if first_step else ("start", "Training")
+            self._say(event, f"{words} on {state.model.device} in {state.precision}.")
             while not self._train():
                 self._roll_back()
             self.save()
-            self._say_end()
-        return self.state
+            self._say_end(first_step)
+        return state
 
     def _train(self) -> bool:
         """Steps until done or stopped; False as soon as a look finds that training has broken down."""
@@ -134,14 +136,14 @@ class Loop:
         order = {"seed": options.seed, "start": state.step, "rank": parallel.rank(), "world": parallel.world()}
         looked, saved, clock = (state.step, state.seconds), state.seconds, time.perf_counter()
         progress = looked_at = self._progress()
-        with closing_batches(self.data, options.batch_size, **order) as stream:
+        with closing(batches(self.data, options.batch_size, **order)) as stream:
             while progress < 1 and not parallel.any_rank(self.stopped_by is not None):
                 self._count(step(state, move(next(stream), state.model.device), options, progress))
                 now = time.perf_counter()
                 state.seconds, clock = parallel.from_main(state.seconds + now - clock), now
                 progress = self._progress()
                 if self.monitor:
-                    self.monitor.advance(state.step, {})
+                    self.monitor.advance(state.step)
                 due = int(progress * LOOKS) > int(looked_at * LOOKS) and state.seconds - looked[1] > 1
                 if due or state.seconds - looked[1] > 60:
                     if not self._look(looked):
@@ -154,18 +156,14 @@ class Loop:
 
     def _progress(self) -> float:
         """Share of the budget spent, in [0, 1]."""
-        minutes = self.options.minutes
-        return min(
-            1.0, self.state.step / self.options.steps if minutes is None else self.state.seconds / (60 * minutes)
-        )
+        steps, minutes = self.options.steps, self.options.minutes
+        return min(1.0, self.state.step / steps if minutes is None else self.state.seconds / (60 * minutes))
 
     # looking
     def _count(self, losses: dict[str, Tensor]) -> None:
         for k, v in losses.items():
-            if k in self.sums:
-                torch._foreach_add_(self.sums[k], [v, torch.ones_like(v)])
-            else:
-                self.sums[k] = [v.clone(), torch.ones_like(v)]
+            total, count = self.sums.get(k, (0.0, 0))
+            self.sums[k] = (total + v, count + 1)
 
     def _look(self, since: tuple[int, float]) -> bool:
         """Log, sample and watch; False when a loss or a weight is not finite."""
@@ -175,9 +173,10 @@ class Loop:
         if not np.isfinite(list(losses.values())).all() or not torch.isfinite(norms).all():
             return False
         if self.monitor:
-            grid = draw(self.state.average, GRID, seed=self.options.seed, precision=self.state.precision)
+            average, seed = self.state.average, self.options.seed
+            grid = draw(average, average.grid(), seed=seed, precision=self.state.precision)
             seen, advice = self._watch(grid, losses)
-            sheet = self.state.average.sheet(grid, seed=self.options.seed)
+            sheet = average.sheet(grid, seed=seed)
             self.monitor.tick(self._record(since, losses, seen), sheet if isinstance(sheet, Tensor) else None)
             for sentence in advice:
                 self.monitor.say("advice", sentence, self.state.step)
@@ -211,7 +210,7 @@ class Loop:
 
     # keeping
     def save(self) -> None:
-        if parallel.rank() == 0:
+        if parallel.main():
             self.run.save_tensors(STATE, self.state.tensors(), self.state.numbers())
             self.run.save_tensors(WEIGHTS, self.state.published(), {"step": self.state.step})
         parallel.barrier()
@@ -237,26 +236,14 @@ class Loop:
         if self.monitor:
             self.monitor.say(event, message, self.state.step)
 
-    def _say_end(self) -> None:
+    def _say_end(self, first_step: int) -> None:
         state = self.state
-        if state.step == self.first_step and self._progress() >= 1:
+        if state.step == first_step and self._progress() >= 1:
             self._say("done", f"Already finished at step {state.step}: go on with more --steps or --minutes.")
         elif self.stopped_by:
             self._say("interrupt", f"Stopped at step {state.step}, all is saved: the same command goes on from here.")
         else:
             self._say("done", f"Done: {state.step} steps in {state.seconds:.0f} s.")
-
-    @contextmanager
-    def _monitored(self, quiet: bool) -> Iterator[None]:
-        if parallel.rank() != 0:
-            yield
-            return
-        state, options = self.state, self.options
-        total = options.steps if options.minutes is None else None
-        with Monitor(self.run.folder, total, options.minutes, quiet, resume_at=state.step) as self.monitor:
-            event, words = ("resume", f"Going on from step {state.step}") if state.step else ("start", "Training")
-            self._say(event, f"{words} on {state.model.device} in {state.precision}.")
-            yield
 
     @contextmanager
     def _stoppable(self) -> Iterator[None]:
@@ -267,24 +254,13 @@ class Loop:
                 raise KeyboardInterrupt
             self.stopped_by = signal.Signals(number).name
 
-        try:
-            old = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
-        except ValueError:  # not the main thread: signals are its owner's
-            old = {}
+        ours = threading.current_thread() is threading.main_thread()  # else signals are its owner's
+        old = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)} if ours else {}
         try:
             yield
         finally:
             for number, handler in old.items():
                 signal.signal(number, handler)
-
-
-@contextmanager
-def closing_batches(data: Dataset, batch_size: int, **order: int) -> Iterator[Iterator[Batch]]:
-    stream = batches(data, batch_size, **order)
-    try:
-        yield stream
-    finally:
-        stream.close()
 
 
 def move(batch: Batch, device: torch.device) -> Batch:

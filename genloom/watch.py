@@ -49,21 +49,19 @@ DIVERGED = (
 def distances(pictures: Tensor) -> Tensor:
     """Pairwise L2 distances [N, N] of pictures [N, C, H, W], shrunk to at most 64 x 64; the diagonal is infinite."""
     x = pictures[:ITEMS].detach().float().cpu()
-    if max(x.shape[2:]) > SIDE:
-        x = F.adaptive_avg_pool2d(x, (min(SIDE, x.shape[2]), min(SIDE, x.shape[3])))
-    flat = x.flatten(1)
+    flat = F.adaptive_avg_pool2d(x, (min(SIDE, x.shape[2]), min(SIDE, x.shape[3]))).flatten(1)
     far = torch.cdist(flat, flat, compute_mode="donot_use_mm_for_euclid_dist")  # exactly 0 for twins
     return far.fill_diagonal_(math.inf)
 
 
 def mean_distance(far: Tensor) -> float:
-    """Mean over pairs of `distances`; 0 for fewer than two pictures."""
-    return float(far[far.isfinite()].mean()) if len(far) > 1 and far.isfinite().any() else 0.0
+    """Mean over pairs of `distances`; NaN for fewer than two pictures."""
+    return float(far[far.isfinite()].mean())
 
 
 def share_of_twins(far: Tensor, bound: float) -> float:
     """Share of pictures whose nearest other picture is nearer than `bound`."""
-    return float((far.amin(dim=1) < bound).float().mean()) if len(far) > 1 else 0.0
+    return float((far.amin(dim=1) < bound).float().mean())
 
 
 def overfit_r_v(train: Tensor, held_out: Tensor, fake: Tensor) -> float:
@@ -89,7 +87,7 @@ def _error(a: Tensor, b: Tensor) -> float:
 
 @dataclass
 class Alarm:
-    """Rings once when a value stays past `rings` for two looks, and again only after it was back past `clears`."""
+    """Rings once when a value stays above `rings` for two looks, and again only after it was back below `clears`."""
 
     rings: float
     clears: float
@@ -97,15 +95,12 @@ class Alarm:
     ringing: bool = False
 
     def hears(self, value: float) -> bool:
-        upward = self.rings > self.clears
-        past = value > self.rings if upward else value < self.rings
-        if value < self.clears if upward else value > self.clears:
+        self.looks = self.looks + 1 if value > self.rings else 0
+        if value < self.clears:
             self.ringing = False
-        self.looks = self.looks + 1 if past else 0
-        if self.looks < 2 or self.ringing:
-            return False
-        self.ringing = True
-        return True
+        starts = self.looks >= 2 and not self.ringing
+        self.ringing |= starts
+        return starts
 
 
 class Watch:
@@ -115,7 +110,7 @@ class Watch:
         far = distances(real)
         self.real_distance = mean_distance(far)
         self.real_twins = share_of_twins(far, ALIKE * self.real_distance)
-        self.variety = Alarm(rings=0.3, clears=0.45)
+        self.alike = Alarm(rings=0.7, clears=0.55)  # hears 1 - variety
         self.twins = Alarm(rings=0.3, clears=0.15)
         self.overfit = Alarm(rings=0.5, clears=0.3)
         self.losses: dict[str, Alarm] = {}
@@ -137,45 +132,39 @@ class Watch:
         Args: samples [N, C, H, W]; the critic's scores [B] of training, held-out and generated pictures where the model
         has a critic; mean losses by name; progress in [0, 1], for nothing is said of samples in the first of it.
         """
-        seen, advice = self._look_at_samples(samples, critic_real is not None, progress)
+        seen: dict[str, float] = {}
+        advice = self._look_at_samples(seen, samples, critic_real is not None, progress)
         if critic_real is not None:
-            more, words = self._look_at_critic(critic_real, critic_held_out, critic_fake, progress)
-            seen |= more
-            advice += words
+            advice += self._look_at_critic(seen, critic_real, critic_held_out, critic_fake, progress)
         advice += self._look_at_losses(losses)
         self.looks += 1
         return {k: v for k, v in seen.items() if math.isfinite(v)}, advice
 
-    def _look_at_samples(
-        self, samples: Tensor, has_critic: bool, progress: float
-    ) -> tuple[dict[str, float], list[str]]:
-        if self.real_distance == 0 or len(samples) < 2 or not samples.isfinite().all():
-            return {}, []  # nothing to compare: one real picture, or a run that the loop will roll back
+    def _look_at_samples(self, seen: dict[str, float], samples: Tensor, has_critic: bool, progress: float) -> list[str]:
+        if not self.real_distance > 0 or len(samples) < 2 or not samples.isfinite().all():
+            return []  # nothing to compare: one real picture, or a run that the loop will roll back
         far = distances(samples)
-        variety = mean_distance(far) / self.real_distance
-        twins = share_of_twins(far, ALIKE * self.real_distance)
-        seen = {"variety": variety, "twins": twins}
+        seen["variety"] = variety = mean_distance(far) / self.real_distance
+        seen["twins"] = twins = share_of_twins(far, ALIKE * self.real_distance)
         if progress < GRACE:
-            return seen, []
-        collapsed = self.variety.hears(variety)
+            return []
         doubled = self.twins.hears(twins - self.real_twins)  # data may hold twins of its own
-        if collapsed:
-            return seen, [(COLLAPSED_CRITIC if has_critic else COLLAPSED).format(value=variety)]
-        return seen, [DUPLICATES.format(value=twins)] if doubled and not self.variety.ringing else []
+        if self.alike.hears(1 - variety):
+            return [(COLLAPSED_CRITIC if has_critic else COLLAPSED).format(value=variety)]
+        return [DUPLICATES.format(value=twins)] if doubled and not self.alike.ringing else []
 
     def _look_at_critic(
-        self, real: Tensor, held_out: Tensor | None, fake: Tensor | None, progress: float
-    ) -> tuple[dict[str, float], list[str]]:
+        self, seen: dict[str, float], real: Tensor, held_out: Tensor | None, fake: Tensor | None, progress: float
+    ) -> list[str]:
         real = real.detach().float().flatten()
-        seen = {"overfit_r_t": overfit_r_t(real)}
+        seen["overfit_r_t"] = overfit_r_t(real)
         if held_out is None or fake is None:
-            return seen, []
+            return []
         held_out, fake = held_out.detach().float().flatten(), fake.detach().float().flatten()
         seen["overfit_r_v"] = r_v = overfit_r_v(real, held_out, fake)
         certain = float(real.mean() - held_out.mean()) > 3 * _error(real, held_out)
-        if progress >= GRACE and self.overfit.hears(r_v if certain else 0.0):
-            return seen, [OVERFIT.format(value=min(r_v, 1.0))]
-        return seen, []
+        rings = progress >= GRACE and self.overfit.hears(r_v if certain else 0.0)
+        return [OVERFIT.format(value=min(r_v, 1.0))] if rings else []
 
     def _look_at_losses(self, losses: Mapping[str, float]) -> list[str]:
         finite = {k: abs(v) for k, v in losses.items() if math.isfinite(v)}

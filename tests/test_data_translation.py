@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,12 @@ from conftest import save_pairs
 from PIL import Image
 
 import genloom
+from genloom.core import Spec
 from genloom.data import open_data
 from genloom.data.base import Dataset
+from genloom.data.draw import write
 from genloom.data.order import batches
+from genloom.data.translation import read_sources
 from genloom.errors import UserError
 
 ROWS = np.arange(6)
@@ -139,8 +143,35 @@ def test_an_unreadable_picture_leaves_with_its_partner(
     batch = data.batch(np.arange(len(data)))
     sources, targets = numbers(batch["source"]), numbers(batch["image"])
     assert targets == [n + 10 for n in sources] and set(sources) == {0, 1, 3, 5}
-    if in_memory:
-        assert set(data.summary["skipped"]["files"]) == {"source/4.png", "target/2.png"}
+    assert set(data.summary["skipped"]["files"]) == {"source/4.png", "target/2.png"}
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_without_one_whole_pair_there_is_nothing_to_learn(
+    tmp_path: Path, in_memory: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for side, bad in (("source", "0.png"), ("target", "1.png")):
+        save(tmp_path / side, range(2))
+        whole = (tmp_path / side / bad).read_bytes()
+        (tmp_path / side / bad).write_bytes(whole[:-30])  # its header is whole
+    if not in_memory:
+        monkeypatch.setattr("genloom.data.translation.IN_MEMORY", 0)
+    with pytest.raises(UserError, match="None of the pictures"):
+        pairs(tmp_path).batch(np.arange(2))
+
+
+def test_results_stay_in_the_folder_that_was_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    with zipfile.ZipFile(tmp_path / "in" / "sources.zip", "w") as archive:
+        for n, name in enumerate((f"{tmp_path}/away.png", "deep/a:b.png")):
+            picture(n).save(tmp_path / "one.png")
+            archive.writestr(zipfile.ZipInfo(name), (tmp_path / "one.png").read_bytes())
+    spec = Spec("image", (3, 16, 16), extra={"source_channels": 1})
+    sources, names = read_sources(tmp_path / "in" / "sources.zip", spec)
+    assert sources.shape == (2, 1, 16, 16) and sources.min() >= -1
+    written = write(sources, tmp_path / "out", names=names)
+    assert all(p.resolve().is_relative_to(tmp_path / "out") for p in written)
+    assert tmp_path / "out" / "deep" / "a_b.png" in written and not (tmp_path / "away.png").exists()
 
 
 def test_decoded_as_needed_is_the_same_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -174,7 +174,7 @@ def test_accumulation_gives_the_whole_batch_s_gradient() -> None:
         torch.manual_seed(0)
         model = core.build(cls, data.spec, options.model)
         model.randn = lambda n, *shape: torch.zeros(n, *shape)  # type: ignore[method-assign]
-        state = State.new(model, options)
+        state = State(model, options)
         step(state, data.batch(np.arange(16)), options)
         weights.append({k: v.detach() for k, v in model.named_parameters()})
     for k in weights[0]:
@@ -185,7 +185,7 @@ def test_clipping_bounds_a_phase_s_gradient() -> None:
     data = open_data("digits")
     cls = core.find("vae")
     options = resolve_options(cls, "tiny", {"clip": 1e-9, "precision": "fp32", "batch_size": 8})
-    state = State.new(core.build(cls, data.spec, options.model), options)
+    state = State(core.build(cls, data.spec, options.model), options)
     step(state, data.batch(np.arange(8)), options)
     moments = [s["exp_avg"].norm() for o in state.optimisers.values() for s in o.state.values()]
     assert torch.stack(moments).norm() <= 1e-9
@@ -227,7 +227,7 @@ data, cls = open_data("mnist", limit=256), core.find(name)
 options = resolve_options(cls, "tiny", {"batch_size": 16, "precision": "fp32", "lr": 1e-12, "ema": 0.9})
 torch.manual_seed(0)
 model = core.build(cls, data.spec, options.model)
-state = State.new(model, options)
+state = State(model, options)
 gradients = {}
 for phase in state.phases:  # what the optimiser is given, at the first step
     def keep(optimiser, args, kwargs, phase=phase):

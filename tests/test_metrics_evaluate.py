@@ -72,7 +72,7 @@ def test_few_samples_are_warned_of_and_list_the_kernel_distance_first(
     with pytest.raises(UserError, match="too few"):
         measure.evaluate_samples(digits["test"][:5], digits["train"][:50], eye=eye)
     many = measure.Features(torch.randn(2000, 96, generator=generator(1)), torch.zeros(2000, 10))
-    enough = measure.figures(many, many, eye, metrics=["precision", "fd"])
+    enough = measure.evaluate_samples(many, many, eye=eye, metrics=["precision", "fd"])
     assert not enough["warnings"] and [m["name"] for m in enough["metrics"]] == ["fd-digits@2k", "precision"]
     assert enough["classes"]["entropy"] == 0 and enough["classes"]["min_share"] == 0
 

@@ -32,6 +32,7 @@ KNOWN = {  # at r = f = 0: critic, generator, and their slopes in (r, f)
     "least_squares": (0.5, 0.5, (-1, 0), (0, -1)),
     "wasserstein": (0, 0, (-1, 1), (0, -1)),
     "relativistic": (LOG2, LOG2, (-0.5, 0.5), (0.5, -0.5)),
+    "relativistic_average": (2 * LOG2, 2 * LOG2, (-1, 1), (1, -1)),
 }
 
 

@@ -240,6 +240,18 @@ def test_sheets_show_each_source_beside_its_result() -> None:
     torch.testing.assert_close(again, made, rtol=1e-4, atol=1e-5)
 
 
+def test_few_sources_are_shown_once_each(tmp_path: Path) -> None:
+    model = make("cyclegan", spec(source=3)).eval()
+    five = torch.rand(5, 3, 32, 32) * 2 - 1
+    model.prepare({"source": five.repeat(20, 1, 1, 1)})  # as where one kind has five pictures and the other a hundred
+    made = model.sample(model.grid(), seed=3)
+    assert len(made) == 5 and torch.cdist(made.flatten(1), made.flatten(1)).fill_diagonal_(1).min() > 1e-3
+    assert model.sheet(made, seed=3).shape == (10, 3, 32, 32)
+    save_pairs(open_data("mnist", limit=6, size=32), tmp_path / "data")
+    run = genloom.fit("cyclegan", tmp_path / "data", tmp_path / "run", recipe="tiny", steps=2, quiet=True)
+    assert Image.open(run.folder / "samples" / "grid.png").size == (8 * 34 + 2, 2 * 34 + 2)  # six beside their results
+
+
 @pytest.mark.parametrize("name", ["pix2pix", "cyclegan"])
 def test_sides_that_do_not_fit_are_refused(name: str) -> None:
     small = spec(side=8)

@@ -266,7 +266,7 @@ def test_the_film_has_a_frame_a_tick_and_the_grid_is_the_last(run: Path) -> None
 def test_a_pipe_gets_plain_lines_and_quiet_gets_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for quiet in (False, True):
         with Monitor(tmp_path, 100, None, quiet=quiet) as monitor:
-            monitor.advance(1, {})
+            monitor.advance(1)
             monitor.tick(tick(10, watch={"variety": 0.5}), torch.zeros(4, 3, 8, 8))
             monitor.say("advice", "Do [bold]this[/bold].", 10)
         lines = capsys.readouterr().out.splitlines()
@@ -286,7 +286,7 @@ def test_a_terminal_gets_a_progress_line(tmp_path: Path, monkeypatch: pytest.Mon
     with Monitor(tmp_path, 100, None, quiet=False, tensorboard=False) as monitor:
         monitor.tick(tick(10), None)
         monitor.next_draw = 0.0
-        monitor.advance(12, {"critic": torch.tensor(0.25)})
+        monitor.advance(12)
         monitor.say("advice", "Rest a little.", 12)
     assert "step 12 of 100" in screen.getvalue() and "Rest a little." in screen.getvalue()
 
@@ -318,11 +318,11 @@ def test_a_resumed_run_drops_what_it_will_do_again(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_said_in_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: Any) -> None:
+    def full(*_: Any, **__: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monitor = Monitor(tmp_path, 100, None, quiet=True, tensorboard=False)
-    monkeypatch.setattr(monitor.log, "file", type("Full", (), {"write": full, "flush": full, "close": full})())
+    monkeypatch.setattr("genloom.monitor.open", full, raising=False)
     with pytest.raises(UserError, match="disk is full") as caught, monitor:
         monitor.tick(tick(10), None)
     assert "free some space" in str(caught.value)
@@ -333,7 +333,7 @@ def test_a_step_with_nothing_to_draw_costs_next_to_nothing(tmp_path: Path) -> No
         for _ in range(5):
             begun = time.perf_counter()
             for step in range(2000):
-                monitor.advance(step, {})
+                monitor.advance(step)
             yield (time.perf_counter() - begun) / 2000
 
     with Monitor(tmp_path, 100, None, quiet=True, tensorboard=False) as monitor:

@@ -13,7 +13,7 @@ from typing import Any
 from genloom.core import MODALITIES, NEEDS, Verb
 from genloom.data.base import Dataset
 from genloom.data.catalog import Entry, catalog
-from genloom.data.files import peek, suffix
+from genloom.data.files import index, suffix
 from genloom.errors import UserError, nearest, unknown
 
 __all__ = ["Dataset", "Entry", "catalog", "find_modality", "open_data", "options_of", "resolve"]
@@ -77,13 +77,13 @@ def options_of(modality: str, needs: str = "") -> type:
 def find_modality(path: Path) -> str:
     """What most files of a folder or archive are, by their endings. Raises UserError when nothing is recognised."""
     known = {m: _module(m).SUFFIXES for m in MODALITIES if find_spec(f"genloom.data.{m}")}
-    names = [path.name] if path.is_file() and suffix(path.name) in frozenset().union(*known.values()) else []
-    names = names or peek(path, _LOOKED_AT)
-    votes = {m: sum(suffix(n) in endings for n in names) for m, endings in known.items()}
-    if not any(votes.values()):
+    every = frozenset().union(*known.values())
+    one = path.is_file() and suffix(path.name) in every
+    names = [path.name] if one else index(path, every, first=_LOOKED_AT).names
+    if not names:
         kinds = "; ".join(f"{m}: {', '.join(sorted(endings))}" for m, endings in known.items())
         raise UserError(f"'{path}' holds no file of a kind that can be learnt ({kinds}).")
-    return max(votes, key=lambda m: votes[m])
+    return max(known, key=lambda m: sum(suffix(name) in known[m] for name in names))
 
 
 def _module(modality: str) -> ModuleType:

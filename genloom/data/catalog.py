@@ -5,12 +5,10 @@ from __future__ import annotations
 import hashlib
 import lzma
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-
-from genloom.errors import UserError
 
 EMBEDDED = Path(__file__).parent / "embedded"
 DIGITS = tuple("0123456789")
@@ -45,37 +43,29 @@ def catalog() -> dict[str, Entry]:
     return {entry.name: entry for entry in (MNIST, DIGITS_8X8)}
 
 
-def read_idx(path: Path) -> np.ndarray:
-    """An xz-packed IDX file of bytes (LeCun et al.): two zeros, type 8, rank, sizes (u32 big-endian), values."""
-    with lzma.open(path) as stream:
-        zero, kind, rank = np.frombuffer(stream.read(4), np.dtype([("z", ">u2"), ("k", "u1"), ("r", "u1")]))[0]
-        if zero or kind != 8:
-            raise UserError(f"'{path}' is not an IDX file of bytes: install genloom again.")
-        shape = tuple(int(n) for n in np.frombuffer(stream.read(4 * rank), ">u4"))
-        values = np.empty(int(np.prod(shape)), np.uint8)
-        stream.readinto(values.data)
-    return values.reshape(shape)
+def _read(name: str) -> Pixels:
+    """Two xz-packed IDX files of bytes (LeCun et al.): two zeros, type 8, rank, sizes (u32 big-endian), values."""
+    packed = [(EMBEDDED / f"{name}-{part}-ubyte.xz").read_bytes() for part in ("images-idx3", "labels-idx1")]
+    pixels, ids = (_values(lzma.decompress(file)) for file in packed)
+    digest = hashlib.blake2b(b"".join(packed), digest_size=16).hexdigest()
+    return Pixels(pixels[:, None], ids.astype(np.int64), DIGITS, digest)
 
 
-def _read(images: str, labels: str) -> tuple[np.ndarray, np.ndarray, str]:
-    """Pixels [N, 1, H, W], labels [N] and the hash of both files."""
-    paths = EMBEDDED / f"{images}-idx3-ubyte.xz", EMBEDDED / f"{labels}-idx1-ubyte.xz"
-    digest = hashlib.blake2b(b"".join(p.read_bytes() for p in paths), digest_size=16).hexdigest()
-    return read_idx(paths[0])[:, None], read_idx(paths[1]).astype(np.int64), digest
+def _values(idx: bytes) -> np.ndarray:
+    shape = np.frombuffer(idx, ">u4", count=idx[3], offset=4)
+    return np.frombuffer(idx, np.uint8, offset=4 + 4 * idx[3]).reshape(shape)
 
 
 def _mnist(split: str) -> Pixels:
-    part = {"train": "train", "test": "t10k"}[split]
-    pixels, ids, digest = _read(f"mnist-{part}-images", f"mnist-{part}-labels")
-    return Pixels(pixels, ids, DIGITS, digest)
+    return _read({"train": "mnist-train", "test": "mnist-t10k"}[split])
 
 
 def _digits(split: str) -> Pixels:
     """0..16 is spread over 0..255; the last 297 are the test split."""
-    pixels, ids, digest = _read("digits-images", "digits-labels")
+    raw = _read("digits")
     part = slice(0, 1500) if split == "train" else slice(1500, None)
-    spread = ((pixels[part].astype(np.uint16) * 255 + 8) // 16).astype(np.uint8)
-    return Pixels(spread, ids[part], DIGITS, digest)
+    spread = ((raw.pixels[part].astype(np.uint16) * 255 + 8) // 16).astype(np.uint8)
+    return replace(raw, pixels=spread, ids=raw.ids[part])
 
 
 MNIST = Entry(

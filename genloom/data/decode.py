@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import TypeVar
 
 import numpy as np
-from PIL import Image, ImageOps, JpegImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, JpegImagePlugin, UnidentifiedImageError
 
 from genloom.data.files import Files
 
@@ -16,8 +20,10 @@ _ENDINGS = "png apng jpg jpeg jpe jfif webp bmp dib gif tif tiff ppm pgm pbm pnm
 SUFFIXES = frozenset(f".{ending}" for ending in _ENDINGS.split())
 MAX_PIXELS = 89_478_485  # Pillow's own limit: 340 MB once decoded. A JPEG is decoded smaller, so it may be larger.
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
-_GREY = {"1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L", "I;16N"}
-_DEEP = {"I", "F", "I;16", "I;16B", "I;16L", "I;16N"}
+
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class Unreadable(Exception):  # noqa: N818, it reads as what the file is
@@ -46,6 +52,14 @@ class Header:
     alpha: bool
 
 
+def in_threads(work: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
+    """The work done on each item, in order, by as many threads as there are cores (Pillow lets go of the GIL)."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        pieces = [items[start : start + 32] for start in range(0, len(items), 32)]  # a task costs a small picture
+        for done in pool.map(lambda piece: [work(item) for item in piece], pieces):
+            yield from done
+
+
 def reason(error: Exception) -> str:
     """A decoder's complaint in a few words."""
     if isinstance(error, UnidentifiedImageError):
@@ -59,77 +73,66 @@ def reason(error: Exception) -> str:
 
 def read_header(files: Files, name: str) -> Header:
     """Size, mode and format without decoding. Raises Unreadable."""
-    try:
-        with files.open(name) as stream, _open(stream) as image:
-            width, height = image.size
-            if _orientation(image) >= 5:
-                width, height = height, width
-            alpha, grey = _has_alpha(image), _is_grey(image)
-            return Header(width, height, image.mode, image.format or "", grey, alpha)
-    except Exception as error:  # decoders meet hostile bytes with errors of every kind
-        raise Unreadable(reason(error)) from error
+    with _opened(files, name) as image:
+        width, height = image.size
+        early = image.format != "PNG" or "exif" in image.info  # else asking for it decodes: it may come last
+        if early and image.getexif().get(ExifTags.Base.Orientation, 1) >= 5:
+            width, height = height, width
+        alpha, grey = image.has_transparency_data, _is_grey(image)
+        return Header(width, height, image.mode, image.format or "", grey, alpha)
 
 
 def decode(files: Files, name: str, plan: Plan) -> np.ndarray:
     """The picture as uint8 [C, S, S]. Raises Unreadable."""
-    try:
-        with files.open(name) as stream, _open(stream) as image:
+    with _opened(files, name) as image:
+        if image.format == "JPEG":
             _reduce(image, plan)
-            if image.width * image.height > MAX_PIXELS:
-                raise Unreadable(f"larger than {MAX_PIXELS / 1e6:.0f} megapixels")
-            image.load()
-            upright = ImageOps.exif_transpose(image) if _orientation(image) != 1 else image
-            return fit(colours(upright, plan), plan)
-    except Unreadable:
-        raise
-    except Exception as error:  # as above
+        if image.width * image.height > MAX_PIXELS:
+            raise Unreadable(f"larger than {MAX_PIXELS / 1e6:.0f} megapixels")
+        image.load()
+        if image.format != "PNG" or "exif" in image.info:  # most have none, and asking takes as long as a small picture
+            ImageOps.exif_transpose(image, in_place=True)
+        return fit(colours(image, plan), plan)
+
+
+@contextmanager
+def _opened(files: Files, name: str) -> Iterator[Image.Image]:
+    """The picture, not yet decoded. Raises Unreadable, for what is done with it too."""
+    try:
+        with files.open(name) as stream:
+            head = stream.read(3)
+            stream.seek(0)
+            if head == b"\xff\xd8\xff":  # past Pillow's size check: draft decodes a large one small
+                yield JpegImagePlugin.JpegImageFile(stream)
+            else:
+                yield Image.open(stream, formats=FORMATS)
+    except Exception as error:  # decoders meet hostile bytes with errors of every kind
         raise Unreadable(reason(error)) from error
-
-
-def _open(stream: BinaryIO) -> Image.Image:
-    head = stream.read(3)
-    stream.seek(0)
-    if head == b"\xff\xd8\xff":  # past Pillow's size check: draft decodes a large one small
-        return JpegImagePlugin.JpegImageFile(stream)
-    return Image.open(stream, formats=FORMATS)
 
 
 def _reduce(image: Image.Image, plan: Plan) -> None:
     """Have a JPEG decoded at 1/2, 1/4 or 1/8 where that leaves twice the wanted pixels, and grey from its luma."""
-    if image.format != "JPEG":
-        return
     if image.info.get("progressive") and image.width * image.height > MAX_PIXELS:
         raise Unreadable(f"progressive and larger than {MAX_PIXELS / 1e6:.0f} megapixels")  # held whole, at any scale
     longest = 2 * plan.size if plan.fit == "pad" else 2 * plan.size * max(image.size) // max(min(image.size), 1)
-    scale = max(image.size) / max(longest, 1)
+    scale = max(image.size) / longest
     grey = plan.channels == 1 and image.mode == "RGB"
     image.draft("L" if grey else image.mode, (max(1, int(image.width / scale)), max(1, int(image.height / scale))))
 
 
-def _orientation(image: Image.Image) -> int:
-    """EXIF orientation 1 to 8. A PNG is not asked before it is decoded: its EXIF may come last."""
-    if image.format == "PNG" and "exif" not in image.info:
-        return 1
-    return int(image.getexif().get(0x0112, 1))
-
-
-def _has_alpha(image: Image.Image) -> bool:
-    return image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
-
-
 def _is_grey(image: Image.Image) -> bool:
-    if image.mode == "P":
-        colours = np.array(image.getpalette("RGB") or [0], np.uint8)
-        return len(colours) % 3 == 0 and bool(np.ptp(colours.reshape(-1, 3), axis=1).max(initial=0) == 0)
-    return image.mode in _GREY
+    if image.mode != "P":
+        return Image.getmodebase(image.mode) == "L"
+    palette = np.array(image.getpalette(), np.uint8).reshape(-1, 3)
+    return bool((palette == palette[:, :1]).all())
 
 
 def colours(image: Image.Image, plan: Plan) -> Image.Image:
     """8 bits a channel in the wanted mode; what is see-through shows the background, unless alpha is kept."""
-    if image.mode in _DEEP:
+    if image.mode.startswith(("I", "F")):  # I, F, I;16 and its kin
         image = _eight_bits(image)
     mode = MODES[plan.channels]
-    if mode != "RGBA" and _has_alpha(image):
+    if mode != "RGBA" and image.has_transparency_data:
         canvas = Image.new("RGBA", image.size, (*plan.background, 255))
         image = Image.alpha_composite(canvas, image.convert("RGBA"))
     return image if image.mode == mode else image.convert(mode)
@@ -148,33 +151,21 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 def fit(image: Image.Image, plan: Plan) -> np.ndarray:
     """Make it square by cropping the centre, padding or stretching, and resize (Lanczos): uint8 [C, S, S]."""
     size, (width, height) = plan.size, image.size
-    if width == height == size:
-        pass
-    elif plan.fit == "pad":
+    inner, box = (size, size), None
+    if plan.fit == "pad":
         scale = size / max(width, height)
         inner = max(1, round(width * scale)), max(1, round(height * scale))
-        canvas = Image.new(image.mode, (size, size), _fill(plan))
-        canvas.paste(_resize(image, inner), ((size - inner[0]) // 2, (size - inner[1]) // 2))
-        image = canvas
     elif plan.fit == "crop":
         side = min(width, height)
         left, top = (width - side) / 2, (height - side) / 2
-        image = _resize(image, (size, size), (left, top, left + side, top + side))
-    else:
-        image = _resize(image, (size, size))
+        box = left, top, left + side, top + side
+    if image.size != inner:
+        image = image.resize(inner, Image.Resampling.LANCZOS, box, reducing_gap=3.0)
+    if inner != (size, size):
+        paper = Image.new("RGBA", (size, size), (*plan.background, 0)).convert(
+            image.mode
+        )  # see-through if that is kept
+        paper.paste(image, ((size - inner[0]) // 2, (size - inner[1]) // 2))
+        image = paper
     array = np.asarray(image)
     return array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1))
-
-
-def _resize(
-    image: Image.Image, size: tuple[int, int], box: tuple[float, float, float, float] | None = None
-) -> Image.Image:
-    return image.resize(size, Image.Resampling.LANCZOS, box, reducing_gap=3.0)
-
-
-def _fill(plan: Plan) -> int | tuple[int, ...]:
-    """The background as a pixel: see-through where alpha is kept."""
-    if plan.channels == 4:
-        return (*plan.background, 0)
-    red, green, blue = plan.background
-    return (red * 299 + green * 587 + blue * 114) // 1000 if plan.channels == 1 else plan.background

@@ -5,19 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from genloom.core import Spec
 from genloom.data.decode import MODES
 from genloom.errors import UserError
 from genloom.run import cannot_write
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 
 def to_bytes(samples: Tensor) -> np.ndarray:
@@ -44,8 +41,6 @@ def write(
 
     What is written can be trained on again. Each file appears whole or not at all. Raises UserError when it cannot.
     """
-    from PIL import Image
-
     classes = spec.classes if spec else ()
     paths: list[Path] = []
     try:
@@ -74,8 +69,6 @@ def safe_name(name: str) -> str:
 
 def preview(samples: Tensor, columns: int = 8) -> Image.Image:
     """A sheet of the samples [N, C, H, W] in [-1, 1], small ones enlarged without blur, two pixels apart."""
-    from PIL import Image
-
     array = to_bytes(samples)
     count, height, width = array.shape[:3]
     zoom, gap = max(1, 56 // max(height, width)), 2

@@ -15,7 +15,6 @@ import threading
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -26,16 +25,19 @@ from genloom.errors import UserError
 MAX_FILE = 256 * 2**20  # bytes of one file once unpacked: more is a mistake or an attack
 MAX_TAR = 16 * 2**30  # bytes of a compressed tar once unpacked
 _UNPACK: dict[bytes, Callable[[Any], Any]] = {b"\x1f\x8b": gzip.open, b"\xfd7": lzma.open, b"BZ": bz2.open}
+_BROKEN = (OSError, EOFError, tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, NotImplementedError)
 
 Row = tuple[str, int, int]  # name, size, time changed; a folder's name ends in "/"
+Source = tuple[Iterator[Row], Callable[[str], BinaryIO]]  # what is there, and how a file of it is opened
 
 
 @dataclass
 class Files:
     """An index of files: their names alone are held, so a million of them weigh some 100 MB.
 
-    `names` are the wanted files, sorted, with "/" between parts. `folders` are all folders, `others` the files of
-    other kinds (the first few named). `fingerprint` hashes names, sizes and times, in whatever order they were listed.
+    `names` are the wanted files, sorted, with "/" between parts. `folders` hold something or are there, empty,
+    `others` are the files of other kinds (the first few named). `fingerprint` hashes names, sizes and times, in
+    whatever order they were listed.
     """
 
     kind: str
@@ -50,13 +52,12 @@ class Files:
         """Index the rows: files with one of these suffixes are wanted."""
         total = 0
         for name, size, changed in rows:
-            if name.endswith("/"):
-                self.folders.add(name.rstrip("/"))
-            elif suffix(name) in suffixes:
+            self.folders.add(name.rpartition("/")[0])
+            if suffix(name) in suffixes:
                 self.names.append(name)
                 row = f"{name}\0{size}\0{changed}".encode("utf-8", "surrogateescape")
                 total += int.from_bytes(hashlib.blake2b(row, digest_size=16).digest(), "big")
-            else:
+            elif not name.endswith("/"):
                 self.others += 1
                 if len(self.other_names) < 5:
                     self.other_names.append(shown(name))
@@ -65,51 +66,24 @@ class Files:
         return self
 
 
-def index(path: Path, suffixes: frozenset[str]) -> Files:
-    """The files of a folder, zip or tar (gz, xz, bz2). Raises UserError when it is none of these or cannot be read."""
-    with readable(path):
-        if path.is_dir():
-            return _folder(path).fill(_walk(str(path)), suffixes)
-        if zipfile.is_zipfile(path):
-            return _zip(path, suffixes)
-        if tarfile.is_tarfile(path):
-            return _tar(path, suffixes)
-    raise _not_data(path)
+def index(path: Path, suffixes: frozenset[str], first: int | None = None) -> Files:
+    """The files of a folder, zip or tar (gz, xz, bz2), or `first` of them.
 
-
-def peek(path: Path, count: int) -> list[str]:
-    """Names of the first files in a folder, zip or tar, without indexing it. Raises UserError as `index` does."""
-    with readable(path):
-        if path.is_dir():
-            return [name for name, _, _ in islice(_walk(str(path)), count) if not name.endswith("/")]
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                return [n for n in archive.namelist()[:count] if not hidden(n.removeprefix("./"))]
-        if tarfile.is_tarfile(path):
-            with tarfile.open(path) as tar:
-                return [m.name for m in islice(tar, count) if m.isfile() and not hidden(m.name.removeprefix("./"))]
-    raise _not_data(path)
-
-
-@contextmanager
-def readable(path: Path) -> Iterator[None]:
-    """Turn what goes wrong in reading a folder or archive into a UserError."""
+    Raises UserError when it is none of these or cannot be read.
+    """
     try:
-        yield
-    except (
-        OSError,
-        EOFError,
-        tarfile.TarError,
-        zipfile.BadZipFile,
-        lzma.LZMAError,
-        zlib.error,
-        NotImplementedError,
-    ) as e:
-        raise UserError(f"'{path}' cannot be read: {e}.") from e
-
-
-def _not_data(path: Path) -> UserError:
-    return UserError(f"'{path}' is neither a folder nor a whole zip or tar file: give one of these.")
+        if path.is_dir():
+            kind, source = "folder", _folder
+        elif zipfile.is_zipfile(path):
+            kind, source = "zip", _zip
+        elif tarfile.is_tarfile(path):
+            kind, source = "tar", _tar
+        else:
+            raise UserError(f"'{path}' is neither a folder nor a whole zip or tar file: give one of these.")
+        rows, read = source(path)
+        return Files(kind, read).fill(islice(rows, first), suffixes)
+    except _BROKEN as error:
+        raise UserError(f"'{path}' cannot be read: {error}.") from error
 
 
 def suffix(name: str) -> str:
@@ -127,14 +101,18 @@ def hidden(name: str) -> bool:
     return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/") if part)
 
 
+def _check_size(size: int) -> None:
+    if size > MAX_FILE:
+        raise OSError(f"larger than {MAX_FILE >> 20} MB")
+
+
 # ── folders ──────────────────────────────────────────────────────────────────────────────────────────────────────
-def _folder(path: Path) -> Files:
+def _folder(path: Path) -> Source:
     def read(name: str) -> BinaryIO:
-        if os.stat(path / name).st_size > MAX_FILE:
-            raise OSError(f"larger than {MAX_FILE >> 20} MB")
+        _check_size(os.stat(path / name).st_size)
         return open(path / name, "rb")
 
-    return Files("folder", read)
+    return _walk(str(path)), read
 
 
 def _walk(root: str) -> Iterator[Row]:
@@ -164,56 +142,46 @@ def _identity(status: os.stat_result) -> tuple[int, int]:
 
 
 # ── archives ─────────────────────────────────────────────────────────────────────────────────────────────────────
-def _with_folders(rows: Iterator[Row]) -> Iterator[Row]:
-    """Rows of an archive without hidden ones, plus the folders that its names imply."""
-    seen: set[str] = set()
-    for name, size, changed in rows:
-        name = name.replace("\\", "/").removeprefix("./")
-        if not name or hidden(name):
-            continue
-        parent = name.rstrip("/")
-        while "/" in parent and (parent := parent.rpartition("/")[0]) not in seen:
-            seen.add(parent)
-            yield parent + "/", 0, 0
-        yield name, size, changed
+def _member(name: str) -> str:
+    """The name of a file in an archive with "/" between its parts; empty when it is hidden."""
+    name = name.replace("\\", "/").removeprefix("./")
+    return "" if hidden(name) else name
 
 
-def _zip(path: Path, suffixes: frozenset[str]) -> Files:
+def _zip(path: Path) -> Source:
     archive = zipfile.ZipFile(path)
-    members = {i.filename.replace("\\", "/").removeprefix("./"): i for i in archive.infolist()}
+    members = {name: info for info in archive.infolist() if (name := _member(info.filename))}
 
     def read(name: str) -> BinaryIO:
-        if members[name].file_size > MAX_FILE:
-            raise OSError(f"larger than {MAX_FILE >> 20} MB")
+        _check_size(members[name].file_size)
         return io.BytesIO(archive.read(members[name]))
 
-    rows = ((name, i.file_size, i.CRC) for name, i in members.items())
-    return Files("zip", read).fill(_with_folders(rows), suffixes)
+    return ((name, info.file_size, info.CRC) for name, info in members.items()), read
 
 
-def _tar(path: Path, suffixes: frozenset[str]) -> Files:
+def _tar(path: Path) -> Source:
     stream, lock = _plain_tar(path), threading.Lock()
     spans: dict[str, tuple[int, int]] = {}
 
     def rows() -> Iterator[Row]:
         with tarfile.open(fileobj=stream, mode="r:") as archive:
-            for member in archive:
+            for info in archive:
                 archive.members = []  # type: ignore[attr-defined]  # tarfile keeps them all: a kilobyte each
-                if member.isdir():
-                    yield member.name + "/", 0, 0
-                elif member.isfile() and not member.issparse():
-                    spans[member.name.removeprefix("./")] = (member.offset_data, member.size)
-                    yield member.name, member.size, int(member.mtime)
+                name = _member(info.name)
+                if name and info.isdir():
+                    yield name + "/", 0, 0
+                elif name and info.isfile() and not info.issparse():
+                    spans[name] = (info.offset_data, info.size)
+                    yield name, info.size, int(info.mtime)
 
     def read(name: str) -> BinaryIO:
         offset, size = spans[name]
-        if size > MAX_FILE:
-            raise OSError(f"larger than {MAX_FILE >> 20} MB")
+        _check_size(size)
         with lock:
             stream.seek(offset)
             return io.BytesIO(stream.read(size))
 
-    return Files("tar", read).fill(_with_folders(rows()), suffixes)
+    return rows(), read
 
 
 def _plain_tar(path: Path) -> BinaryIO:

@@ -10,62 +10,46 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from genloom.core import Batch, Spec, mix
 from genloom.data import labels as labelling
 from genloom.data.base import Dataset
 from genloom.data.catalog import Entry
-from genloom.data.decode import SUFFIXES, Plan, Unreadable, colours, decode, fit
+from genloom.data.decode import SUFFIXES, Plan, Unreadable, colours, decode, fit, in_threads
 from genloom.data.draw import preview, write
 from genloom.data.files import Files, index, shown, suffix
-from genloom.data.survey import COUNTS, Channels, ImageOptions, decide, image_options, look
+from genloom.data.survey import COUNTS, NAMES, ImageOptions, decide, look
 from genloom.errors import UserError
 
-__all__ = [
-    "OPTIONS",
-    "SUFFIXES",
-    "FileSet",
-    "ImageOptions",
-    "ImageSet",
-    "from_catalog",
-    "from_path",
-    "preview",
-    "write",
-]
+__all__ = ["OPTIONS", "SUFFIXES", "from_catalog", "from_path", "preview", "write"]  # what every modality has
 
 OPTIONS = ImageOptions
 IN_MEMORY = 512 * 2**20  # bytes of decoded pictures up to which a data set is decoded once and kept
 NAMED = 50  # unreadable files that a summary names
 FEWEST = 2  # pictures to train on
-_CHANNELS: dict[int, Channels] = {COUNTS[name]: name for name in get_args(Channels) if name in COUNTS}
 
 
-@dataclass(frozen=True)
-class About:
-    """What a set of pictures says of itself."""
-
-    name: str
-    spec: Spec
-    fingerprint: str
-    summary: dict[str, Any]
-    mirror: bool
-    held_out: Callable[[], Dataset | None]
-
-
+@dataclass(eq=False, repr=False, kw_only=True)
 class ImageSet(Dataset):
     """Pictures in memory: `pixels` uint8 [N, C, H, W], `ids` i64 [N], empty without classes.
 
     Batches hold `image` f32 [B, C, H, W] in [-1, 1] (byte b is b / 127.5 - 1) and, with classes, `label` i64 [B].
     """
 
-    def __init__(self, about: About, pixels: np.ndarray, ids: np.ndarray):
-        self.about, self.pixels, self.ids = about, pixels, ids
-        self.spec, self.name, self.fingerprint, self.summary = about.spec, about.name, about.fingerprint, about.summary
+    name: str
+    spec: Spec
+    fingerprint: str
+    summary: dict[str, Any]
+    pixels: np.ndarray
+    ids: np.ndarray
+    mirror: bool
+    test: Callable[[], Dataset | None]
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -74,35 +58,33 @@ class ImageSet(Dataset):
         return torch.from_numpy(self.ids) if self.spec.classes else None
 
     def held_out(self) -> Dataset | None:
-        return self.about.held_out()
+        return self.test()
 
     def batch(self, indices: np.ndarray, *, seed: int = 0) -> Batch:
-        pixels, rows = self._gather(np.asarray(indices, np.int64))
-        if self.about.mirror:
-            flips = coins(rows, seed)
-            pixels[flips] = pixels[flips][..., ::-1]
-        image = pixels.astype(np.float32)  # numpy: threads would cost more than so little work
-        image /= 127.5
-        image -= 1
-        batch = {"image": torch.from_numpy(image)}
+        pixels, rows = self.gather(np.asarray(indices, np.int64))
+        if self.mirror:
+            mirror(pixels, rows, seed)
+        batch = {"image": as_tensor(pixels)}
         return batch | {"label": torch.from_numpy(self.ids.take(rows))} if self.spec.classes else batch
 
-    def _gather(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def gather(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Pixels of those items (a copy), and the numbers of the items that they are."""
         return self.pixels.take(rows, axis=0), rows
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class FileSet(ImageSet):
     """Pictures too many for memory, decoded by worker threads as they are asked for (Pillow lets go of the GIL).
 
     An unreadable file is replaced by the next readable one and recorded in the summary.
     """
 
+    files: Files
+    names: Sequence[str]
+    plan: Plan
     slow = True
 
-    def __init__(self, about: About, files: Files, names: Sequence[str], plan: Plan, ids: np.ndarray):
-        super().__init__(about, np.empty(0, np.uint8), ids)
-        self.files, self.names, self.plan = files, names, plan
+    def __post_init__(self) -> None:
         self.bad: dict[str, str] = {}
         self.lock = threading.Lock()
         self.pool = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="genloom-decode")
@@ -110,7 +92,7 @@ class FileSet(ImageSet):
     def __len__(self) -> int:
         return len(self.names)
 
-    def _gather(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def gather(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         found = list(self.pool.map(self._readable, rows.tolist()))
         return np.stack([pixels for pixels, _ in found]), np.array([i for _, i in found], np.int64)
 
@@ -121,13 +103,24 @@ class FileSet(ImageSet):
                 try:
                     return decode(self.files, self.names[i], self.plan), i
                 except Unreadable as error:
-                    self._skip(self.names[i], str(error))
+                    with self.lock:
+                        self.bad[self.names[i]] = str(error)
+                        self.summary["skipped"] = skipped(self.bad)
         raise none_usable(self.name, self.bad)
 
-    def _skip(self, name: str, why: str) -> None:
-        with self.lock:
-            self.bad[name] = why
-            self.summary["skipped"] = skipped(self.bad)
+
+def as_tensor(pixels: np.ndarray) -> Tensor:
+    """Bytes as f32 in [-1, 1]: byte b is b / 127.5 - 1."""
+    image = pixels.astype(np.float32)  # numpy: threads would cost more than so little work
+    image /= 127.5
+    image -= 1
+    return torch.from_numpy(image)
+
+
+def mirror(pixels: np.ndarray, numbers: np.ndarray, seed: int) -> None:
+    """Turn half of the pictures [B, C, H, W] around, in place: which, (seed, number of the item) decides."""
+    flips = coins(numbers, seed)
+    pixels[flips] = pixels[flips][..., ::-1]
 
 
 def coins(numbers: np.ndarray, seed: int) -> np.ndarray:
@@ -145,7 +138,7 @@ def from_path(path: Path, *, split: str = "train", **given: Any) -> ImageSet:
     They are kept decoded up to 512 MB, else decoded as needed. Raises UserError when fewer than two can be used, when a
     class has none, or when the labels file does not fit the files.
     """
-    options = image_options(given)
+    options = ImageOptions.of(given)
     files = pictures_in(path)
     chosen = choose(files, split, options)
     headers, bad = look(files, chosen.names)
@@ -154,28 +147,28 @@ def from_path(path: Path, *, split: str = "train", **given: Any) -> ImageSet:
     plan, notes = decide(headers, options)
     notes = [*chosen.notes, *notes]
     small = len(chosen.names) * plan.channels * plan.size**2 <= IN_MEMORY
+    pixels = np.empty(0, np.uint8)
     if small:
         pixels, bad = decode_all(files, chosen.names, plan)
         if len(bad) == len(chosen.names):
             raise none_usable(str(path), bad)
-        chosen.keep(bad)
+        chosen.drop(bad)
     check_classes(chosen)
     if len(chosen.names) < FEWEST:
         raise UserError(f"Training needs at least {FEWEST} pictures, and '{path}' has one that can be used: add more.")
     spec = Spec("image", (plan.channels, plan.size, plan.size), chosen.classes)
-    about = About(
-        name=path.resolve().name or str(path),
-        spec=spec,
-        fingerprint=digest(
-            files.fingerprint, split, plan, options.limit, options.labels and options.labels.read_bytes()
-        ),
-        summary=summarise(files.kind, chosen, plan, bad, notes, small, files),
-        mirror=options.mirror,
-        held_out=lambda: _test_split(path, files, spec, options) if split == "train" else None,
-    )
-    if small:
-        return ImageSet(about, pixels, chosen.ids)
-    return FileSet(about, files, chosen.names, plan, chosen.ids)
+    labels = options.labels and options.labels.read_bytes()
+    made: dict[str, Any] = {
+        "name": path.resolve().name or str(path),
+        "spec": spec,
+        "fingerprint": digest(files.fingerprint, split, plan, options.limit, labels),
+        "summary": summarise(files.kind, chosen, plan, bad, notes, small, files.others),
+        "pixels": pixels,
+        "ids": chosen.ids,
+        "mirror": options.mirror,
+        "test": lambda: _test_split(path, files, spec, options) if split == "train" else None,
+    }
+    return ImageSet(**made) if small else FileSet(**made, files=files, names=chosen.names, plan=plan)
 
 
 def pictures_in(path: Path) -> Files:
@@ -197,9 +190,9 @@ def choose(files: Files, split: str, options: ImageOptions) -> labelling.Labelle
         chosen = labelling.by_folder(names, files.folders)
     else:
         chosen = labelling.by_file(files.names, options.labels)
-        chosen.keep(set(chosen.names) - set(names))
-    if options.limit is not None and options.limit < len(chosen.names):
-        chosen.take(np.linspace(0, len(chosen.names) - 1, options.limit).round().astype(np.int64))
+        chosen.drop(set(chosen.names) - set(names))
+    if options.limit is not None:
+        chosen.take(labelling.spread(options.limit, len(chosen.names)))
     return chosen
 
 
@@ -209,7 +202,7 @@ def _test_split(path: Path, files: Files, spec: Spec, options: ImageOptions) -> 
         labelling.pick_split(files.names, "test")
     except UserError:
         return None
-    same = replace(options, size=spec.shape[1], channels=_CHANNELS[spec.shape[0]], mirror=False, limit=None)
+    same = replace(options, size=spec.shape[1], channels=NAMES[spec.shape[0]], mirror=False, limit=None)
     test = from_path(path, split="test", **vars(same))
     if test.spec.classes != spec.classes:
         raise UserError(f"'{path}' has other classes to test on than to train on: give both splits the same folders.")
@@ -218,77 +211,64 @@ def _test_split(path: Path, files: Files, spec: Spec, options: ImageOptions) -> 
 
 def check_classes(chosen: labelling.Labelled) -> None:
     """Raises UserError when a class has no picture left."""
-    counts = np.bincount(chosen.ids, minlength=len(chosen.classes))
-    for name, count in zip(chosen.classes, counts, strict=True):
+    for name, count in chosen.counts().items():
         if count == 0:
             raise UserError(f"Class '{name}' has no usable picture: mend its files, or remove the class.")
 
 
 def none_usable(where: str, bad: dict[str, str]) -> UserError:
-    name, why = next(iter(sorted(bad.items())))
+    name, why = min(bad.items())
     return UserError(f"None of the pictures in '{where}' can be used, such as '{shown(name)}': {why}.")
 
 
 def decode_all(files: Files, names: Sequence[str], plan: Plan) -> tuple[np.ndarray, dict[str, str]]:
     """Decode in threads: uint8 [readable, C, S, S] in order, and why the others cannot be read."""
     pixels = np.empty((len(names), plan.channels, plan.size, plan.size), np.uint8)
-    bad: dict[int, str] = {}
 
-    def work(numbers: range) -> None:
-        for i in numbers:
-            try:
-                pixels[i] = decode(files, names[i], plan)
-            except Unreadable as error:
-                bad[i] = str(error)
+    def work(i: int) -> str:
+        try:
+            pixels[i] = decode(files, names[i], plan)
+        except Unreadable as error:
+            return str(error)
+        return ""
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(work, (range(i, min(i + 32, len(names))) for i in range(0, len(names), 32))))
+    why = list(in_threads(work, range(len(names))))
+    bad = {name: words for name, words in zip(names, why, strict=True) if words}
     if bad:  # close ranks in place: a copy would need the memory twice
-        for to, i in enumerate(i for i in range(len(names)) if i not in bad):
+        for to, i in enumerate(i for i, words in enumerate(why) if not words):
             pixels[to] = pixels[i]
-    return pixels[: len(names) - len(bad)], {names[i]: bad[i] for i in sorted(bad)}
+    return pixels[: len(names) - len(bad)], bad
 
 
 # ── by name ──────────────────────────────────────────────────────────────────────────────────────────────────────
 def from_catalog(entry: Entry, *, split: str = "train", **given: Any) -> ImageSet:
     """A built-in data set, as it is or made to another size, channels, or number of pictures."""
-    options = image_options(given)
+    options = ImageOptions.of(given)
     if options.labels is not None:
         raise UserError(f"'{entry.name}' has its own labels: leave the option out.")
     raw = entry.load(split)
     native: tuple[int, ...] = raw.pixels.shape[1:]
-    plan = Plan(
-        options.size or native[1],
-        COUNTS.get(options.channels, native[0]),
-        options.fit,
-        options.colour(),
-    )
-    chosen = labelling.Labelled([""] * len(raw.ids), raw.ids, raw.classes)
-    pixels = raw.pixels
-    if options.limit is not None and options.limit < len(pixels):
-        numbers = np.linspace(0, len(pixels) - 1, options.limit).round().astype(np.int64)
-        pixels = pixels[numbers]
-        chosen.take(numbers)
+    channels = COUNTS.get(options.channels, native[0])
+    plan = Plan(options.size or native[1], channels, options.fit, options.colour())
+    numbers = labelling.spread(options.limit or len(raw.ids), len(raw.ids))
+    chosen = labelling.Labelled([""] * len(numbers), raw.ids[numbers], raw.classes)
+    pixels = raw.pixels[numbers]
     if (plan.channels, plan.size, plan.size) != native:
         pixels = np.stack([_refit(p, plan) for p in pixels])
-    about = About(
+    as_here = vars(replace(options, mirror=False, limit=None))
+    return ImageSet(
         name=entry.name,
         spec=Spec("image", pixels.shape[1:], raw.classes),
         fingerprint=digest(raw.fingerprint, split, plan, options.limit),
-        summary=summarise("built in", chosen, plan, {}, [], True),
+        summary=summarise("built in", chosen, plan, {}, [], True, 0),
+        pixels=pixels,
+        ids=chosen.ids,
         mirror=options.mirror,
-        held_out=lambda: (
-            from_catalog(entry, split="test", **vars(replace(options, mirror=False, limit=None)))
-            if split == "train" and "test" in entry.splits
-            else None
-        ),
+        test=lambda: from_catalog(entry, split="test", **as_here) if split == "train" else None,
     )
-    return ImageSet(about, pixels, chosen.ids)
 
 
 def _refit(pixels: np.ndarray, plan: Plan) -> np.ndarray:
-    from PIL import Image
-
     image = Image.fromarray(pixels[0] if len(pixels) == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
     return fit(colours(image, plan), plan)
 
@@ -304,18 +284,17 @@ def summarise(
     bad: dict[str, str],
     notes: list[str],
     in_memory: bool,
-    files: Files | None = None,
+    others: int,
 ) -> dict[str, Any]:
     """What a data set says of itself in run.json and the report."""
-    counts = np.bincount(chosen.ids, minlength=len(chosen.classes)).tolist()
     return {
         "items": len(chosen.names),
         "kind": kind,
         "size": plan.size,
-        "channels": _CHANNELS[plan.channels],
-        "classes": dict(zip(chosen.classes, counts, strict=True)),
+        "channels": NAMES[plan.channels],
+        "classes": chosen.counts(),
         "skipped": skipped(bad),
-        "other_files": files.others if files else 0,
+        "other_files": others,
         "in_memory": in_memory,
         "notes": notes,
     }

@@ -5,10 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import sys
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,35 +30,40 @@ class Labelled:
     """Files with their classes: `ids` [N] i64 into `classes`, both empty when there are none. `notes` say why."""
 
     names: list[str]
-    ids: np.ndarray
+    ids: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     classes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
-    def take(self, numbers: np.ndarray) -> None:
+    def take(self, numbers: Sequence[int] | np.ndarray) -> None:
         """Keep those rows only."""
         self.names = [self.names[i] for i in numbers]
         self.ids = self.ids[numbers] if self.classes else self.ids
 
-    def keep(self, drop: Collection[str]) -> None:
-        """Drop these names."""
-        if drop:
-            self.take(np.array([i for i, name in enumerate(self.names) if name not in drop], np.int64))
+    def drop(self, names: Collection[str]) -> None:
+        if names:
+            self.take([i for i, name in enumerate(self.names) if name not in names])
+
+    def counts(self) -> dict[str, int]:
+        """How many files each class has."""
+        return dict(zip(self.classes, np.bincount(self.ids, minlength=len(self.classes)).tolist(), strict=True))
 
 
-def without(names: list[str], *notes: str) -> Labelled:
-    return Labelled(names, np.zeros(0, np.int64), (), notes)
+def spread(count: int, over: int) -> np.ndarray:
+    """`count` numbers below `over`, evenly spaced from the first to the last; all of them when there are fewer."""
+    return np.linspace(0, over - 1, min(count, over)).round().astype(np.int64)
 
 
 def common_folder(names: Sequence[str]) -> str:
     """The folder, with its "/", in which all of the sorted names lie; empty when that is the top."""
-    if not names:
-        return ""
-    parts = []
-    for a, b in zip(names[0].split("/")[:-1], names[-1].split("/")[:-1], strict=False):
-        if a != b:
-            break
-        parts.append(a + "/")
-    return "".join(parts)
+    shared = os.path.commonprefix([*names[:1], *names[-1:]])  # noqa: RUF071, cut at a slash below
+    return shared[: shared.rfind("/") + 1]
+
+
+def _tops(names: Sequence[str]) -> tuple[str, list[str]]:
+    """The folder common to the sorted names, and which of its sub-folders each lies in: "" for one beside them."""
+    base = common_folder(names)
+    start = len(base)
+    return base, [sys.intern(n[start : max(start, n.find("/", start))]) for n in names]  # millions share a few
 
 
 def pick_split(names: list[str], split: str) -> list[str]:
@@ -63,12 +73,11 @@ def pick_split(names: list[str], split: str) -> list[str]:
     """
     if split not in SPLITS:
         raise UserError(f"There is no split '{split}': choose train or test.")
-    base = len(common_folder(names))
-    tops = {n[base:].split("/", 1)[0] if "/" in n[base:] else "" for n in names}
-    if tops <= {folder for both in SPLITS.values() for folder in both} and tops & set(SPLITS["train"]):
-        wanted = next((folder for folder in SPLITS[split] if folder in tops), None)
-        if wanted:
-            return [n for n in names if n[base:].startswith(wanted + "/")]
+    tops = _tops(names)[1]
+    found = set(tops)
+    wanted = next((folder for folder in SPLITS[split] if folder in found), None)
+    if wanted and found <= {*SPLITS["train"], *SPLITS["test"]} and not found.isdisjoint(SPLITS["train"]):
+        return [name for name, top in zip(names, tops, strict=True) if top == wanted]
     if split == "test":
         raise UserError("This data has no test split: put its files into folders named train and test.")
     return names
@@ -79,17 +88,16 @@ def by_folder(names: list[str], folders: set[str]) -> Labelled:
 
     `names` are sorted. Raises UserError when one of several class folders holds no usable file.
     """
-    base = common_folder(names)
-    tops = [sys.intern(n[len(base) : n.find("/", len(base)) + 1]) for n in names]  # interned: millions share a few
+    base, tops = _tops(names)
     found = set(tops) - {""}
     if len(found) < 2:
-        return without(names, *(("No classes: there is one folder only.",) if base else ()))
+        return Labelled(names, notes=("No classes: there is one folder only.",) if base else ())
     if not all(tops):
-        return without(names, "No classes: some files lie beside the sub-folders.")
-    empty = {f[len(base) :] + "/" for f in folders if f.startswith(base)} - found
-    for top in sorted(f for f in empty if f.count("/") == 1):
-        raise UserError(f"Class folder '{shown(base + top[:-1])}' holds no picture: add some or remove the folder.")
-    return number(names, [top[:-1] for top in tops])
+        return Labelled(names, notes=("No classes: some files lie beside the sub-folders.",))
+    there = {folder[len(base) :].partition("/")[0] for folder in folders if folder.startswith(base)}
+    for top in sorted(there - found - {""}):
+        raise UserError(f"Class folder '{shown(base + top)}' holds no picture: add some or remove the folder.")
+    return number(names, tops)
 
 
 def by_file(names: list[str], path: Path) -> Labelled:
@@ -97,22 +105,34 @@ def by_file(names: list[str], path: Path) -> Labelled:
 
     Raises UserError when it names a file that is not there, or one twice with two labels.
     """
-    said = read_labels(path)
+    known = _spellings(names)
     found: dict[str, str] = {}
-    lookup = _Lookup(names)
-    for file, label in said.items():
-        name = lookup(file)
+    for file, label in read_labels(path).items():
+        name = known.get(file.replace("\\", "/").removeprefix("./"))
         if name is None:
             raise UserError(
                 f"'{path}' labels '{file}', and there is no such picture: correct the name or remove the line."
             )
         if found.setdefault(name, label) != label:
             raise UserError(f"'{path}' gives '{file}' two labels, '{found[name]}' and '{label}': keep one.")
-    kept = [n for n in names if n in found]
-    left = len(names) - len(kept)
-    labelled = number(kept, [found[n] for n in kept])
-    labelled.notes = (f"{left:,} pictures are not named in {path.name} and were left out.",) if left else ()
+    labelled = number([n for n in names if n in found], [found[n] for n in names if n in found])
+    if left := len(names) - len(found):
+        labelled.notes = (f"{left:,} pictures are not named in {path.name} and were left out.",)
     return labelled
+
+
+def _spellings(names: list[str]) -> dict[str, str]:
+    """Files as people name them: the whole path, that below the common folder, the bare name, that without ending.
+
+    The fuller spelling wins; one that two files share means neither.
+    """
+    base = len(common_folder(names))
+    bare = [name.rpartition("/")[2] for name in names]
+    known: dict[str, str] = {}
+    for spelt in ([os.path.splitext(name)[0] for name in bare], bare, [name[base:] for name in names], names):
+        uses = Counter(spelt)
+        known |= {key: name for key, name in zip(spelt, names, strict=True) if uses[key] == 1}
+    return known
 
 
 def number(names: list[str], labels: list[str]) -> Labelled:
@@ -153,21 +173,23 @@ def read_labels(path: Path) -> dict[str, str]:
         text = path.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"The labels file '{path}' cannot be read as UTF-8 text: {error}.") from error
-    rows: Iterator[tuple[int, str, str]] = iter(())
-    if text.strip():
-        rows = _jsonl(text, path) if suffix(path.name) in (".jsonl", ".ndjson", ".json") else _csv(text, path)
+    rows = _jsonl(text, path) if suffix(path.name) in (".jsonl", ".ndjson", ".json") else _csv(text, path)
     labels: dict[str, str] = {}
-    for line, file, label in rows:
+    for line, record in rows:
+        file, label = (record[column] for column in _columns(tuple(record), path))
+        if isinstance(label, list | dict):
+            raise UserError(f"Line {line} of '{path}' has several labels: give each picture one.")
+        file, label = ("" if value is None else str(value).strip() for value in (file, label))
         if not file or not label:
             raise UserError(f"Line {line} of '{path}' lacks a {'label' if file else 'file name'}: fill it in.")
         if labels.setdefault(file, label) != label:
             raise UserError(f"'{path}' gives '{file}' two labels, '{labels[file]}' and '{label}': keep one.")
     if not labels:
-        raise UserError(f"The labels file '{path}' is empty: give it a line for each picture.")
+        raise UserError(f"The labels file '{path}' is empty of labels: give it a line for each picture.")
     return labels
 
 
-def _jsonl(text: str, path: Path) -> Iterator[tuple[int, str, str]]:
+def _jsonl(text: str, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     for line, row in enumerate(text.split("\n"), 1):
         if not row.strip():
             continue
@@ -177,41 +199,35 @@ def _jsonl(text: str, path: Path) -> Iterator[tuple[int, str, str]]:
             raise UserError(f"Line {line} of '{path}' is not JSON: write one object a line.") from error
         if not isinstance(record, dict):
             raise UserError(f'Line {line} of \'{path}\' is not an object such as {{"file": …, "label": …}}.')
-        file, label = _columns([str(k) for k in record], path)
-        if isinstance(record[label], list | dict):
-            raise UserError(f"Line {line} of '{path}' has several labels: give each picture one.")
-        yield line, _text(record[file]), _text(record[label])
+        yield line, record
 
 
-def _csv(text: str, path: Path) -> Iterator[tuple[int, str, str]]:
+def _csv(text: str, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     first = text.split("\n", 1)[0]
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=first.count))
+    head: list[str] = []
     try:
-        head = next(reader, [])
-        if len(head) == 2 and not _find(head, FILE_KEYS + LABEL_KEYS):  # no header: a file and its label
-            yield 1, head[0].strip(), head[1].strip()
-            file, label = 0, 1
-        else:
-            file, label = (head.index(key) for key in _columns(head, path))
         for row in reader:
-            if any(cell.strip() for cell in row):
-                cells = [cell.strip() for cell in row] + [""] * len(head)
-                yield reader.line_num, cells[file], cells[label]
+            if not any(cell.strip() for cell in row):
+                continue
+            if not head:
+                head = row
+                if len(row) != 2 or _find(row, FILE_KEYS + LABEL_KEYS):
+                    continue
+                head = ["file", "label"]  # no header: a file and its label
+            yield reader.line_num, dict(zip_longest(head, row[: len(head)], fillvalue=""))
     except csv.Error as error:
         raise UserError(f"Line {reader.line_num} of '{path}' is not CSV: {error}.") from error
 
 
-def _text(value: object) -> str:
-    return "" if value is None else str(value).strip()
-
-
-def _find(head: list[str], keys: tuple[str, ...]) -> str | None:
+def _find(head: Sequence[str], keys: tuple[str, ...]) -> str | None:
     """The column that one of the keys names, in the order of the keys."""
     known = {column.strip().lower(): column for column in reversed(head)}
     return next((known[key] for key in keys if key in known), None)
 
 
-def _columns(head: list[str], path: Path) -> tuple[str, str]:
+@lru_cache  # the lines of a file have the same columns
+def _columns(head: Sequence[str], path: Path) -> tuple[str, str]:
     file, label = _find(head, FILE_KEYS), _find(head, LABEL_KEYS)
     if file is None or label is None:
         what, keys = ("file", FILE_KEYS) if file is None else ("label", LABEL_KEYS)

@@ -26,13 +26,8 @@ def _epoch(n: int, seed: int, epoch: int) -> np.ndarray:
 
 def rows(n: int, start: int, stop: int, seed: int) -> np.ndarray:
     """Item numbers [stop - start] of that stretch of the endless concatenation of permutations of n items."""
-    parts = []
-    while start < stop:
-        epoch, first = divmod(start, n)
-        last = min(n, first + stop - start)
-        parts.append(_epoch(n, seed, epoch)[first:last])
-        start += last - first
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+    epochs = range(start // n, (stop - 1) // n + 1)
+    return np.concatenate([_epoch(n, seed, e)[max(0, start - e * n) : stop - e * n] for e in epochs])
 
 
 def batches(

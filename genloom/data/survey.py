@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from math import inf
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Self, get_args
 
-import numpy as np
+from PIL import ImageColor
 
 from genloom.data.decode import Header, Plan, Unreadable, read_header
 from genloom.data.files import Files
-from genloom.errors import UserError, nearest
+from genloom.data.labels import spread
+from genloom.errors import UserError, unknown
 
 LOOKED_AT = 256  # headers, evenly spaced, from which size and channels follow
 LARGEST, SMALLEST = 64, 8  # sides chosen without being asked
@@ -20,7 +22,8 @@ MAX_SIDE = 4096
 
 Fit = Literal["crop", "pad", "stretch"]
 Channels = Literal["auto", "grey", "rgb", "rgba"]
-COUNTS = {"grey": 1, "rgb": 3, "rgba": 4}
+COUNTS: dict[Channels, int] = {"grey": 1, "rgb": 3, "rgba": 4}
+NAMES = {count: name for name, count in COUNTS.items()}
 
 
 @dataclass(frozen=True)
@@ -37,52 +40,44 @@ class ImageOptions:
 
     def __post_init__(self) -> None:
         """Raises UserError for a value that makes no sense."""
-        _check_number("size", self.size, 1, MAX_SIDE)
-        _check_number("limit", self.limit, 2, None)
-        _check_choice("fit", self.fit, get_args(Fit))
-        _check_choice("channels", self.channels, get_args(Channels))
-        if not isinstance(self.mirror, bool):
-            raise UserError(f"mirror must be true or false, not '{self.mirror}'.")
+        for name, fits, wanted in (
+            ("size", _whole(self.size, 1, MAX_SIDE), f"a whole number from 1 to {MAX_SIDE}"),
+            ("limit", _whole(self.limit, 2), "a whole number of at least 2"),
+            ("fit", self.fit in get_args(Fit), "crop, pad or stretch"),
+            ("channels", self.channels in get_args(Channels), "auto, grey, rgb or rgba"),
+            ("mirror", isinstance(self.mirror, bool), "true or false"),
+        ):
+            if not fits:
+                raise UserError(f"{name} must be {wanted}, not '{getattr(self, name)}'.")
         self.colour()
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> Self:
+        """Options by name. Raises UserError for an unknown one, with the nearest."""
+        known = [f.name for f in fields(cls)]
+        for name in given:
+            if name not in known:
+                raise unknown("option", name, known)
+        labels = given.get("labels")
+        return cls(**{**given, "labels": labels and Path(labels).expanduser()})
 
     def colour(self) -> tuple[int, int, int]:
         """The background as red, green, blue."""
-        from PIL import ImageColor
-
         try:
             return ImageColor.getrgb(self.background)[:3]
-        except (ValueError, AttributeError) as error:
-            raise UserError(
-                f"background '{self.background}' is no colour: give a name such as white, or #rrggbb."
-            ) from error
+        except (ValueError, TypeError) as error:
+            wanted = "give a name such as white, or #rrggbb"
+            raise UserError(f"background '{self.background}' is no colour: {wanted}.") from error
 
 
-def _check_number(name: str, value: object, low: int, high: int | None) -> None:
-    whole = isinstance(value, int) and not isinstance(value, bool) and low <= value <= (value if high is None else high)
-    if value is not None and not whole:
-        span = f"of at least {low}" if high is None else f"from {low} to {high}"
-        raise UserError(f"{name} must be a whole number {span}, not '{value}'.")
-
-
-def _check_choice(name: str, value: object, choices: Sequence[str]) -> None:
-    if value not in choices:
-        raise UserError(f"{name} must be {', '.join(choices[:-1])} or {choices[-1]}, not '{value}'.")
-
-
-def image_options(given: Mapping[str, Any]) -> ImageOptions:
-    """Options by name. Raises UserError for an unknown one, with the nearest."""
-    known = [f.name for f in fields(ImageOptions)]
-    for name in given:
-        if name not in known:
-            raise UserError(f"Pictures have no option '{name}'.{nearest(name, known)} Known: {', '.join(known)}.")
-    labels = given.get("labels")
-    return ImageOptions(**{**given, "labels": Path(labels).expanduser() if labels is not None else None})
+def _whole(value: object, low: int, high: float = inf) -> bool:
+    return value is None or (type(value) is int and low <= value <= high)
 
 
 def look(files: Files, names: Sequence[str]) -> tuple[list[Header], dict[str, str]]:
     """Headers of some of the files, evenly spaced; and those of them that cannot be read, with the reason."""
     headers, bad = [], {}
-    for i in np.unique(np.linspace(0, len(names) - 1, min(LOOKED_AT, len(names))).round().astype(int)):
+    for i in spread(LOOKED_AT, len(names)):
         try:
             headers.append(read_header(files, names[i]))
         except Unreadable as error:
@@ -100,11 +95,8 @@ def decide(headers: Sequence[Header], options: ImageOptions) -> tuple[Plan, list
     if count := sum(not h.grey for h in headers) if channels == 1 else 0:
         notes.append(f"{count}{some} are in colour and become grey.")
     if count := sum(h.width != h.height for h in headers):
-        done = {
-            "crop": "their centre is kept",
-            "pad": f"{options.background} fills the rest",
-            "stretch": "they are stretched",
-        }
+        pad = f"{options.background} fills the rest"
+        done = {"crop": "their centre is kept", "pad": pad, "stretch": "they are stretched"}
         notes.append(f"{count}{some} are not square: {done[options.fit]}.")
     side = max if options.fit == "pad" else min
     if count := sum(side(h.width, h.height) < size for h in headers):
@@ -118,7 +110,7 @@ def _size(headers: Sequence[Header], options: ImageOptions) -> tuple[int, list[s
         return options.size, []
     sizes = {(h.width, h.height) for h in headers}
     side = Counter(min(h.width, h.height) for h in headers).most_common(1)[0][0]
-    if len(sizes) == 1 and sizes == {(side, side)} and SMALLEST <= side <= LARGEST:
+    if sizes == {(side, side)} and SMALLEST <= side <= LARGEST:
         return side, []
     size = min(LARGEST, max(SMALLEST, 1 << (side.bit_length() - 1)))
     return size, [f"Pictures become {size}×{size}: the smaller side is {side} most often (size sets another)."]

@@ -3,40 +3,38 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, get_args
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from genloom.core import NEEDS, Batch, Spec, mix
 from genloom.data import labels as labelling
 from genloom.data.base import Dataset
 from genloom.data.decode import FORMATS, SUFFIXES, Plan
+from genloom.data.draw import safe_name
 from genloom.data.files import Files, shown, suffix
 from genloom.data.image import (
     FEWEST,
     IN_MEMORY,
-    About,
     FileSet,
     ImageSet,
-    coins,
+    as_tensor,
     decode_all,
     digest,
+    mirror,
     none_usable,
     pictures_in,
-    skipped,
+    summarise,
 )
-from genloom.data.survey import COUNTS, Channels, ImageOptions, decide, look
-from genloom.errors import UserError, nearest
+from genloom.data.survey import NAMES, Channels, ImageOptions, decide, look
+from genloom.errors import UserError
 
 PAIRED = (("source", "target"), ("A", "B"))  # names of the two sides' folders; also trainA and trainB
 Side = tuple[str, list[str]]  # a folder with its "/", and the sorted names of its files
-_NO_CLASSES = np.zeros(0, np.int64)
-_CHANNELS: dict[int, Channels] = {COUNTS[name]: name for name in get_args(Channels) if name in COUNTS}
 
 
 @dataclass(frozen=True)
@@ -62,15 +60,7 @@ class TranslationOptions(ImageOptions):
 OPTIONS = TranslationOptions
 
 
-def translation_options(given: Mapping[str, Any]) -> TranslationOptions:
-    """Options by name. Raises UserError for an unknown one, with the nearest."""
-    known = [f.name for f in fields(TranslationOptions)]
-    for name in given:
-        if name not in known:
-            raise UserError(f"Pictures have no option '{name}'.{nearest(name, known)} Known: {', '.join(known)}.")
-    return TranslationOptions(**given)
-
-
+@dataclass(eq=False, repr=False, kw_only=True)
 class TranslationSet(Dataset):
     """Two sides of pictures. Batches hold `image` f32 [B, C, H, W], the target, and `source` f32 [B, C', H, W], in [-1, 1].
 
@@ -78,44 +68,52 @@ class TranslationSet(Dataset):
     pictures, and a batch's partners are shifted by a number that its seed decides.
     """
 
-    def __init__(self, about: About, source: ImageSet, target: ImageSet, paired: bool):
-        self.about, self.source, self.target, self.paired = about, source, target, paired
-        self.spec, self.name, self.fingerprint, self.summary = about.spec, about.name, about.fingerprint, about.summary
-        self.slow = source.slow or target.slow
+    name: str
+    spec: Spec
+    fingerprint: str
+    summary: dict[str, Any]
+    source: ImageSet
+    target: ImageSet
+    paired: bool
+    mirror: bool
+    test: Callable[[], Dataset | None]
+
+    def __post_init__(self) -> None:
+        self.slow = self.target.slow
 
     def __len__(self) -> int:
         return len(self.target) if self.paired else max(len(self.source), len(self.target))
 
     def held_out(self) -> Dataset | None:
-        return self.about.held_out()
+        return self.test()
 
     def batch(self, indices: np.ndarray, *, seed: int = 0) -> Batch:
         rows = np.asarray(indices, np.int64)
         if self.paired:
             source, target, rows = self._pairs(rows)
             return {"image": self._vary(target, rows, seed), "source": self._vary(source, rows, seed)}
-        source, _ = self.source._gather((rows + mix(seed, 1) % len(self)) % len(self.source))
-        target, _ = self.target._gather(rows % len(self.target))
+        source, _ = self.source.gather((rows + mix(seed, 1) % len(self)) % len(self.source))
+        target, _ = self.target.gather(rows % len(self.target))
         return {"image": self._vary(target, rows, seed), "source": self._vary(source, rows, mix(seed, 2))}
 
     def _pairs(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Sources, targets and the numbers of the pairs that they are: a pair of which one is unreadable is passed over."""
-        while True:
-            target, found = self.target._gather(rows)
-            source, rows = self.source._gather(found)
+        for _ in range(len(self)):
+            target, found = self.target.gather(rows)
+            source, rows = self.source.gather(found)
             if np.array_equal(found, rows):
                 return source, target, rows
+        raise none_usable(self.name, self.summary["skipped"]["files"])
 
     def _vary(self, pixels: np.ndarray, numbers: np.ndarray, seed: int) -> Tensor:
-        """Cut to size and mirrored by (seed, number), as float32 in [-1, 1]."""
+        """Cut to size and mirrored by (seed, number), as f32 in [-1, 1]."""
         size = self.spec.shape[1]
         if room := pixels.shape[-1] - size:
             corners = [(mix(seed, int(n), 0) % (room + 1), mix(seed, int(n), 1) % (room + 1)) for n in numbers]
             pixels = np.stack([p[:, y : y + size, x : x + size] for p, (y, x) in zip(pixels, corners, strict=True)])
-        if self.about.mirror:
-            flips = coins(numbers, seed)
-            pixels[flips] = pixels[flips][..., ::-1]
-        return torch.from_numpy(pixels.astype(np.float32) / 127.5 - 1)
+        if self.mirror:
+            mirror(pixels, numbers, seed)
+        return as_tensor(pixels)
 
 
 # ── from disk ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -125,52 +123,77 @@ def from_path(path: Path, *, needs: str, split: str = "train", **given: Any) -> 
     `needs` "pairs": equal file names (without their endings) belong together; "domains": they need not. Raises UserError
     when there are no two sides, when a picture has no partner, or when fewer than two can be used.
     """
-    options = translation_options(given)
+    options = TranslationOptions.of(given)
     files = pictures_in(path)
     files = halves(files) if options.side_by_side else files
     paired = needs == "pairs"
-    sides = find_sides(files.names, split)
-    if sides is None:
+    found = find_sides(files.names, split)
+    if found is None:
         raise UserError(f"'{path}' has no source and target: give {NEEDS[needs]}.")
-    source, target = pair(*sides) if paired else (sides[0][1], sides[1][1])
-    if options.swap:
-        source, target = target, source
-    source, target = _limited(source, options.limit), _limited(target, options.limit)
-    *plans, notes = _plans(files, source, target, options, str(path))
-    data, bad = _read(files, (source, target), (plans[0], plans[1]), paired, str(path))
+    names = pair(*found) if paired else (found[0][1], found[1][1])
+    source, target = (_limited(n, options.limit) for n in (names[::-1] if options.swap else names))
+    plans, notes = _plans(files, source, target, options, str(path))
+    small = sum(len(n) * p.channels * p.size**2 for n, p in zip((source, target), plans, strict=True)) <= IN_MEMORY
+    bad: dict[str, str] = {}
+    pixels: list[np.ndarray] | list[None] = [None, None]
+    counts = [len(source), len(target)]
+    if small:
+        pixels, bad = _decoded(files, (source, target), plans, paired)
+        counts = [len(p) for p in pixels]
+    if min(counts) == 0 and bad:
+        raise none_usable(str(path), bad)
+    if min(counts) < FEWEST:
+        raise UserError(f"Training needs at least {FEWEST} sources and targets, and '{path}' has fewer: add more.")
     side = options.size or plans[1].size  # with jitter pictures are larger than they are cut to
-    spec = Spec(
-        "image",
-        (plans[1].channels, side, side),
-        extra={
-            "source_channels": plans[0].channels,
-            "serves": ["pairs", "domains"] if paired else ["domains"],
-            "fit": options.fit,
-            "background": options.background,
-        },
-    )
-    about = About(
+    kind = f"{files.kind}, {'pairs' if paired else 'two kinds'}"
+    both = labelling.Labelled(max(source, target, key=len))
+    summary = summarise(kind, both, replace(plans[1], size=side), bad, notes, small, files.others) | {
+        "items": max(counts),
+        "sources": counts[0],
+        "targets": counts[1],
+        "source_channels": NAMES[plans[0].channels],
+    }
+    extra = {
+        "source_channels": plans[0].channels,
+        "serves": ["pairs", "domains"] if paired else ["domains"],
+        "fit": options.fit,
+        "background": options.background,
+    }
+    spec = Spec("image", (plans[1].channels, side, side), extra=extra)
+    sides = [
+        _side(files, listed, plan, held, str(path), summary)
+        for listed, plan, held in zip((source, target), plans, pixels, strict=True)
+    ]
+    if not small:
+        sides[1].bad, sides[1].lock = sides[0].bad, sides[0].lock  # one list of what cannot be read
+    return TranslationSet(
         name=path.resolve().name or str(path),
         spec=spec,
         fingerprint=digest(files.fingerprint, split, plans, options.limit, paired, options.swap, options.side_by_side),
-        summary={
-            "items": len(data[1]) if paired else max(map(len, data)),
-            "kind": f"{files.kind}, {'pairs' if paired else 'two kinds'}",
-            "sources": len(data[0]),
-            "targets": len(data[1]),
-            "size": side,
-            "channels": _CHANNELS[plans[1].channels],
-            "source_channels": _CHANNELS[plans[0].channels],
-            "classes": {},
-            "skipped": skipped(bad),
-            "other_files": files.others,
-            "in_memory": not data[0].slow,
-            "notes": notes,
-        },
+        summary=summary,
+        source=sides[0],
+        target=sides[1],
+        paired=paired,
         mirror=options.mirror,
-        held_out=lambda: _test_split(path, files.names, needs, spec, options) if split == "train" else None,
+        test=lambda: _test_split(path, files.names, needs, spec, options) if split == "train" else None,
     )
-    return TranslationSet(about, *data, paired)
+
+
+def _side(
+    files: Files, names: list[str], plan: Plan, pixels: np.ndarray | None, where: str, summary: dict[str, Any]
+) -> Any:
+    """The pictures of one side, decoded or to be decoded as needed; what there is to say is said of both."""
+    made: dict[str, Any] = {
+        "name": where,
+        "spec": Spec("image", (plan.channels, plan.size, plan.size)),
+        "fingerprint": "",
+        "summary": summary,
+        "pixels": np.empty(0, np.uint8) if pixels is None else pixels,
+        "ids": np.empty(0, np.int64),
+        "mirror": False,
+        "test": lambda: None,
+    }
+    return FileSet(**made, files=files, names=names, plan=plan) if pixels is None else ImageSet(**made)
 
 
 def find_sides(names: Sequence[str], split: str = "train") -> tuple[Side, Side] | None:
@@ -240,12 +263,10 @@ def halves(files: Files) -> Files:
         whole, side = origin[name]
         with files.open(whole) as stream, Image.open(stream, formats=FORMATS) as image:
             upright = ImageOps.exif_transpose(image)
-        width = upright.width // 2
-        half, buffer = (
-            upright.crop((width * (side == "target"), 0, width * (1 + (side == "target")), upright.height)),
-            io.BytesIO(),
-        )
+        width, left = upright.width // 2, upright.width // 2 if side == "target" else 0
+        half = upright.crop((left, 0, left + width, upright.height))
         half = half if half.mode in ("1", "L", "LA", "I", "I;16", "P", "RGB", "RGBA") else half.convert("RGB")
+        buffer = io.BytesIO()
         half.save(buffer, "PNG", compress_level=0)
         buffer.seek(0)
         return buffer
@@ -255,60 +276,37 @@ def halves(files: Files) -> Files:
 
 def _limited(names: list[str], limit: int | None) -> list[str]:
     """So many of them, evenly spaced."""
-    if limit is None or limit >= len(names):
-        return names
-    return [names[i] for i in np.linspace(0, len(names) - 1, limit).round().astype(int)]
+    return [names[i] for i in labelling.spread(limit or len(names), len(names))]
 
 
 def _plans(
     files: Files, source: list[str], target: list[str], options: TranslationOptions, where: str
-) -> tuple[Plan, Plan, list[str]]:
+) -> tuple[tuple[Plan, Plan], list[str]]:
     """What sources and targets become, as large as they are cut from, and what a person may want to know of it."""
     plans: list[Plan] = []
     notes: list[str] = []
+    jitter = options.jitter
     for words, names in (("Targets", target), ("Sources", source)):
         headers, bad = look(files, names)
         if not headers:
             raise none_usable(where, bad)
-        same = (
-            options
-            if not plans
-            else replace(options, size=plans[0].size, channels=options.source_channels, jitter=None)
-        )
-        plan, more = decide(headers, same)
-        plans.append(plan)
+        plan, more = decide(headers, options)
+        plans.append(replace(plan, size=jitter or plan.size))
         notes += [f"{words}: {note}" for note in more]
-    big = options.jitter or plans[0].size
-    return replace(plans[1], size=big), replace(plans[0], size=big), notes
+        options = replace(options, size=plan.size, channels=options.source_channels, jitter=None)
+    return (plans[1], plans[0]), notes
 
 
-def _read(
-    files: Files, names: tuple[list[str], list[str]], plans: tuple[Plan, Plan], paired: bool, where: str
-) -> tuple[tuple[ImageSet, ImageSet], dict[str, str]]:
-    """Both sides, decoded where they fit into memory, and why some files cannot be read. Their pairs leave with them."""
-    bad: dict[str, str] = {}
-    if sum(len(n) * p.channels * p.size**2 for n, p in zip(names, plans, strict=True)) > IN_MEMORY:
-        sides = [FileSet(_about(p), files, n, p, _NO_CLASSES) for n, p in zip(names, plans, strict=True)]
-        return (sides[0], sides[1]), bad
-    pixels = []
-    for listed, plan in zip(names, plans, strict=True):
-        decoded, failed = decode_all(files, listed, plan)
-        pixels.append(decoded)
-        bad |= failed
+def _decoded(
+    files: Files, names: tuple[list[str], list[str]], plans: tuple[Plan, Plan], paired: bool
+) -> tuple[list[np.ndarray], dict[str, str]]:
+    """Both sides' pictures, and why some cannot be read: those leave, with their partners where they have any."""
+    (source, a), (target, b) = (decode_all(files, *side) for side in zip(names, plans, strict=True))
+    bad = a | b
     if bad and paired:
-        good = [np.array([n not in bad for n in listed]) for listed in names]
-        pixels = [p[good[1 - i][good[i]]] for i, p in enumerate(pixels)]
-    if min(map(len, pixels)) == 0 and bad:
-        raise none_usable(where, bad)
-    if min(map(len, pixels)) < FEWEST:
-        raise UserError(f"Training needs at least {FEWEST} sources and targets, and '{where}' has fewer: add more.")
-    sides_in_memory = [ImageSet(_about(p), x, _NO_CLASSES) for p, x in zip(plans, pixels, strict=True)]
-    return (sides_in_memory[0], sides_in_memory[1]), bad
-
-
-def _about(plan: Plan) -> About:
-    """One side by itself: the set of both says what there is to say."""
-    return About("", Spec("image", (plan.channels, plan.size, plan.size)), "", {}, False, lambda: None)
+        good = [np.array([name not in bad for name in listed]) for listed in names]
+        source, target = source[good[1][good[0]]], target[good[0][good[1]]]
+    return [source, target], bad
 
 
 def _test_split(
@@ -320,8 +318,8 @@ def _test_split(
     same = replace(
         options,
         size=spec.shape[1],
-        channels=_CHANNELS[spec.shape[0]],
-        source_channels=_CHANNELS[spec.extra["source_channels"]],
+        channels=NAMES[spec.shape[0]],
+        source_channels=NAMES[spec.extra["source_channels"]],
         jitter=None,
         mirror=False,
         limit=None,
@@ -357,13 +355,17 @@ def read_sources(path: Path, spec: Spec, *, targets: bool = False) -> tuple[Tens
         files = pictures_in(path)
     channels = spec.shape[0] if targets else int(spec.extra["source_channels"])
     background = ImageOptions(background=spec.extra.get("background", "white")).colour()
-    pixels, bad = decode_all(
-        files, files.names, Plan(spec.shape[1], channels, spec.extra.get("fit", "crop"), background)
-    )
+    plan = Plan(spec.shape[1], channels, spec.extra.get("fit", "crop"), background)
+    pixels, bad = decode_all(files, files.names, plan)
     if bad:
         name, why = next(iter(bad.items()))
         raise UserError(f"'{shown(name)}' in '{path}' cannot be read: {why}.")
-    names = [shown(n[: len(n) - len(suffix(n))]) + ".png" for n in files.names]
+    names = [_png(n[: len(n) - len(suffix(n))]) for n in files.names]
     if len(set(names)) < len(names):  # a.jpg beside a.png
-        names = [shown(n) + ".png" for n in files.names]
-    return torch.from_numpy(pixels.astype(np.float32) / 127.5 - 1), names
+        names = [_png(n) for n in files.names]
+    return as_tensor(pixels), names
+
+
+def _png(name: str) -> str:
+    """A name to write under, in the same sub-folder: never outside, whatever an archive calls its files."""
+    return "/".join(safe_name(shown(part)) for part in name.split("/") if part) + ".png"

@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.nn.utils import fuse_conv_bn_eval
+
+from genloom.metrics.features import fold
 
 WEIGHTS = Path(__file__).parent / "weights" / "digits.safetensors"
 
@@ -44,9 +45,8 @@ def to_digits(images: Tensor) -> Tensor:
         images = (images[:, :3] * weights).sum(1, keepdim=True)
     images = images[:, :1]
     if max(images.shape[2:]) < 20:  # scans cut to the strokes: framed as MNIST frames its 20 x 20 digits
-        return F.pad(
-            F.interpolate(images, (20, 20), mode="bicubic", align_corners=False).clamp(-1, 1), [4] * 4, value=-1
-        )
+        digits = F.interpolate(images, (20, 20), mode="bicubic", align_corners=False).clamp(-1, 1)
+        return F.pad(digits, [4] * 4, value=-1)
     if images.shape[2:] != (28, 28):
         images = F.interpolate(images, (28, 28), mode="bilinear", antialias=True, align_corners=False)
     return images
@@ -60,11 +60,4 @@ def load(path: Path) -> DigitNet:
     """The classifier from such a file, ready to judge: half-precision weights, run in float32, batch norms folded."""
     net = DigitNet()
     net.load_state_dict({k: v.float() for k, v in load_file(path).items()}, strict=False)  # no batch counters
-    net.eval()
-    folded: list[nn.Module] = []
-    for block in net.body:
-        conv, norm, activation = block.children()
-        assert isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
-        folded += [fuse_conv_bn_eval(conv, norm), activation]
-    net.body = nn.Sequential(*folded)
-    return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return fold(net)

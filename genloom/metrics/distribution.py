@@ -71,9 +71,7 @@ def ratio_of_medians(x: Tensor, y: Tensor, note: str = "") -> Estimate:
 def moments(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean [d] and covariance [d, d] (N - 1) of features [N, d], in float64."""
     x = x.double()
-    mean = x.mean(0)
-    centred = x - mean
-    return mean, centred.T @ centred / max(len(x) - 1, 1)
+    return x.mean(0), torch.cov(x.T).view(x.shape[1], -1)
 
 
 def _power(a: Tensor, exponent: float) -> Tensor:

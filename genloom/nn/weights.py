@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from genloom.errors import UserError
+from genloom.errors import UserError, nearest
 
 
 def load_exactly(network: nn.Module, weights: Mapping[str, Tensor], name: str) -> None:
@@ -43,3 +44,40 @@ def _count(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> str:
 def under(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """The weights below a prefix, without it."""
     return {k[len(prefix) :]: v for k, v in weights.items() if k.startswith(prefix)}
+
+
+def translated(arguments: Mapping[str, Any], names: Mapping[str, str | None], network: str) -> dict[str, Any]:
+    """An official network's keyword arguments in our names; None in `names` marks what changes speed and no number.
+
+    `mapping_kwargs={"num_layers": 2}` is looked up as "mapping.num_layers". Raises UserError for an argument that is
+    not in `names`.
+    """
+    flat: dict[str, Any] = {}
+    for key, value in arguments.items():
+        inner = key.removesuffix("_kwargs")
+        flat |= {f"{inner}.{k}": v for k, v in value.items()} if inner != key else {key: value}
+    for key in flat:
+        if key not in names:
+            raise UserError(f"The reference option '{key}' of {network} is not known here.{nearest(key, names)}")
+    return {ours: flat[theirs] for theirs, ours in names.items() if ours is not None and theirs in flat}
+
+
+def arguments(
+    given: Mapping[str, Any],
+    name: str,
+    *,
+    used: Mapping[str, Any],
+    fixed: Mapping[str, Any],
+    ignored: Collection[str] = (),
+) -> dict[str, Any]:
+    """A reference network's own keyword arguments: all that are `used`, with its defaults where they were not given.
+
+    `fixed` ones must have that value, those `ignored` matter to training alone; `name` is what the message calls the
+    network. Raises UserError for any other argument, and for a fixed one with another value.
+    """
+    for key, value in given.items():
+        if key in fixed and value != fixed[key]:
+            raise UserError(f"{name} with {key}={value} has no counterpart here: only {key}={fixed[key]} has.")
+        if not (key in used or key in fixed or key in ignored):
+            raise UserError(f"{name} has no argument '{key}'.{nearest(key, [*used, *fixed, *ignored])}")
+    return {key: given.get(key, value) for key, value in used.items()}

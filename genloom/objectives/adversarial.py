@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from genloom import parallel
 from genloom.core import Batch, Model, Phase, Spec
 from genloom.errors import UserError, unknown
 from genloom.nn.augment import augmentation
@@ -77,6 +78,16 @@ def relativistic_generator(r: Tensor, f: Tensor) -> Tensor:
     return F.softplus(r - f)
 
 
+def relativistic_average_critic(r: Tensor, f: Tensor) -> Tensor:
+    """-log σ(r - E f) - log(1 - σ(f - E r)), means over the global batch: Jolicoeur-Martineau 2018, section 4.2."""
+    return F.softplus(parallel.mean(f.mean()) - r) + F.softplus(f - parallel.mean(r.mean()))
+
+
+def relativistic_average_generator(r: Tensor, f: Tensor) -> Tensor:
+    """The critic's with reals and fakes exchanged: fakes should outscore the average real."""
+    return relativistic_average_critic(f, r)
+
+
 OBJECTIVES: dict[str, Objective] = {
     "bce": Objective(bce_critic, non_saturating),
     "minimax": Objective(bce_critic, minimax),
@@ -84,6 +95,7 @@ OBJECTIVES: dict[str, Objective] = {
     "least_squares": Objective(least_squares_critic, least_squares_generator),
     "wasserstein": Objective(wasserstein_critic, wasserstein_generator),
     "relativistic": Objective(relativistic_critic, relativistic_generator, paired=True),
+    "relativistic_average": Objective(relativistic_average_critic, relativistic_average_generator, paired=True),
 }
 
 
@@ -110,11 +122,16 @@ def score_and_slope(critic: Callable[[Tensor], Tensor], images: Tensor) -> tuple
     return logits, grad.float().flatten(1).square().sum(1)
 
 
-def lipschitz_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, mix: Tensor) -> Tensor:
-    """(‖∇D(x̂)‖ - 1)² [B] at x̂ = mix·real + (1 - mix)·fake, mix [B] uniform: Gulrajani et al. 2017, eq. 3, without λ."""
-    mix = mix.view(-1, *[1] * (real.ndim - 1))
-    _, slope = score_and_slope(critic, torch.lerp(fake, real, mix))
+def slope_penalty(critic: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    """(‖∇D(x)‖ - 1)² [B]: zero where the critic's slope is one."""
+    _, slope = score_and_slope(critic, images)
     return ((slope + 1e-12).sqrt() - 1).square()  # the root's own slope is infinite at 0
+
+
+def lipschitz_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, mix: Tensor) -> Tensor:
+    """The slope penalty [B] at x̂ = mix·real + (1 - mix)·fake, mix [B] uniform: Gulrajani et al. 2017, eq. 3, without λ."""
+    mix = mix.view(-1, *[1] * (real.ndim - 1))
+    return slope_penalty(critic, torch.lerp(fake, real, mix))
 
 
 # ── the base ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -192,14 +209,18 @@ class Adversarial(Model):
             fake = self.make(latents, labels)
         if not self.penalised:
             r, f = self.score(real, fake, labels)
-            self.augment.observe(r)
+            self.observe(r, f)
             return {"discriminator": self.objective.critic(r, f)}
         both = torch.cat([labels, labels]) if labels is not None else None
         logits, slope = score_and_slope(lambda x: self.judge(x, both), torch.cat([real, fake]))
         r, f = logits.chunk(2)
-        self.augment.observe(r)
+        self.observe(r, f)
         r1, r2 = (0.5 * self.gamma * slope).chunk(2)
         return {"discriminator": self.objective.critic(r, f), "r1": r1, "r2": r2}
+
+    def observe(self, r: Tensor, f: Tensor) -> None:
+        """Whether D overfits shows in the sign of D(real); of an objective that pairs only the difference has a meaning."""
+        self.augment.observe(r - f if self.objective.paired else r)
 
     def generator_terms(self, real: Tensor, latents: Tensor, labels: Tensor | None) -> dict[str, Tensor]:
         return {"generator": self.fool(real, self.judge(self.make(latents, labels), labels), labels)}
@@ -232,7 +253,7 @@ class Adversarial(Model):
 class Conditional(Adversarial):
     """A GAN that takes labels where the data has classes: `--model.no-conditional` leaves them out."""
 
-    conditions = ("label",)
+    conditions: ClassVar[tuple[str, ...]] = ("label",)
 
     def sample(self, n: int, *, seed: int = 0, start: int = 0, label: int | Tensor | None = None) -> Tensor:
         """[n, C, H, W] in [-1, 1]; without `label` the classes come in turn. Raises UserError for an unknown class."""

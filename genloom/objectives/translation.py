@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from genloom.nn.translation import (
     ResnetGenerator,
     UnetGenerator,
 )
-from genloom.nn.weights import load_exactly
+from genloom.nn.weights import arguments, load_exactly, under
 from genloom.objectives.adversarial import find_objective, lipschitz_penalty
 
 KEPT = 64  # sources that a model keeps of its data: as many as a grid shows samples
@@ -34,7 +34,6 @@ class Translator(Model):
 
     modality = "image"
     conditions: ClassVar[tuple[str, ...]] = ("source",)
-    config: dict[str, Any]  # of a model made from the authors' weights: what `core.build` makes it of again
 
     def __init__(self, spec: Spec, *, objective: str, penalty: float):
         super().__init__(spec)
@@ -45,6 +44,9 @@ class Translator(Model):
 
     def prepare(self, batch: Batch) -> None:
         self.sources.keep(batch["source"])
+
+    def grid(self) -> int:
+        return int(self.sources.count) or KEPT  # a source twice would look like a model that makes one picture twice
 
     def sheet(self, samples: Tensor, *, seed: int = 0) -> Tensor:
         """Each source and beside it what was made of it [2n, C, H, W]; grey beside colour becomes colour."""
@@ -108,7 +110,7 @@ def per_item(losses: Tensor) -> Tensor:
 
 
 class Sources(nn.Module):
-    """Up to 64 sources of the data, as bytes: what grids and reports show results of."""
+    """Up to 64 sources of the data, no two alike, as bytes: what grids and reports show results of."""
 
     pictures: Tensor
     count: Tensor
@@ -119,8 +121,10 @@ class Sources(nn.Module):
         self.register_buffer("count", torch.zeros((), dtype=torch.int64))
 
     def keep(self, source: Tensor) -> None:  # [B, C, H, W] in [-1, 1]
-        some = source[torch.linspace(0, len(source) - 1, min(KEPT, len(source))).round().long()]
-        self.pictures[: len(some)] = ((some.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+        pictures = ((source.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu()
+        unlike = torch.stack([*{x.numpy().tobytes(): x for x in pictures}.values()])
+        some = unlike[torch.linspace(0, len(unlike) - 1, min(KEPT, len(unlike))).round().long()]
+        self.pictures[: len(some)] = some
         self.count.fill_(len(some))
 
     def take(self, n: int, seed: int, start: int) -> Tensor:
@@ -187,78 +191,79 @@ WITHOUT_EFFECT = (
     "gpu_id",
 )  # on the numbers, once weights are given
 NORM_NAMES = {"BatchNorm2d": "batch", "InstanceNorm2d": "instance", "Identity": "none", None: "batch"}
+GENERATOR = {"input_nc": 3, "output_nc": 3, "ngf": 64, "use_dropout": False}
+DEFAULTS: dict[str, dict[str, Any]] = {  # of each kind of network, by the authors
+    "unet": {**GENERATOR, "num_downs": 8},
+    "resnet": {**GENERATOR, "n_blocks": 6, "padding_type": "reflect"},
+    "patch": {"input_nc": 3, "ndf": 64, "n_layers": 3},
+    "pixel": {"input_nc": 3, "ndf": 64},
+}
 
 
-def reference_network(
-    weights: Mapping[str, Tensor], config: Mapping[str, Any], name: str
-) -> tuple[str, dict[str, Any]]:
-    """What network these weights are, and its keyword arguments in the authors' names, those left out as they default.
+class Part(NamedTuple):
+    """One of the authors' networks: what kind it is, its keyword arguments in their names, every one, and its weights."""
 
-    Raises UserError for a keyword that the network does not have.
+    kind: str
+    given: dict[str, Any]
+    weights: Mapping[str, Tensor]
+
+
+def reference_parts(
+    weights: Mapping[str, Tensor], config: Mapping[str, Any], generators: Sequence[str], critics: Sequence[str]
+) -> dict[str, Part]:
+    """A flat checkpoint by the networks that its keys are prefixed with ("G_A." or "netG_A."), `config` by their names.
+
+    Without prefixes it is the first of the generators or of the critics. Raises UserError for an unknown argument.
     """
+    names = [*generators, *critics]
+    found = {name: under(weights, f"{name}.") or under(weights, f"net{name}.") for name in names}
+    if not any(found.values()):
+        alone = (generators if kind_of(weights) in ("unet", "resnet") else critics)[0]
+        found, config = {alone: dict(weights)}, {alone: config}
+    return {name: reference_part(part, config.get(name, {}), name) for name, part in found.items() if part}
+
+
+def reference_part(weights: Mapping[str, Tensor], config: Mapping[str, Any], name: str) -> Part:
+    """One network and its arguments, those left out as they default. Raises UserError for one that it does not have."""
     kind = kind_of(weights)
     given = {**NETWORKS.get(str(config.get("netG", config.get("netD"))), {}), **config}
     if "n_layers_D" in given:
         given["n_layers"] = given.pop("n_layers_D")
     norm = given.pop("norm_layer", given.pop("norm", None))
-    every: dict[str, dict[str, Any]] = {
-        "unet": {"input_nc": 3, "output_nc": 3, "num_downs": 8, "ngf": 64, "use_dropout": False},
-        "resnet": {
-            "input_nc": 3,
-            "output_nc": 3,
-            "ngf": 64,
-            "use_dropout": False,
-            "n_blocks": 6,
-            "padding_type": "reflect",
-        },
-        "patch": {"input_nc": 3, "ndf": 64, "n_layers": 3},
-        "pixel": {"input_nc": 3, "ndf": 64},
-    }
-    defaults = every[kind]
-    unknown = [k for k in given if k not in defaults and k not in WITHOUT_EFFECT]
-    if unknown:
-        raise UserError(f"The config of {name} has '{unknown[0]}', which its {kind} network does not take.")
-    known = {k: v for k, v in given.items() if k in defaults}
-    return kind, {**defaults, **known, "norm": NORM_NAMES.get(norm, norm)}
+    known = arguments(given, f"The {kind} network {name}", used=DEFAULTS[kind], fixed={}, ignored=WITHOUT_EFFECT)
+    return Part(kind, {**known, "norm": NORM_NAMES.get(norm, norm)}, weights)
 
 
 def kind_of(weights: Mapping[str, Tensor]) -> str:
     """`unet`, `resnet`, `pixel` or `patch`, by the names of the weights."""
-    for kind, mark in (("unet", "model.model."), ("resnet", "conv_block"), ("pixel", "net.")):
-        if any(mark in k if kind == "resnet" else k.startswith(mark) for k in weights):
-            return kind
-    return "patch"
+    if any("conv_block" in k for k in weights):
+        return "resnet"
+    if any(k.startswith("net.") for k in weights):
+        return "pixel"
+    return "unet" if any(k.startswith("model.model.") for k in weights) else "patch"
 
 
-def load_reference(network: nn.Module, weights: Mapping[str, Tensor], name: str) -> None:
+def load_reference(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """`load_exactly`, past two changes of PyTorch: instance normalisation once kept statistics that nothing reads, and
     batch normalisation did not count its batches."""
     idle = tuple(f"{k}." for k, m in network.named_modules() if isinstance(m, nn.InstanceNorm2d))
     kept = {k: v for k, v in weights.items() if not (idle and k.startswith(idle))}
     counts = {k: v for k, v in network.state_dict().items() if k.endswith("num_batches_tracked")}
-    load_exactly(network, {**counts, **kept}, name)
+    load_exactly(network, {**counts, **kept}, f"the {type(network).__name__} that the config describes")
 
 
-def split_reference(weights: Mapping[str, Tensor], names: Iterable[str]) -> dict[str, dict[str, Tensor]]:
-    """A flat checkpoint by the networks that its keys are prefixed with ("G_A." or "netG_A."); empty without prefixes."""
-    found: dict[str, dict[str, Tensor]] = {}
-    for key, value in weights.items():
-        head, _, tail = key.removeprefix("net").partition(".")
-        if head in names:
-            found.setdefault(head, {})[tail] = value
-    return found
-
-
-def generator_options(kind: str, given: Mapping[str, Any]) -> dict[str, Any]:
+def generator_options(part: Part) -> dict[str, Any]:
     """Our hyper-parameters for the authors' keyword arguments of a generator."""
+    kind, given, _ = part
     options = {"network": kind, "width": given["ngf"], "norm": given["norm"], "dropout": given["use_dropout"]}
     if kind == "unet":
         return {**options, "depth": given["num_downs"]}
     return {**options, "depth": given["n_blocks"], "padding": given["padding_type"]}
 
 
-def critic_options(kind: str, given: Mapping[str, Any]) -> dict[str, Any]:
+def critic_options(part: Part) -> dict[str, Any]:
     """Our hyper-parameters for the authors' keyword arguments of a discriminator."""
+    kind, given, _ = part
     options = {"critic_network": kind, "critic_width": given["ndf"], "critic_norm": given["norm"]}
     return options if kind == "pixel" else {**options, "layers": given["n_layers"]}
 

@@ -7,28 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from genloom.report.curves import number
-from genloom.report.story import Story, command_of, duration, family, interval
-from genloom.run import atomic
-
-TASKS = {
-    "image": "unconditional-image-generation",
-    "text": "text-generation",
-    "audio": "text-to-audio",
-    "video": "text-to-video",
-}
-ARROWS = {"lower": " ↓", "higher": " ↑", "": ""}
+from genloom.report.story import Story, family, interval, words
 
 
 def write_model_card(folder: Path) -> Path:
     """Write README.md, the model card. Raises UserError when `folder` is no run."""
-    story = Story.read(folder)
-    card, grid = story.card, story.run.folder / "samples" / "grid.png"
+    story = Story(folder)
+    grid = story.run.folder / "samples" / "grid.png"
     blocks = [
         front_matter(story),
         f"# {plain(story.model)} on {plain(story.data)}",
         plain(story.summary()),
         "![Samples, not chosen](samples/grid.png)" if grid.is_file() else "",
-        idea(card),
+        idea(story),
         "## Use",
         usage(story),
         "## Intended use and limits",
@@ -38,12 +29,9 @@ def write_model_card(folder: Path) -> Path:
         "## How good it is",
         measures(story),
         "## Train it again",
-        fence(command_of(story), "sh"),
+        fence(story.command, "sh"),
     ]
-    path = story.run.folder / "README.md"
-    with atomic(path) as temporary:
-        temporary.write_text("\n\n".join(b for b in blocks if b) + "\n", encoding="utf-8")
-    return path
+    return story.write("README.md", "\n\n".join(b for b in blocks if b) + "\n")
 
 
 def front_matter(story: Story) -> str:
@@ -53,7 +41,7 @@ def front_matter(story: Story) -> str:
         "library_name": "genloom",
         "tags": ["genloom", "generative", story.run.spec.modality, story.model],
         "datasets": [story.data],
-        "pipeline_tag": TASKS.get(story.run.spec.modality),
+        "pipeline_tag": "unconditional-image-generation" if story.run.spec.modality == "image" else None,
     }
     lines = [f"{k}: {json.dumps(v, ensure_ascii=False)}" for k, v in fields.items() if v]
     return "\n".join(["---", *lines, "---"])
@@ -61,7 +49,7 @@ def front_matter(story: Story) -> str:
 
 def plain(value: Any) -> str:
     """Words from the run, without power over Markdown: on one line, with its signs escaped."""
-    line = " ".join(str(value).split())
+    line = " ".join(words(value).split())
     return "".join(f"\\{c}" if c in "\\`*_[]<>|#" else c for c in line)
 
 
@@ -69,16 +57,13 @@ def fence(code: str, language: str) -> str:
     return f"```{language}\n{code.replace('```', '` ` `')}\n```"
 
 
-def idea(card: dict[str, Any]) -> str:
-    if not card:
+def idea(story: Story) -> str:
+    if not story.card:
         return ""
-    url = str(card.get("url", ""))
-    paper = plain(card.get("paper", ""))
-    if url.startswith(("https://", "http://")):
-        paper = f"[{paper}](<{''.join(url.split()).replace('>', '')}>)"
-    changed = f"\n\nWhat differs here: {plain(card['changes'])}" if card.get("changes") else ""
-    whose = f"{paper}, {plain(card.get('authors', ''))}, {plain(card.get('year', ''))}."
-    return f"{plain(card.get('summary', ''))}\n\n{whose}{changed}"
+    card = {k: plain(str(v)) for k, v in story.card.items()}
+    paper = f"[{card['paper']}](<{story.url}>)" if story.url else card["paper"]
+    changed = f"\n\nWhat differs here: {card['changes']}" if card["changes"] else ""
+    return f"{card['summary']}\n\n{paper}, {card['authors']}, {card['year']}.{changed}"
 
 
 def usage(story: Story) -> str:
@@ -89,11 +74,8 @@ def usage(story: Story) -> str:
 
 
 def limits(story: Story) -> str:
-    made = {"image": "images", "video": "videos", "table": "tables"}.get(
-        story.run.spec.modality, story.run.spec.modality
-    )
     return (
-        f"Made to generate {made} like its training data, for study, for play and as a base of "
+        "Made to generate more like its training data, for study, for play and as a base of "
         "further work. It knows that data and nothing else: it repeats its gaps and its biases, and may make "
         "things that look like single training items. Look at the nearest pairs in report.html before you publish "
         "samples, say that they are generated, and check that the data's own terms allow your use. The figures "
@@ -102,31 +84,19 @@ def limits(story: Story) -> str:
 
 
 def data(story: Story) -> str:
-    info = story.run.info["data"]
+    info = story.info["data"]
     facts = {"source": info.get("source"), **story.data_facts, "fingerprint": str(info.get("fingerprint", ""))[:16]}
-    return "\n".join(f"- {plain(k)}: {plain(_short(v))}" for k, v in facts.items() if v not in (None, "", [], {}))
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, dict):
-        value = [f"{k} {v}" for k, v in value.items()]
-    if isinstance(value, (list, tuple)):
-        more = f" and {len(value) - 12:,} more" if len(value) > 12 else ""
-        return ", ".join(str(v) for v in value[:12]) + more
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+    return "\n".join(f"- {plain(k)}: {plain(v)}" for k, v in facts.items() if v not in (None, "", [], {}))
 
 
 def measures(story: Story) -> str:
-    trained = ""
-    if last := story.last:
-        device = story.run.info.get("device", "this machine")
-        trained = f"Trained for {duration(last.get('seconds') or 0)} ({last['step']:,} steps) on {plain(device)}."
+    trained = f"{story.trained.capitalize()} on {plain(story.device)}." if story.trained else ""
     if not story.metrics:
         return f"{trained} Not measured yet: `genloom evaluate .` does it.".strip()
     rows = ["| metric | value | 95 % interval | samples | judged by |", "|---|---:|---:|---:|---|"]
     for m in story.metrics:
-        judge = f"{plain(m.get('extractor') or '–')} {str(m.get('sha256') or '')[:8]}".strip()
-        name = plain(m["name"]) + ARROWS[family(str(m["name"]))[1]]
-        rows.append(f"| {name} | {number(m['value'])} | {interval(m) or '–'} | {_short(m.get('n') or '–')} | {judge} |")
+        name = f"{plain(m['name'])} {family(m['name'])[1]}".strip()
+        judge = f"{plain(m['extractor'])} {m['sha256'][:8]}"
+        rows.append(f"| {name} | {number(m['value'])} | {interval(m)} | {words(m['n'])} | {judge} |")
     warned = "".join(f"\n\n{plain(w)}" for w in story.measured.get("warnings") or [])
     return "\n".join(rows) + f"{warned}\n\n{trained}"

@@ -17,26 +17,25 @@ def compare_runs(folders: Sequence[Path]) -> list[Row]:
 
     Raises UserError when a folder is no run.
     """
-    return [_row(Story.read(Path(folder))) for folder in folders]
+    return [_row(Story(Path(folder))) for folder in folders]
 
 
 def _row(story: Story) -> Row:
-    seconds = story.last.get("seconds")
     return {
         "run": str(story.run.folder),
         "model": story.model,
         "data": story.data,
-        "minutes": seconds / 60 if seconds is not None else None,
-        "steps": story.last.get("step"),
+        "minutes": story.last.get("seconds", 0.0) / 60,
+        "steps": story.last.get("step", 0),
         "rate": story.rate,
-        "metrics": {str(m["name"]): {k: m.get(k) for k in ("value", "low", "high")} for m in story.metrics},
+        "metrics": {str(m["name"]): {k: m[k] for k in ("value", "low", "high")} for m in story.metrics},
     }
 
 
 def format_comparison(rows: Sequence[Row]) -> str:
     """A text table, a line a run; `*` marks the best of a metric, and every run whose interval meets the best one's."""
     names = _shared(rows)
-    head = ["run", "model", "data", "minutes", "steps", "items/s", *(f"{n} {_arrow(n)}".strip() for n in names)]
+    head = ["run", "model", "data", "minutes", "steps", "items/s", *(f"{n} {family(n)[1]}".strip() for n in names)]
     best = {n: _best(rows, n) for n in names}
     body = [_cells(row, i, names, best) for i, row in enumerate(rows)]
     widths = [max(len(line[k]) for line in [head, *body]) for k in range(len(head))]
@@ -53,37 +52,24 @@ def _shared(rows: Sequence[Row]) -> list[str]:
     return [n for n in names if sum(n in row["metrics"] for row in rows) >= min(2, len(rows))]
 
 
-def _arrow(name: str) -> str:
-    return {"lower": "↓", "higher": "↑", "": ""}[family(name)[1]]
-
-
 def _best(rows: Sequence[Row], name: str) -> set[int]:
     """The rows that are best in a metric: none when runs on different data cannot be held against each other."""
-    better = family(name)[1]
+    arrow = family(name)[1]
     having = {i: row["metrics"][name] for i, row in enumerate(rows) if name in row["metrics"]}
-    having = {i: m for i, m in having.items() if m["value"] is not None}
-    if not better or len(having) < 2 or len({rows[i]["data"] for i in having}) > 1:
+    if not arrow or len(having) < 2 or len({rows[i]["data"] for i in having}) > 1:
         return set()
-    pick = min if better == "lower" else max
-    first = having[pick(having, key=lambda i: having[i]["value"])]
-    return {i for i, m in having.items() if m is first or _overlap(m, first)}
-
-
-def _overlap(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
-    if None in (a["low"], a["high"], b["low"], b["high"]):
-        return bool(a["value"] == b["value"])
-    return bool(a["low"] <= b["high"] and b["low"] <= a["high"])
+    pick = min if arrow == "↓" else max
+    first = pick(having.values(), key=lambda m: m["value"])
+    return {i for i, m in having.items() if m["low"] <= first["high"] and first["low"] <= m["high"]}
 
 
 def _cells(row: Row, index: int, names: Sequence[str], best: Mapping[str, set[int]]) -> list[str]:
-    minutes = "–" if row["minutes"] is None else f"{row['minutes']:.1f}"
-    steps = "–" if row["steps"] is None else f"{row['steps']:,}"
     rate = "–" if row["rate"] is None else f"{row['rate']:,.0f}"
     values = []
     for name in names:
-        value = row["metrics"].get(name, {}).get("value")
-        values.append(("–" if value is None else number(value)) + ("*" if index in best[name] else " "))
-    return [row["run"], row["model"], row["data"], minutes, steps, rate, *values]
+        value = number(row["metrics"][name]["value"]) if name in row["metrics"] else "–"
+        values.append(value + ("*" if index in best[name] else " "))
+    return [row["run"], row["model"], row["data"], f"{row['minutes']:.1f}", f"{row['steps']:,}", rate, *values]
 
 
 def _notes(rows: Sequence[Row], names: Sequence[str], best: Mapping[str, set[int]]) -> list[str]:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from html import escape
+from itertools import groupby
 
 WIDTH, HEIGHT = 340, 190
 LEFT, RIGHT, TOP, BOTTOM = 44, 54, 12, 26  # margins for the value ticks, the last value, air, the step ticks
 POINTS = 400  # drawn at most; more than there are pixels
 
 Point = tuple[float, float]
-Place = Callable[[float, float], Point]  # (step, value) -> its place in the picture
 
 
 def chart(
@@ -27,30 +27,40 @@ def chart(
     A value that is None or not finite breaks the line. `marks` are (step, words) drawn as dotted verticals, `lines` are
     (value, words) drawn as dotted horizontals, `low` a value the axis must reach down to.
     """
-    good = [(float(x), float(y)) for x, y in points if y is not None and math.isfinite(y)]
+    line = [(float(x), math.nan if y is None else float(y)) for x, y in points]
+    good = [p for p in line if math.isfinite(p[1])]
     if not good:
         return ""
-    x0, x1 = 0.0, max(x for x, _ in points)
+    x1 = max(x for x, _ in line) or 1.0
     y0, y1 = _range([y for _, y in good], [y for y, _ in lines] + ([] if low is None else [low]))
-    x1 = x1 if x1 > x0 else 1.0
 
-    def at(x: float, y: float) -> Point:
-        across = LEFT + (x - x0) / (x1 - x0) * (WIDTH - LEFT - RIGHT)
-        y = min(max(y, y0), y1)
-        return across, TOP + (y1 - y) / (y1 - y0) * (HEIGHT - TOP - BOTTOM)
+    def across(x: float) -> float:
+        return round(LEFT + x / x1 * (WIDTH - LEFT - RIGHT), 1)
 
-    label = f"{title}: from {number(good[0][1])} to {number(good[-1][1])} over steps {x0:,.0f} to {x1:,.0f}"
-    body = [_value_axis(ticks(y0, y1, 3), at, x0), _step_axis(ticks(x0, x1, 3), at, y0)]
+    def down(y: float) -> float:
+        return round(TOP + (y1 - min(max(y, y0), y1)) / (y1 - y0) * (HEIGHT - TOP - BOTTOM), 1)
+
+    body = []
+    for y in ticks(y0, y1, 3):
+        body.append(f'<path class="rule" d="M{LEFT},{down(y)}H{WIDTH - RIGHT}"/>')
+        body.append(f'<text class="end" x="{LEFT - 7}" y="{down(y)}" dy="3.5">{_round(y)}</text>')
+    body += [f'<text class="mid" x="{across(x)}" y="{HEIGHT - 8}">{_round(x)}</text>' for x in ticks(0, x1, 3)]
     for x, words in marks:
-        if x0 <= x <= x1:
-            across = at(x, y0)[0]
-            line = f'<line class="mark" x1="{across:.1f}" x2="{across:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}">'
-            body.append(f"{line}<title>{escape(words)}</title></line>")
+        if x <= x1:
+            path = f'<path class="mark" d="M{across(x)},{TOP}V{HEIGHT - BOTTOM}">'
+            body.append(f"{path}<title>{escape(words)}</title></path>")
     for y, words in lines:
-        down = at(x0, y)[1]
-        body.append(f'<line class="mark" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{down:.1f}" y2="{down:.1f}"/>')
-        body.append(f'<text x="{LEFT + 4}" y="{down - 4:.1f}">{escape(words)}</text>')
-    body += _curve(points, at) + _last(good[-1], at)
+        body.append(f'<path class="mark" d="M{LEFT},{down(y)}H{WIDTH - RIGHT}"/>')
+        body.append(f'<text x="{LEFT + 4}" y="{down(y)}" dy="-4">{escape(words)}</text>')
+    for drawn, piece in groupby(line, key=lambda p: math.isfinite(p[1])):
+        if drawn:
+            places = [f"{across(x)},{down(y)}" for x, y in thin(list(piece))]
+            path = " ".join(places if len(places) > 1 else 2 * places)  # by its round ends a lone point is a dot
+            body.append(f'<polyline class="curve" points="{path}"/>')
+    x, y = good[-1]
+    body.append(f'<circle class="dot" cx="{across(x)}" cy="{down(y)}" r="3"/>')
+    body.append(f'<text class="value" x="{across(x)}" y="{down(y)}" dx="7" dy="4">{number(y)}</text>')
+    label = f"{title}: from {number(good[0][1])} to {number(y)} over steps 0 to {x1:,.0f}"
     inside = "".join(body)
     return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}">{inside}</svg>'
 
@@ -58,16 +68,14 @@ def chart(
 def _range(values: Sequence[float], also: Sequence[float]) -> Point:
     """Of the axis: the values without the outer hundredth when that is far out, all of `also`, and a little air."""
     ordered = sorted(values)
-    first, last = ordered[0], ordered[-1]
-    if len(ordered) >= 20:
-        cut = max(1, len(ordered) // 100)
-        inner0, inner1 = ordered[cut], ordered[-1 - cut]
-        span = (inner1 - inner0) or abs(inner1) or 1.0
-        first = inner0 if inner0 - first > 2 * span else first
-        last = inner1 if last - inner1 > 2 * span else last
-    first, last = min(first, *also, last), max(last, *also, first)
-    air = 0.06 * (last - first) or 0.1 * abs(last) or 1.0
-    return first if first in also else first - air, last + air
+    cut = max(1, len(ordered) // 100) if len(ordered) >= 20 else 0
+    first, last = ordered[cut], ordered[-1 - cut]
+    far = 2 * ((last - first) or abs(last) or 1.0)
+    low = first if first - ordered[0] > far else ordered[0]
+    high = last if ordered[-1] - last > far else ordered[-1]
+    low, high = min(low, *also, high), max(high, *also, low)
+    air = 0.06 * (high - low) or 0.1 * abs(high) or 1.0
+    return low if low in also else low - air, high + air
 
 
 def ticks(low: float, high: float, about: int) -> list[float]:
@@ -100,51 +108,11 @@ def _round(x: float) -> str:
     return f"{x / 1e3:g}k" if 1e3 <= abs(x) < 1e6 else number(x)
 
 
-def _value_axis(values: Sequence[float], at: Place, x0: float) -> str:
-    parts = []
-    for value in values:
-        y = at(x0, value)[1]
-        parts.append(f'<line class="rule" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<text class="end" x="{LEFT - 7}" y="{y + 3.5:.1f}">{_round(value)}</text>')
-    return "".join(parts)
-
-
-def _step_axis(steps: Sequence[float], at: Place, y0: float) -> str:
-    parts = [f'<text class="mid" x="{at(s, y0)[0]:.1f}" y="{HEIGHT - 8}">{_round(s)}</text>' for s in steps]
-    return "".join(parts)
-
-
-def _curve(points: Sequence[tuple[float, float | None]], at: Place) -> list[str]:
-    pieces: list[list[Point]] = [[]]
-    for x, y in points:
-        if y is None or not math.isfinite(y):
-            pieces.append([])
-        else:
-            pieces[-1].append((float(x), float(y)))
-    drawn = []
-    for piece in pieces:
-        places = [at(x, y) for x, y in thin(piece)]
-        if len(places) == 1:
-            drawn.append(f'<circle class="dot" cx="{places[0][0]:.1f}" cy="{places[0][1]:.1f}" r="2"/>')
-        elif places:
-            path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
-            drawn.append(f'<polyline class="curve" points="{path}"/>')
-    return drawn
-
-
-def _last(point: Point, at: Place) -> list[str]:
-    x, y = at(*point)
-    dot = f'<circle class="dot" cx="{x:.1f}" cy="{y:.1f}" r="3"/>'
-    return [dot, f'<text class="value" x="{x + 7:.1f}" y="{y + 4:.1f}">{number(point[1])}</text>']
-
-
 def thin(points: Sequence[Point], most: int = POINTS) -> list[Point]:
     """At most about `most` points: of each stretch the lowest and the highest, so that no spike is lost."""
-    if len(points) <= most:
-        return list(points)
     size = math.ceil(2 * len(points) / most)
-    kept: list[Point] = [points[0]]
+    kept = {points[0], points[-1]}
     for i in range(0, len(points), size):
         part = points[i : i + size]
-        kept += sorted({min(part, key=lambda p: p[1]), max(part, key=lambda p: p[1])})
-    return [*kept, points[-1]]
+        kept |= {min(part, key=lambda p: p[1]), max(part, key=lambda p: p[1])}
+    return sorted(kept)

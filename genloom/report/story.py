@@ -2,118 +2,114 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from genloom.monitor import read_log
 from genloom.report.curves import number
-from genloom.run import Run, read_json
+from genloom.run import Run, atomic, read_json
+
+SHOWN = 24  # of a list, at most
 
 GLOSSARY = {  # family of a metric: what it is in plain words, and which way is better
-    "fd": ("How far generated pictures are from real ones as a whole (Fréchet distance)", "lower"),
-    "fid": ("How far generated pictures are from real ones as a whole (Fréchet distance)", "lower"),
-    "kid": ("How far generated pictures are from real ones, without bias for small sets (kernel distance)", "lower"),
-    "precision": ("Share of generated pictures that could be real", "higher"),
-    "recall": ("Share of the real pictures' variety that is reached", "higher"),
-    "density": ("How firmly generated pictures lie among real ones", "higher"),
-    "coverage": ("Share of real pictures with a generated one near by", "higher"),
-    "is": ("Sure of a class each, and all classes present (Inception score's formula)", "higher"),
+    "fd": ("How far generated pictures are from real ones as a whole (Fréchet distance)", "↓"),
+    "fid": ("How far generated pictures are from real ones as a whole (Fréchet distance)", "↓"),
+    "kid": ("How far generated pictures are from real ones, without bias for small sets (kernel distance)", "↓"),
+    "precision": ("Share of generated pictures that could be real", "↑"),
+    "recall": ("Share of the real pictures' variety that is reached", "↑"),
+    "density": ("How firmly generated pictures lie among real ones", "↑"),
+    "coverage": ("Share of real pictures with a generated one near by", "↑"),
+    "is": ("Sure of a class each, and all classes present (Inception score's formula)", "↑"),
     "nearest": ("How new the samples are beside the training pictures", ""),
-    "labels": ("Share of samples that are of the class asked for", "higher"),
-    "ssim": ("Structural likeness", "higher"),
-    "psnr": ("Signal over error, in dB", "higher"),
+    "labels": ("Share of samples that are of the class asked for", "↑"),
+    "ssim": ("Structural likeness", "↑"),
+    "psnr": ("Signal over error, in dB", "↑"),
 }
 
 
-@dataclass(frozen=True)
 class Story:
-    """What the files of a run say."""
+    """What the files of a run say. Raises UserError when `folder` is no run."""
 
-    run: Run
-    ticks: list[dict[str, Any]]
-    events: list[dict[str, Any]]
-    measured: dict[str, Any]  # metrics.json, or empty
-
-    @classmethod
-    def read(cls, folder: Path) -> Story:
-        run = Run.open(folder)
-        ticks: list[dict[str, Any]] = []
-        events: list[dict[str, Any]] = []
-        for record in read_log(run.folder):
-            while ticks and ticks[-1]["step"] >= record["step"] + (record.get("event") != "tick"):
-                ticks.pop()  # work that was rolled back, or lost by a kill and done again
-            (ticks if record.get("event") == "tick" else events).append(record)
-        measured = read_json(run.folder / "metrics.json") if (run.folder / "metrics.json").is_file() else {}
-        return cls(run, ticks, events, measured)
-
-    @property
-    def model(self) -> str:
-        return str(self.run.info["model"])
-
-    @property
-    def data(self) -> str:
-        return str(self.run.info["data"].get("name") or self.run.info["data"].get("source", "data"))
-
-    @property
-    def card(self) -> dict[str, Any]:
-        return self.run.info.get("card") or {}
-
-    @property
-    def last(self) -> dict[str, Any]:
-        return self.ticks[-1] if self.ticks else {}
-
-    @property
-    def rate(self) -> float | None:
-        """Items a second: the median over ticks, for the first one holds the warm-up."""
+    def __init__(self, folder: Path):
+        self.run = Run.open(folder)
+        self.info = self.run.info
+        self.model = str(self.info["model"])
+        self.data = str(self.info["data"].get("name") or self.info["data"].get("source", "data"))
+        self.device = str(self.info.get("device", "this machine"))
+        self.command = str(self.info.get("command", f"genloom fit {self.model} {self.data}"))
+        self.card: dict[str, Any] = self.info.get("card") or {}
+        self.url = found[0] if (found := re.match(r"https?://[^\s<>]+$", str(self.card.get("url")))) else ""
+        self.ticks: list[dict[str, Any]] = []
+        self.events: list[dict[str, Any]] = []
+        for record in read_log(self.run.folder):
+            while self.ticks and self.ticks[-1]["step"] >= record["step"] + (record.get("event") != "tick"):
+                self.ticks.pop()  # work that was rolled back, or lost by a kill and done again
+            (self.ticks if record.get("event") == "tick" else self.events).append(record)
+        self.last = self.ticks[-1] if self.ticks else {}
         rates = [t["rate"] for t in self.ticks if t.get("rate")]
-        return statistics.median(rates) if rates else None
-
-    @property
-    def metrics(self) -> list[dict[str, Any]]:
-        return list(self.measured.get("metrics") or [])
+        self.rate = statistics.median(rates) if rates else None  # items a second; the first tick holds the warm-up
+        path = self.run.folder / "metrics.json"
+        self.measured = read_json(path) if path.is_file() else {}
+        self.metrics: list[dict[str, Any]] = self.measured.get("metrics") or []
 
     @property
     def data_facts(self) -> dict[str, Any]:
         """The data set's summary without what is empty, its keys in words."""
-        summary = self.run.info["data"].get("summary") or {}
+        summary = self.info["data"].get("summary") or {}
         kept = {k: v for k, v in summary.items() if v and not (isinstance(v, Mapping) and not any(v.values()))}
         return {k.replace("_", " "): v for k, v in kept.items()}
 
     @property
     def item(self) -> str:
         """One item in words: `28 × 28 grey`, or its modality and shape."""
-        modality, shape = self.run.info["spec"]["modality"], self.run.info["spec"]["shape"]
-        if modality == "image" and len(shape) == 3:
+        modality, shape = self.run.spec.modality, self.run.spec.shape
+        if modality == "image":
             return f"{shape[2]} × {shape[1]} {'grey' if shape[0] == 1 else 'colour'}"
         return f"{modality} {' × '.join(str(s) for s in shape)}"
 
+    @property
+    def trained(self) -> str:
+        """`trained for 3 min (14,204 steps)`; empty before the first look."""
+        return f"trained for {duration(self.last['seconds'])} ({self.last['step']:,} steps)" if self.last else ""
+
+    def write(self, name: str, text: str) -> Path:
+        path = self.run.folder / name
+        with atomic(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+        return path
+
     def summary(self) -> str:
         """`gan, trained for 3 min (14,204 steps) on 60,000 pictures of mnist, 28 × 28 grey, on cpu.`"""
-        items = self.run.info["data"].get("summary", {}).get("items")
-        noun = "pictures" if self.run.info["spec"]["modality"] == "image" else "items"
+        items = (self.info["data"].get("summary") or {}).get("items")
+        noun = "pictures" if self.run.spec.modality == "image" else "items"
         what = f"{items:,} {noun} of {self.data}" if isinstance(items, int) else self.data
-        done = "begun"
-        if last := self.last:
-            done = f"trained for {duration(last.get('seconds') or 0)} ({last['step']:,} steps)"
-        return f"{self.model}, {done} on {what}, {self.item}, on {self.run.info.get('device', 'this machine')}."
+        return f"{self.model}, {self.trained or 'begun'} on {what}, {self.item}, on {self.device}."
 
 
 def interval(metric: Mapping[str, Any]) -> str:
-    low, high = metric.get("low"), metric.get("high")
-    return "" if low is None or high is None else f"{number(low)} – {number(high)}"
+    return f"{number(metric['low'])} – {number(metric['high'])}"
 
 
 def family(name: str) -> tuple[str, str]:
-    """What a metric is in plain words, and "lower", "higher" or "" for which way is better."""
+    """What a metric is in plain words, and an arrow up or down where that is better."""
     return GLOSSARY.get(name.lower().split("@")[0].split("-")[0], ("", ""))
 
 
-def command_of(story: Story) -> str:
-    info = story.run.info
-    return str(info.get("command") or f"genloom fit {info['model']} {info['data'].get('source', '')}")
+def words(value: Any) -> str:
+    """Any value for people: numbers with separators, lists with commas."""
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "–"}[value]
+    if isinstance(value, (int, float)):
+        return f"{value:,}" if isinstance(value, int) else f"{value:.6g}"
+    if isinstance(value, Mapping):
+        value = [f"{k}: {words(v)}" for k, v in value.items()]
+    if isinstance(value, (list, tuple)):
+        more = f" and {len(value) - SHOWN:,} more" if len(value) > SHOWN else ""
+        return ", ".join(words(v) for v in value[:SHOWN]) + more or "–"
+    return str(value)
 
 
 def duration(seconds: float) -> str:

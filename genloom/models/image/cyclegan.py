@@ -20,9 +20,8 @@ from genloom.objectives.translation import (
     generator_options,
     load_reference,
     per_item,
-    reference_network,
+    reference_parts,
     reference_spec,
-    split_reference,
 )
 
 
@@ -152,20 +151,16 @@ class CycleGAN(Translator):
         """The authors' networks: a lone generator (G_A) or discriminator (D_A), or several under "G_A.", "G_B.", "D_A.",
         "D_B."; `config` holds their keyword arguments, for several by those names. The spec's size is 256.
         Raises UserError for what does not fit."""
-        parts = split_reference(weights, ("G_A", "G_B", "D_A", "D_B"))
-        configs = {name: config.get(name, {}) for name in parts}
-        if not parts:
-            name = "G_A" if reference_network(weights, config, "this network")[0] in ("unet", "resnet") else "D_A"
-            parts, configs = {name: dict(weights)}, {name: config}
+        parts = reference_parts(weights, config, ("G_A", "G_B"), ("D_A", "D_B"))
         model: dict[str, Any] = {}
         a = b = 0
         for name, part in parts.items():
-            kind, given = reference_network(part, configs[name], name)
+            given = part.given
             if name.startswith("G"):
-                options, ends = generator_options(kind, given), (given["input_nc"], given["output_nc"])
+                options, ends = generator_options(part), (given["input_nc"], given["output_nc"])
                 a, b = ends if name == "G_A" else ends[::-1]
             else:
-                options = critic_options(kind, given)
+                options = critic_options(part)
                 a, b = (a, b or given["input_nc"]) if name == "D_A" else (a or given["input_nc"], b)
             if clash := next((k for k, v in options.items() if model.get(k, v) != v), None):
                 raise UserError(f"The two networks of each kind are built alike here: {clash} differs in {name}.")
@@ -173,11 +168,8 @@ class CycleGAN(Translator):
         a, b = a or b, b or a
         model |= {} if a == b else {"identity": 0.0}
         net = build(cls, reference_spec((a, b), ("domains",)), model)
-        assert isinstance(net, cls)
-        net.config = model
         for name, part in parts.items():
-            network = net.get_submodule(name)
-            load_reference(network, part, f"the {type(network).__name__} that the config describes")
+            load_reference(net.get_submodule(name), part.weights)
         return net.eval()
 
 

@@ -35,8 +35,10 @@ class DCGAN(Adversarial):
     }
     together = False  # batch normalisation would let D compare the real images with the fakes
 
-    def __init__(self, spec: Spec, *, latent: int = 100, width: int = 64, objective: str = "bce"):
-        super().__init__(spec, latent=latent, objective=objective)
+    def __init__(
+        self, spec: Spec, *, latent: int = 100, width: int = 64, objective: str = "bce", augment: str = "none"
+    ):
+        super().__init__(spec, latent=latent, objective=objective, augment=augment)
         self.generator = Generator(latent, spec.shape, width)
         self.discriminator = Discriminator(spec.shape, width)
 
@@ -75,6 +77,15 @@ class Discriminator(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:  # [B, C, H, W]
         return self.head(self.body(images)).squeeze(1)
+
+
+def plain_discriminator(shape: tuple[int, ...], width: int) -> Discriminator:
+    """A discriminator without normalisation, for penalties on single images."""
+    network = Discriminator(shape, width, norm=lambda channels: nn.Identity())
+    for layer in network.modules():  # nothing rescales an activation here: He's gain instead of 0.02
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, 0.2)
+    return network
 
 
 def pyramid(shape: tuple[int, ...], width: int) -> tuple[int, int, list[int]]:

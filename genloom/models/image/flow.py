@@ -46,7 +46,7 @@ class Flow(Model):
         results=(Result("FID", 2.58, "CIFAR-10, 127 steps", "table 1"),),
     )
     recipes = {
-        "cpu": Recipe(minutes=3, batch_size=64, lr=3e-3, betas=(0.9, 0.99), ema=0.999, decay=0.9),
+        "cpu": Recipe(minutes=3, batch_size=64, lr=3e-3, betas=(0.9, 0.99), decay=0.9),
         "default": Recipe(
             steps=100_000,
             batch_size=256,

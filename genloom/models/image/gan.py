@@ -46,8 +46,9 @@ class GAN(Adversarial):
         objective: str = "relativistic",
         gamma: float = 10.0,
         gamma_end: float | None = None,
+        augment: str = "none",
     ):
-        super().__init__(spec, latent=latent, objective=objective, gamma=gamma, gamma_end=gamma_end)
+        super().__init__(spec, latent=latent, objective=objective, gamma=gamma, gamma_end=gamma_end, augment=augment)
         self.generator = Generator(latent, spec.shape)
         self.discriminator = Discriminator(spec.shape)
 

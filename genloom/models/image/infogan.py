@@ -102,12 +102,8 @@ class InfoGAN(Adversarial):
         chosen = torch.arange(start, start + n) % self.codes if code is None else torch.as_tensor(code).long().expand(n)
         if n and not 0 <= int(chosen.min()) <= int(chosen.max()) < self.codes:
             raise UserError(f"There is no code {int(chosen.max())}: this model has codes 0 to {self.codes - 1}.")
-        wanted = uniform(own) if style is None else torch.as_tensor(style).to(own).expand_as(own)
+        uniform = torch.erf(own / math.sqrt(2))  # of standard normal numbers: in [-1, 1]
+        wanted = uniform if style is None else torch.as_tensor(style).to(own).expand_as(own)
         if n and self.styles and float(wanted.abs().max()) > 1:
             raise UserError(f"A style of {float(wanted.abs().max()):g} is out of range: styles lie in [-1, 1].")
         return self.generator(self.join(noise, chosen.to(noise.device), wanted)).float()
-
-
-def uniform(normal: Tensor) -> Tensor:
-    """Standard normal numbers -> uniform ones in [-1, 1]."""
-    return torch.erf(normal / math.sqrt(2))

@@ -18,9 +18,8 @@ from genloom.objectives.translation import (
     generator_options,
     load_reference,
     per_item,
-    reference_network,
+    reference_parts,
     reference_spec,
-    split_reference,
 )
 
 
@@ -125,25 +124,18 @@ class Pix2Pix(Translator):
     def from_reference(cls, weights: Mapping[str, Tensor], config: Mapping[str, Any]) -> Pix2Pix:
         """The authors' networks: a lone generator or discriminator, or both under "G." and "D."; `config` holds their
         keyword arguments, for both by those names. The spec's size is 256. Raises UserError for what does not fit."""
-        parts = split_reference(weights, ("G", "D"))
-        configs = {name: config.get(name, {}) for name in parts}
-        if not parts:
-            name = "G" if reference_network(weights, config, "this network")[0] in ("unet", "resnet") else "D"
-            parts, configs = {name: dict(weights)}, {name: config}
+        parts = reference_parts(weights, config, ("G",), ("D",))
         model: dict[str, Any] = {}
         channels = (3, 3)
         if "D" in parts:
-            kind, given = reference_network(parts["D"], configs["D"], "the discriminator")
-            channels = (given["input_nc"] - given["input_nc"] // 2, given["input_nc"] // 2)
-            model |= critic_options(kind, given)
+            both = parts["D"].given["input_nc"]
+            channels = (both - both // 2, both // 2)
+            model |= critic_options(parts["D"])
         if "G" in parts:
-            kind, given = reference_network(parts["G"], configs["G"], "the generator")
+            given = parts["G"].given
             channels = (given["input_nc"], given["output_nc"])
-            model = {"critic_norm": given["norm"], **model, **generator_options(kind, given)}
+            model = {"critic_norm": given["norm"], **model, **generator_options(parts["G"])}
         net = build(cls, reference_spec(channels, ("pairs", "domains")), model)
-        assert isinstance(net, cls)
-        net.config = model
-        for name, network in (("G", net.generator), ("D", net.discriminator)):
-            if name in parts:
-                load_reference(network, parts[name], f"the {type(network).__name__} that the config describes")
+        for name, part in parts.items():
+            load_reference(net.generator if name == "G" else net.discriminator, part.weights)
         return net.eval()

@@ -16,14 +16,6 @@ from genloom.objectives.variational import (
     reparametrise,
 )
 
-RECIPES = {
-    "cpu": Recipe(minutes=3, batch_size=128, lr=1e-3, ema=0.999, decay=0.5),
-    "default": Recipe(
-        steps=100_000, batch_size=256, lr=1e-3, ema=0.999, decay=0.5, model={"width": 1024, "latent": 64}
-    ),
-    "tiny": Recipe(steps=100, batch_size=16, lr=1e-3, ema=0.9, model={"width": 32, "latent": 8}),
-}
-
 
 def mlp(inside: int, width: int, out: int) -> nn.Sequential:
     """Two hidden layers of `width`."""
@@ -50,7 +42,11 @@ class VAE(Model):
             "bound in the same minutes. Samples are the decoder's mean, as is customary, not draws of its pixels."
         ),
     )
-    recipes = RECIPES
+    recipes = {
+        "cpu": Recipe(minutes=3, batch_size=128, lr=1e-3, decay=0.5),
+        "default": Recipe(steps=100_000, batch_size=256, lr=1e-3, decay=0.5, model={"width": 1024, "latent": 64}),
+        "tiny": Recipe(steps=100, batch_size=16, lr=1e-3, ema=0.9, model={"width": 32, "latent": 8}),
+    }
     samples_with = ("decoder",)
 
     def __init__(
@@ -80,18 +76,14 @@ class VAE(Model):
         return []
 
     def loss(self, batch: Batch, phase: str) -> dict[str, Tensor]:
-        """The two halves of the negative bound in nats, [B] each."""
-        reconstruction, kl = self.bound(batch)
-        return {"reconstruction": reconstruction, "kl": self.beta * kl}
-
-    def bound(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """-log p(x|z) at one sample of z, and KL(q(z|x) || p(z)), [B] each: log p(x) >= -(their sum)."""
+        """-log p(x|z) at one sample of z, and beta KL(q(z|x) || p(z)), [B] each in nats; log p(x) >= -(sum at beta 1)."""
         image = batch["image"].flatten(1)
         known = self.known(batch)
         mean, log_variance = self.encoder(torch.cat([image, *known], 1)).float().chunk(2, 1)
         z = reparametrise(mean, log_variance, self.randn(len(image), self.latent))
         decoded = self.decoder(torch.cat([z, *known], 1)).float()
-        return -self.log_likelihood(image, decoded), kl_to_standard_normal(mean, log_variance)
+        kl = kl_to_standard_normal(mean, log_variance)
+        return {"reconstruction": -self.log_likelihood(image, decoded), "kl": self.beta * kl}
 
     def log_likelihood(self, image: Tensor, decoded: Tensor) -> Tensor:
         """log p(x|z) in nats, [B, D] twice -> [B]."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from genloom import parallel
 from genloom.core import Card, Phase, Recipe, Result, Spec, register
-from genloom.models.image.dcgan import Discriminator, Generator
+from genloom.models.image.dcgan import Generator, plain_discriminator
 from genloom.objectives.adversarial import Adversarial, lipschitz_penalty
 
 
@@ -28,12 +28,7 @@ class WGANGP(Adversarial):
     recipes = {
         "tiny": Recipe(steps=12, batch_size=16, model={"width": 8, "latent": 8}),
         "cpu": Recipe(
-            minutes=3,
-            batch_size=64,
-            lr=2e-3,
-            betas=(0.0, 0.99),
-            decay=0.8,
-            model={"width": 24, "critic_steps": 2},
+            minutes=3, batch_size=64, lr=2e-3, betas=(0.0, 0.99), decay=0.8, model={"width": 24, "critic_steps": 2}
         ),
         "default": Recipe(steps=100_000, batch_size=64, lr=2e-4, betas=(0.0, 0.9), decay=0.3),
         "paper": Recipe(steps=1_000_000, batch_size=64, lr=1e-4, betas=(0.0, 0.9), ema=0.0),
@@ -43,10 +38,7 @@ class WGANGP(Adversarial):
         super().__init__(spec, latent=latent, objective="wasserstein")
         self.penalty, self.critic_steps = penalty, critic_steps
         self.generator = Generator(latent, spec.shape, width)
-        self.discriminator = Discriminator(spec.shape, width, norm=lambda channels: nn.Identity())
-        for layer in self.discriminator.modules():  # nothing rescales an activation here: He's gain instead of 0.02
-            if isinstance(layer, nn.Conv2d):
-                nn.init.kaiming_normal_(layer.weight, 0.2)
+        self.discriminator = plain_discriminator(spec.shape, width)
 
     def phases(self) -> list[Phase]:
         return [Phase("critic", ("discriminator",)), Phase("generator", ("generator",), every=self.critic_steps)]
