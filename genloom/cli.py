@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 HELP = """genloom: train, sample, measure and compare generative models on your own data
 
   genloom fit MODEL DATA      train a model on data into a run folder (again: resume)
+  genloom import MODEL FILE   take an official checkpoint as a run folder
   genloom sample RUN          draw samples from a run into files
   genloom evaluate RUN        measure a run against real data
   genloom compare RUN…        runs side by side
@@ -59,6 +60,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _run(words: list[str]) -> int:
     verbs: dict[str, Callable[[list[str]], None]] = {
         "fit": _fit,
+        "import": _import,
         "sample": _sample,
         "evaluate": _evaluate,
         "compare": _compare,
@@ -92,6 +94,16 @@ class Sample:
     out: Path | None = None  # the folder to write into; by default RUN/samples/seedS
     seed: int = 0  # sample i depends on this and i alone
     code: Code = None
+
+
+@dataclass
+class Import:
+    """Take an official checkpoint as a run folder. Nothing in it is executed."""
+
+    MODEL: Annotated[str, Positional, arg(metavar="MODEL", help="the model that it is of")]
+    CHECKPOINT: Annotated[Path, Positional, arg(metavar="CHECKPOINT", help="a .pkl, .pth or .safetensors file")]
+    out: Path  # the run folder to make
+    config: Path | None = None  # JSON: the reference's own options, where the file does not tell them
 
 
 @dataclass
@@ -132,12 +144,13 @@ def _fit(words: list[str]) -> None:
             raise UserError("fit needs a model and data: genloom fit gan mnist. `genloom models` lists the models.")
         print("usage: genloom fit MODEL DATA [options]\n\nName a model to see its options: genloom fit gan --help")
         return
-    from genloom import api, parallel
+    from genloom import api, parallel, transfer
     from genloom.plugins import resolve
 
     cls = resolve(model)
     recipe = _peek(words, "--recipe") or api.default_recipe(cls, parallel.device())
-    options = api.resolve_options(cls, recipe, {})
+    init = _peek(words, "--init")
+    options = api.resolve_options(cls, recipe, {}, transfer.initial(init, cls)[0] if init else None)
     default = _fit_form(cls, recipe, options)
     args = parse(type(default), f"fit {model}", words[1:], default=default, description=cls.card.summary)
     run = api.fit(
@@ -146,6 +159,7 @@ def _fit(words: list[str]) -> None:
         args.out,
         recipe=recipe,
         config=vars(args.model),
+        init=args.init,
         data_options=_changed(args.data, default.data),
         quiet=args.quiet,
         **{k: getattr(args, k) for k, v in vars(options).items() if k != "model" and getattr(args, k) != v},
@@ -168,12 +182,21 @@ def _fit_form(cls: type[Model], recipe: str, options: Options) -> Any:
         ("DATA", Annotated[str, Positional, arg(metavar="DATA", help=here)]),
         ("out", Annotated[Path | None, arg(help="the run folder; by default runs/MODEL-DATA")], None),
         ("recipe", Annotated[str, arg(help=f"one of: {', '.join(cls.recipes)}")], recipe),
+        ("init", Annotated[str | None, arg(help="a run of the same model to start from")], None),
         ("quiet", Annotated[bool, arg(help="print nothing while training")], False),
         ("model", model, field(default_factory=model)),
         ("data", data, field(default_factory=data)),
     ]
     form: Any = make_dataclass("Fit", fields, bases=(type(options),), kw_only=True, frozen=True)
     return form(**{**vars(options), "DATA": tyro.MISSING, "model": model()})
+
+
+def _import(words: list[str]) -> None:
+    args = parse(Import, "import", words)
+    from genloom import api
+
+    run = api.import_(args.MODEL, args.CHECKPOINT, args.out, config=args.config)
+    print(f"run     {run.folder}\nnext    genloom sample {run.folder}")
 
 
 def _sample(words: list[str]) -> None:

@@ -10,10 +10,11 @@ import pytest
 import torch
 from conftest import save_pairs
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import genloom
 from genloom import core
+from genloom.api import import_
 from genloom.core import Spec
 from genloom.data import open_data
 from genloom.errors import UserError
@@ -278,6 +279,17 @@ def test_from_folders_to_files_of_the_same_names(tmp_path: Path, command) -> Non
     assert [p.name for p in (tmp_path / "one").iterdir()] == ["0003.png"]
     figures = genloom.evaluate(run, n=20, metrics=["kid"], extractor="digits")
     assert figures["data"].startswith("data (held-out")
+
+
+def test_an_official_checkpoint_becomes_a_run(tmp_path: Path) -> None:
+    weights, io, config = golden("resnet_instance")
+    save_file(weights, tmp_path / "net_G.safetensors")
+    run = import_("pix2pix", tmp_path / "net_G.safetensors", tmp_path / "run", config=config)
+    made = genloom.load(run).cpu().sample(len(io["x"]), source=io["x"])
+    torch.testing.assert_close(made, io["eval.out"], rtol=0, atol=1e-5)
+    assert genloom.sample(run, source=io["x"]).shape == made.shape
+    with pytest.raises(UserError, match="--source"):
+        genloom.sample(run, 2)
 
 
 def test_plain_data_is_refused_with_the_folders_that_are_wanted(tmp_path: Path) -> None:
