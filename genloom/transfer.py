@@ -27,15 +27,19 @@ def read_reference(cls: type[Model], checkpoint: Path, config: Path | Mapping[st
     """
     weights, told = read_checkpoint(checkpoint)
     given = read_json(config) if isinstance(config, Path) else dict(config or {})
-    if not (options := given or told):
-        raise UserError(
-            f"'{checkpoint}' holds weights alone: give the options that its network was made with, in the reference's "
-            "own names, as --config FILE.json."
-        )
+    options = given or told
     try:
         return cls.from_reference(weights, options)
     except (KeyError, TypeError, AttributeError) as error:  # options of another network, or of the wrong kind
-        raise UserError(f"These are not the options of a '{cls.name}': {type(error).__name__} {error}.") from None
+        why = f"These are not the options of a '{cls.name}': {type(error).__name__} {error}."
+    except UserError as error:
+        why = str(error)
+    if not options:
+        why += (
+            f" '{checkpoint}' tells no options: give those that its network was made with, in the reference's own names, "
+            "as --config FILE.json."
+        )
+    raise UserError(why)
 
 
 def keep(model: Model, folder: Path, about: Mapping[str, Any]) -> Run:
