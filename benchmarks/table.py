@@ -78,7 +78,10 @@ def write_zoo() -> None:
 
 def zoo() -> str:
     rows = [r for r in read_results() if r["minutes"] == 3 and r["recipe"] == "cpu" and r["model"] in core.models()]
-    lines = ["| Model | " + " | ".join(ZOO) + " | label accuracy | images/s | steps | memory, MB |", "|" + " --- |" * 10]
+    lines = [
+        "| Model | " + " | ".join(ZOO) + " | label accuracy | images/s | steps | memory, MB |",
+        "|" + " --- |" * 10,
+    ]
     for r in sorted(rows, key=lambda r: r["metrics"]["fd-digits"][0]):
         figures = [f"{r['metrics'][name][0]:.3g}" for name in ZOO]
         figures.append(f"{r['metrics']['labels'][0]:.1%}" if "labels" in r["metrics"] else "—")
