@@ -65,12 +65,13 @@ def keep(row: dict[str, Any]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("models", nargs="*", help="by default all of them")
+    parser.add_argument("models", nargs="*", help="by default all that learn from plain pictures")
     parser.add_argument("--minutes", type=float, default=3.0)
     parser.add_argument("--recipe", default="cpu")
     parser.add_argument("--out", type=Path, default=Path("runs/board"))
     args = parser.parse_args()
-    for model in args.models or list(core.models()):
+    plain = [name for name, cls in core.models().items() if not cls.needs]  # the board's data is digits
+    for model in args.models or plain:
         folder = args.out / f"{model}-{args.recipe}-{args.minutes:g}"
         row = measure(model, args.minutes, folder, args.recipe)
         keep(row)

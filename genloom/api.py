@@ -26,7 +26,7 @@ from genloom.plugins import resolve, source_of
 from genloom.report import compare_runs, write_model_card, write_report
 from genloom.run import Run, as_json
 from genloom.state import Options, State
-from genloom.train import Loop
+from genloom.train import Loop, some
 
 BUDGET = ("steps", "minutes", "save_minutes", "compile")  # may change from one call to the next on the same run
 
@@ -47,7 +47,8 @@ def fit(
 
     `model`: a registered name, a Python file that registers one, or a class. `data`: a built-in name, a path, or a
     Dataset. `recipe`: one of the model's, by default the one that fits the machine. `config`: hyper-parameters of the
-    model. `init`: a run to start from, its hyper-parameters the defaults. `overrides`: fields of Options (steps, minutes, batch_size, lr, seed, precision ...).
+    model. `init`: a run to start from, its hyper-parameters the defaults. `overrides`: fields of Options (steps, minutes,
+    batch_size, lr, seed, precision ...).
     Raises UserError for anything that the caller can mend, KeyboardInterrupt after Ctrl-C, when all has been saved.
     """
     parallel.setup()
@@ -61,13 +62,16 @@ def fit(
         raise UserError(f"--batch-size {options.batch_size} does not divide among {share} (processes × accumulate).")
     data_options = data_options or {}
     source = data if isinstance(data, (str, Dataset)) else Path(data)
-    dataset = source if isinstance(source, Dataset) else open_data(source, modality=cls.modality, **data_options)
+    dataset = source
+    if not isinstance(dataset, Dataset):
+        dataset = open_data(dataset, modality=cls.modality, needs=cls.needs, **data_options)
     machine.keep_freed_memory()
     machine.multiply_fast()
     torch.manual_seed(mix(options.seed, 0))
     net = build(cls, dataset.spec, options.model)
     if old and (fresh := transfer.start_from(net, old)) and not quiet:
         print(f"{len(fresh)} weights that belong to other classes start fresh: {', '.join(fresh[:3])} …")
+    net.prepare(some(dataset, 128))
     net.to(device)
     named = dataset.name if source is dataset else str(source)
     info = _request(cls, recipe, options, named, dataset, data_options, os.fspath(init) if init else None)
@@ -112,7 +116,8 @@ def import_(
 
 
 def sample(run: str | os.PathLike[str] | Run, n: int = 64, *, seed: int = 0, **conditions: Any) -> Tensor | list[Any]:
-    """n samples on the CPU, images [n, C, H, W] in [-1, 1]. Item i depends on (seed, i) alone."""
+    """n samples on the CPU, images [n, C, H, W] in [-1, 1]; for a model that starts from pictures one of each `source`
+    (a path, or a tensor [n, C, H, W]). Item i depends on (seed, i), and its source, alone."""
     return generate.samples(Run.open(run), n, seed=seed, **conditions)
 
 

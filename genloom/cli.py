@@ -176,7 +176,7 @@ def _fit_form(cls: type[Model], recipe: str, options: Options) -> Any:
 
     hyper = [(k, p.annotation, options.model[k]) for k, p in hyper_parameters(cls).items()]
     model = make_dataclass("HyperParameters", hyper, frozen=True)
-    data = options_of(cls.modality)
+    data = options_of(cls.modality, cls.needs)
     here = "a built-in data set, or a folder, zip or tar of your own"
     fields: list[Any] = [
         ("DATA", Annotated[str, Positional, arg(metavar="DATA", help=here)]),
@@ -225,7 +225,8 @@ def _condition_fields(folder: str) -> list[tuple[str, Any, Any]]:
     cls = model_of(Run.open(folder))
     parameters = inspect.signature(cls.sample, eval_str=True).parameters
     kinds = {name: parameters[name].annotation for name in cls.conditions}
-    return [(name, str | None if name == "label" else kind | None, None) for name, kind in kinds.items()]
+    typed = {"label": str, "source": str}  # a class by name or number; a path
+    return [(name, typed.get(name, kind) | None, None) for name, kind in kinds.items()]
 
 
 def _evaluate(words: list[str]) -> None:

@@ -24,6 +24,11 @@ from genloom.errors import UserError, nearest, unknown
 Modality = Literal["image", "text", "audio", "video", "table"]
 MODALITIES: tuple[str, ...] = get_args(Modality)
 Batch = dict[str, Tensor]
+NEEDS = {  # kinds of data beyond a modality: what to give
+    "pairs": "pairs of pictures, in sub-folders 'source' and 'target' under the same file names (or side by side in one "
+    "picture: --data.side-by-side)",
+    "domains": "two kinds of pictures, in sub-folders 'trainA' and 'trainB' (or A and B, or source and target)",
+}
 
 
 @dataclass(frozen=True)
@@ -120,6 +125,7 @@ class Model(nn.Module):
 
     `samples_with` names the sub-modules that `sample` needs (all when empty): they are averaged and published.
     `conditions` names what `sample` accepts beside n and seed. `bf16` says that quality holds under bf16 autocast.
+    `needs` is what data it takes beyond its modality, a key of NEEDS.
     `config` holds the hyper-parameters that it was built with.
     """
 
@@ -130,6 +136,7 @@ class Model(nn.Module):
     samples_with: ClassVar[tuple[str, ...]] = ()
     conditions: ClassVar[tuple[str, ...]] = ()
     bf16: ClassVar[bool] = True
+    needs: ClassVar[str] = ""
 
     def __init__(self, spec: Spec):
         super().__init__()
@@ -146,12 +153,23 @@ class Model(nn.Module):
     def forward(self, batch: Batch, phase: str) -> dict[str, Tensor]:
         return self.loss(batch, phase)  # so that torch.compile and distributed wrappers see the loss
 
+    def prepare(self, batch: Batch) -> None:
+        """Shown some items of the data, evenly spaced, before the first step: for buffers that the data fills."""
+
     def after_step(self, progress: float) -> None:
         """Called once a step with progress in [0, 1]: schedules, adaptive strengths (keep them in buffers)."""
 
     def sample(self, n: int, *, seed: int = 0, start: int = 0) -> Tensor | list[Any]:
         """Items start .. start + n - 1. Item i depends on (seed, i) alone, never on n or start."""
         raise NotImplementedError
+
+    def sheet(self, samples: Any, *, seed: int = 0) -> Any:
+        """What to show of samples 0, 1, ... of that seed: the same, or each beside what it was made from."""
+        return samples
+
+    def grid(self) -> int:
+        """How many samples the grid of a run in training shows: no more than can differ."""
+        return 64
 
     def critic(self, batch: Batch) -> Tensor | None:
         """[B] how real the critic holds each item, for models that have one: watched for overfitting."""
@@ -268,9 +286,13 @@ def hyper_parameters(cls: type[Model]) -> dict[str, inspect.Parameter]:
 
 
 def build(cls: type[Made], spec: Spec, config: Mapping[str, Any]) -> Made:
-    """Make a model for this data. Raises UserError for another modality or an unknown hyper-parameter."""
+    """Make a model for this data. Raises UserError for data of another kind or an unknown hyper-parameter."""
     if spec.modality != cls.modality:
         raise UserError(f"'{cls.name}' makes {cls.modality}, and this data is {spec.modality}.")
+    if cls.needs and cls.needs not in spec.extra.get("serves", ()):
+        raise UserError(
+            f"'{cls.name}' makes pictures from pictures, and this data has no such sources: give {NEEDS[cls.needs]}."
+        )
     known = hyper_parameters(cls)
     for key in config:
         if key not in known:

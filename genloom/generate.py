@@ -70,9 +70,23 @@ def load(run: Run, device: torch.device | None = None) -> Model:
 
 
 def samples(run: Run, n: int, *, seed: int = 0, **conditions: Any) -> Tensor | list[Any]:
-    """n samples of a run. Item i depends on (seed, i) alone. Raises UserError for a condition the model lacks."""
+    """n samples of a run, or one of each `source`. Item i depends on (seed, i), and its source, alone.
+
+    Raises UserError for a condition that the model lacks, or a source that cannot be read.
+    """
+    return _named(run, n, seed, conditions)[0]
+
+
+def _named(run: Run, n: int, seed: int, conditions: dict[str, Any]) -> tuple[Tensor | list[Any], list[str] | None]:
+    """Samples, and the names of the files that they were made from where `source` is a path."""
     model = load(run)
-    return draw(model, n, seed=seed, **checked(model, conditions))
+    given, names = checked(model, conditions), None
+    if isinstance(source := given.get("source"), (str, Path)):
+        reader = importlib.import_module("genloom.data.translation").read_sources
+        given["source"], names = reader(Path(source).expanduser(), model.spec, targets=bool(given.get("back")))
+    if isinstance(source := given.get("source"), Tensor):
+        n = len(source)
+    return draw(model, n, seed=seed, **given), names
 
 
 def checked(model: Model, conditions: dict[str, Any]) -> dict[str, Any]:
@@ -97,6 +111,7 @@ def class_number(label: str, classes: tuple[str, ...]) -> int:
 
 
 def to_files(run: Run, n: int, out: Path, *, seed: int = 0, **conditions: Any) -> list[Path]:
-    """Write n samples into `out`, in the modality's own format."""
+    """Write n samples into `out`, in the modality's own format; those of a `source` under the names of its files."""
     modality = importlib.import_module(f"genloom.data.{run.spec.modality}")
-    return modality.write(samples(run, n, seed=seed, **conditions), out, spec=run.spec)
+    made, names = _named(run, n, seed, conditions)
+    return modality.write(made, out, spec=run.spec, **({"names": names} if names else {}))

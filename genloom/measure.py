@@ -24,6 +24,7 @@ from genloom.errors import UserError, unknown
 from genloom.metrics import distribution
 from genloom.metrics.distribution import Estimate
 from genloom.metrics.features import Extractor, extractor
+from genloom.plugins import model_of
 from genloom.run import Run, atomic
 
 METRICS = ("fd", "kid", "precision", "recall", "density", "coverage", "is", "nearest", "labels")
@@ -175,7 +176,8 @@ def evaluate_run(
     """Measure n samples of a run against data (by default the run's own): writes metrics.json and samples/nearest.png.
 
     The reference is the data's held-out part, or all of it where there is none. Labels asked of a conditional model
-    follow the reference's proportions. Raises UserError for what the caller can mend.
+    follow the reference's proportions; a model that starts from pictures makes one of each of the reference's sources.
+    Raises UserError for what the caller can mend.
     """
     started = time.perf_counter()
     chosen(metrics)
@@ -193,6 +195,8 @@ def evaluate_run(
         raise UserError(
             f"This run makes pictures of {ours} and '{reference.name}' holds {theirs}: give data of that shape."
         )
+    if model_of(run).needs:
+        n = min(n, len(reference))  # a sample of each source
     result = _measured(run, own, reference, _eye(extractor, given.name), metrics, n, seed)
     if own is None:
         result["warnings"].append(lost)
@@ -208,11 +212,13 @@ def _measured(
 ) -> dict[str, Any]:
     """Sample, look, compare; and the pairs of samples and training pictures where there are training pictures."""
     rows, truth = some_rows(len(reference), n, seed), reference.labels()
-    model, labels = generate.load(run), None
+    model, given = generate.load(run), dict[str, Any]()
     if truth is not None and run.spec.classes == reference.spec.classes and "label" in model.conditions:
         mixed = truth[rows][torch.randperm(len(rows), generator=generator(seed, 1))]  # in the reference's proportions
-        labels = mixed.repeat(math.ceil(n / len(mixed)))[:n]
-    fake = torch.as_tensor(generate.draw(model, n, seed=seed, **generate.checked(model, {"label": labels})))
+        given["label"] = mixed.repeat(math.ceil(n / len(mixed)))[:n]
+    if model.needs:
+        given["source"] = torch.cat([*images(reference, rows, "source")])
+    fake = torch.as_tensor(generate.draw(model, n, seed=seed, **given))
     if not fake.isfinite().all():
         raise UserError(f"The samples of '{run.folder}' are not numbers (NaN): fit again, with a lower --lr.")
     real, made = look(eye, images(reference, rows)), look(eye, fake)
@@ -220,7 +226,7 @@ def _measured(
     if own is not None and own.fingerprint != reference.fingerprint:
         train_rows = some_rows(len(own), TRAIN_LOOKED_AT.get(eye.name, n), seed)
         train = look(eye, images(own, train_rows))
-    result = evaluate_samples(real, made, eye=eye, metrics=metrics, train=train, labels=labels, seed=seed)
+    result = evaluate_samples(real, made, eye=eye, metrics=metrics, train=train, labels=given.get("label"), seed=seed)
     if "classes" in result and truth is not None and real.logits is not None:
         right = real.logits.argmax(1) == truth[rows]
         result["classes"]["judge_accuracy"] = float(right.double().mean())  # on the real pictures: how far to trust it
@@ -248,9 +254,9 @@ def some_rows(total: int, n: int, seed: int) -> np.ndarray:
     return torch.randperm(total, generator=generator(seed, 0))[:n].sort().values.numpy()
 
 
-def images(data: Dataset, rows: np.ndarray, size: int = 500) -> Iterable[Tensor]:
-    """Batches of the pictures of those numbers."""
-    return (data.batch(rows[i : i + size])["image"] for i in range(0, len(rows), size))
+def images(data: Dataset, rows: np.ndarray, side: str = "image", size: int = 500) -> Iterable[Tensor]:
+    """Batches of the pictures of those numbers, or of their `source`."""
+    return (data.batch(rows[i : i + size])[side] for i in range(0, len(rows), size))
 
 
 def _eye(asked: str | Extractor | None, data: str) -> Extractor:
@@ -265,7 +271,7 @@ def _own_data(run: Run) -> tuple[Dataset | None, str]:
     if not about["source"]:
         return None, "This run was imported, so its training data is not known: give --data."
     try:
-        return open_data(about["source"], modality="image", **about.get("options", {})), ""
+        return open_data(about["source"], modality="image", needs=model_of(run).needs, **about.get("options", {})), ""
     except UserError as error:
         return None, f"The run's training data could not be opened, so copies were not looked for: {error}"
 
@@ -273,7 +279,7 @@ def _own_data(run: Run) -> tuple[Dataset | None, str]:
 def _open_like(run: Run, data: str | Path) -> Dataset:
     """Other data, read as the run's own was: same size and colours, but with labels of its own."""
     options = {k: v for k, v in run.info["data"].get("options", {}).items() if k not in ("labels", "limit")}
-    return open_data(data, modality="image", **options)
+    return open_data(data, modality="image", needs=model_of(run).needs, **options)
 
 
 def _save_pairs(run: Run, own: Dataset, rows: np.ndarray, fake: Tensor, made: Tensor, train: Tensor) -> None:

@@ -105,6 +105,16 @@ def mean(x: Tensor) -> Tensor:
     return x if world() == 1 else _Mean.apply(x)
 
 
+@torch.no_grad()
+def gather(x: Tensor) -> Tensor:
+    """The rows of every rank, in order: the whole of a global batch [B * ranks, ...] on each rank, without gradients."""
+    if world() == 1:
+        return x
+    parts = [torch.empty_like(x) for _ in range(world())]
+    dist.all_gather(parts, x.contiguous())
+    return torch.cat(parts)
+
+
 def from_main(value: float) -> float:
     """Rank 0's number on every rank: clocks must agree."""
     if world() == 1:

@@ -31,7 +31,6 @@ from genloom.watch import Watch
 
 LOOKS = 60  # over the length of a run: each is a line of the log and a frame of the film
 ROLLBACKS = 3
-GRID = 64
 
 
 # ── one step ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -174,9 +173,11 @@ class Loop:
         if not np.isfinite(list(losses.values())).all() or not torch.isfinite(norms).all():
             return False
         if self.monitor:
-            grid = draw(self.state.average, GRID, seed=self.options.seed, precision=self.state.precision)
+            average, seed = self.state.average, self.options.seed
+            grid = draw(average, average.grid(), seed=seed, precision=self.state.precision)
             seen, advice = self._watch(grid, losses)
-            self.monitor.tick(self._record(since, losses, seen), grid if isinstance(grid, Tensor) else None)
+            sheet = average.sheet(grid, seed=seed)
+            self.monitor.tick(self._record(since, losses, seen), sheet if isinstance(sheet, Tensor) else None)
             for sentence in advice:
                 self.monitor.say("advice", sentence, self.state.step)
         return True

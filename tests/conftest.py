@@ -13,6 +13,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: small steps are q
 import pytest
 import torch
 
+from genloom.data.image import ImageSet
+
 
 @pytest.fixture(autouse=True)
 def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -34,6 +36,19 @@ def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
         )
 
     return run
+
+
+def save_pairs(digits: ImageSet, folder: Path) -> Path:
+    """Write digits as target/ beside their blurred selves as source/, under the same names."""
+    from PIL import Image, ImageFilter
+
+    for side in ("source", "target"):
+        (folder / side).mkdir(parents=True, exist_ok=True)
+    for i, pixels in enumerate(digits.pixels):
+        picture = Image.fromarray(pixels[0])
+        picture.save(folder / "target" / f"{i:04d}.png")
+        picture.filter(ImageFilter.GaussianBlur(2)).save(folder / "source" / f"{i:04d}.png")
+    return folder
 
 
 def same_tensors(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import same_tensors
+from conftest import same_tensors, save_pairs
 
 import genloom
 from genloom import core
@@ -17,24 +17,32 @@ from genloom.data import open_data
 from genloom.data.base import Dataset
 from genloom.generate import draw
 from genloom.state import State
-from genloom.train import step, update
+from genloom.train import some, step, update
 
 MODELS = core.models()
 every_model = pytest.mark.parametrize("name", MODELS)
 
 
 @pytest.fixture(scope="module")
-def data() -> dict[str, Dataset]:
-    """A real data set of each modality, small."""
-    return {"image": open_data("mnist", limit=512)}
+def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Dataset]:
+    """A real data set, small, of each modality and each kind that a model may need."""
+    digits = open_data("mnist", limit=512)
+    pairs = save_pairs(open_data("mnist", limit=96, size=32), tmp_path_factory.mktemp("pairs"))
+    return {"image": digits} | {needs: open_data(pairs, modality="image", needs=needs) for needs in core.NEEDS}
+
+
+def data_for(name: str, data: dict[str, Dataset]) -> Dataset:
+    return data[MODELS[name].needs or MODELS[name].modality]
 
 
 def tiny(name: str, data: dict[str, Dataset], **overrides: object) -> tuple[State, Dataset, object]:
     cls = MODELS[name]
     options = resolve_options(cls, "tiny", {"seed": 3, **overrides})
     torch.manual_seed(0)
-    dataset = data[cls.modality]
-    return State(core.build(cls, dataset.spec, options.model), options), dataset, options
+    dataset = data_for(name, data)
+    net = core.build(cls, dataset.spec, options.model)
+    net.prepare(some(dataset, 128))
+    return State(net, options), dataset, options
 
 
 @every_model
@@ -55,7 +63,7 @@ def test_recipes_name_real_options(name: str) -> None:
 
 @every_model
 def test_tiny_recipe_trains_samples_and_writes(name: str, data: dict[str, Dataset], tmp_path: Path) -> None:
-    dataset = data[MODELS[name].modality]
+    dataset = data_for(name, data)
     run = genloom.fit(name, dataset, tmp_path / "run", recipe="tiny", quiet=True)
     made = genloom.sample(run, 3)
     assert made.shape == (3, *dataset.spec.shape)
@@ -78,7 +86,7 @@ def test_a_sample_file_holds_what_was_sampled(name: str, data: dict[str, Dataset
 
     from genloom.generate import to_files
 
-    run = genloom.fit(name, data[MODELS[name].modality], tmp_path / "run", recipe="tiny", quiet=True, steps=1)
+    run = genloom.fit(name, data_for(name, data), tmp_path / "run", recipe="tiny", quiet=True, steps=1)
     paths = to_files(run, 3, tmp_path / "out", seed=5)
     pixels = np.stack([np.asarray(Image.open(p)) for p in paths]).astype(np.float32)
     expected = (genloom.sample(run, 3, seed=5).squeeze(1).numpy() + 1) * 127.5
@@ -130,7 +138,7 @@ def test_item_i_depends_on_seed_and_i_alone(name: str, data: dict[str, Dataset])
 
 @every_model
 def test_resume_is_bit_exact(name: str, data: dict[str, Dataset], tmp_path: Path) -> None:
-    dataset = data[MODELS[name].modality]
+    dataset = data_for(name, data)
     options = {"recipe": "tiny", "quiet": True, "seed": 9, "decay": 0.0, "batch_size": 8}
     straight = genloom.fit(name, dataset, tmp_path / "straight", steps=7, **options)
     genloom.fit(name, dataset, tmp_path / "halves", steps=3, **options)
@@ -143,7 +151,7 @@ def test_resume_is_bit_exact(name: str, data: dict[str, Dataset], tmp_path: Path
 
 @every_model
 def test_a_loaded_model_is_the_one_that_was_saved(name: str, data: dict[str, Dataset], tmp_path: Path) -> None:
-    run = genloom.fit(name, data[MODELS[name].modality], tmp_path / "run", recipe="tiny", quiet=True, steps=2)
+    run = genloom.fit(name, data_for(name, data), tmp_path / "run", recipe="tiny", quiet=True, steps=2)
     model = genloom.load(run)
     assert isinstance(model, torch.nn.Module) and not model.training
     saved, _ = run.load_tensors("weights.safetensors")

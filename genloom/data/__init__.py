@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from genloom.core import MODALITIES, Verb
+from genloom.core import MODALITIES, NEEDS, Verb
 from genloom.data.base import Dataset
 from genloom.data.catalog import Entry, catalog
 from genloom.data.files import index, suffix
@@ -24,13 +24,23 @@ sys.modules[__name__].__class__ = Verb
 _LOOKED_AT = 1000  # files whose endings vote on what a folder holds
 
 
-def open_data(source: str | Path, *, modality: str | None = None, split: str = "train", **options: Any) -> Dataset:
+def open_data(
+    source: str | Path, *, modality: str | None = None, needs: str = "", split: str = "train", **options: Any
+) -> Dataset:
     """A data set of that name (see `catalog`), or the files of that folder or archive.
 
+    `needs` is the kind of data that a model takes beyond its modality (core.NEEDS): with it a path is read as sources
+    and targets.
     `options` are those of the modality: for pictures the fields of `ImageOptions`. Raises UserError when there is no
     such data, when it cannot be told what it is, or for an unknown option.
     """
     found = resolve(source)
+    if needs:
+        from genloom.data import translation
+
+        if not isinstance(found, Path):
+            raise UserError(f"'{found.name}' is one kind of pictures without sources: give {NEEDS[needs]}.")
+        return translation.from_path(found, needs=needs, split=split, **options)
     if isinstance(found, Path):
         return _module(modality or find_modality(found)).from_path(found, split=split, **options)
     if modality not in (None, found.modality):
@@ -58,9 +68,9 @@ def resolve(source: str | Path) -> Entry | Path:
     raise UserError(f"'{text}' is neither a path nor a built-in data set.{offer}")
 
 
-def options_of(modality: str) -> type:
-    """The dataclass of options that data of this modality takes."""
-    options: type = _module(modality).OPTIONS
+def options_of(modality: str, needs: str = "") -> type:
+    """The dataclass of options that data of this modality takes, and of the kind that a model needs beyond it."""
+    options: type = (importlib.import_module("genloom.data.translation") if needs else _module(modality)).OPTIONS
     return options
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,9 +27,17 @@ def to_bytes(samples: Tensor) -> np.ndarray:
 
 
 def write(
-    samples: Tensor, folder: Path, *, start: int = 0, labels: Tensor | None = None, spec: Spec | None = None
+    samples: Tensor,
+    folder: Path,
+    *,
+    start: int = 0,
+    labels: Tensor | None = None,
+    spec: Spec | None = None,
+    names: Sequence[str] | None = None,
 ) -> list[Path]:
-    """Save [N, C, H, W] in [-1, 1] as 00000.png and so on from `start`; with labels into a folder for each class.
+    """Save [N, C, H, W] in [-1, 1] as 00000.png and so on from `start`, or under the names [N] given.
+
+    With labels they go into a folder for each class.
 
     What is written can be trained on again. Each file appears whole or not at all. Raises UserError when it cannot.
     """
@@ -40,9 +49,9 @@ def write(
             if labels is not None:
                 number = int(labels[i])
                 into /= safe_name(classes[number]) if number < len(classes) else str(number)
-            if not paths or paths[-1].parent != into:
-                into.mkdir(parents=True, exist_ok=True)
-            path = into / f"{start + i:05d}.png"
+            path = into / (names[i] if names else f"{start + i:05d}.png")
+            if not paths or paths[-1].parent != path.parent:
+                path.parent.mkdir(parents=True, exist_ok=True)
             part = path.with_name(f".{path.name}.{os.getpid()}")
             Image.fromarray(pixels).save(part, "PNG", compress_level=4)
             os.replace(part, path)

@@ -24,7 +24,7 @@ from genloom.data.catalog import Entry
 from genloom.data.decode import SUFFIXES, Plan, Unreadable, colours, decode, fit, in_threads
 from genloom.data.draw import preview, write
 from genloom.data.files import Files, index, shown, suffix
-from genloom.data.survey import COUNTS, NAMES, ImageOptions, decide, image_options, look
+from genloom.data.survey import COUNTS, NAMES, ImageOptions, decide, look
 from genloom.errors import UserError
 
 __all__ = ["OPTIONS", "SUFFIXES", "from_catalog", "from_path", "preview", "write"]  # what every modality has
@@ -61,17 +61,13 @@ class ImageSet(Dataset):
         return self.test()
 
     def batch(self, indices: np.ndarray, *, seed: int = 0) -> Batch:
-        pixels, rows = self._gather(np.asarray(indices, np.int64))
+        pixels, rows = self.gather(np.asarray(indices, np.int64))
         if self.mirror:
-            flips = coins(rows, seed)
-            pixels[flips] = pixels[flips][..., ::-1]
-        image = pixels.astype(np.float32)  # numpy: threads would cost more than so little work
-        image /= 127.5
-        image -= 1
-        batch = {"image": torch.from_numpy(image)}
+            mirror(pixels, rows, seed)
+        batch = {"image": as_tensor(pixels)}
         return batch | {"label": torch.from_numpy(self.ids.take(rows))} if self.spec.classes else batch
 
-    def _gather(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def gather(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Pixels of those items (a copy), and the numbers of the items that they are."""
         return self.pixels.take(rows, axis=0), rows
 
@@ -96,7 +92,7 @@ class FileSet(ImageSet):
     def __len__(self) -> int:
         return len(self.names)
 
-    def _gather(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def gather(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         found = list(self.pool.map(self._readable, rows.tolist()))
         return np.stack([pixels for pixels, _ in found]), np.array([i for _, i in found], np.int64)
 
@@ -111,6 +107,20 @@ class FileSet(ImageSet):
                         self.bad[self.names[i]] = str(error)
                         self.summary["skipped"] = skipped(self.bad)
         raise none_usable(self.name, self.bad)
+
+
+def as_tensor(pixels: np.ndarray) -> Tensor:
+    """Bytes as f32 in [-1, 1]: byte b is b / 127.5 - 1."""
+    image = pixels.astype(np.float32)  # numpy: threads would cost more than so little work
+    image /= 127.5
+    image -= 1
+    return torch.from_numpy(image)
+
+
+def mirror(pixels: np.ndarray, numbers: np.ndarray, seed: int) -> None:
+    """Turn half of the pictures [B, C, H, W] around, in place: which, (seed, number of the item) decides."""
+    flips = coins(numbers, seed)
+    pixels[flips] = pixels[flips][..., ::-1]
 
 
 def coins(numbers: np.ndarray, seed: int) -> np.ndarray:
@@ -128,7 +138,7 @@ def from_path(path: Path, *, split: str = "train", **given: Any) -> ImageSet:
     They are kept decoded up to 512 MB, else decoded as needed. Raises UserError when fewer than two can be used, when a
     class has none, or when the labels file does not fit the files.
     """
-    options = image_options(given)
+    options = ImageOptions.of(given)
     files = pictures_in(path)
     chosen = choose(files, split, options)
     headers, bad = look(files, chosen.names)
@@ -233,7 +243,7 @@ def decode_all(files: Files, names: Sequence[str], plan: Plan) -> tuple[np.ndarr
 # ── by name ──────────────────────────────────────────────────────────────────────────────────────────────────────
 def from_catalog(entry: Entry, *, split: str = "train", **given: Any) -> ImageSet:
     """A built-in data set, as it is or made to another size, channels, or number of pictures."""
-    options = image_options(given)
+    options = ImageOptions.of(given)
     if options.labels is not None:
         raise UserError(f"'{entry.name}' has its own labels: leave the option out.")
     raw = entry.load(split)

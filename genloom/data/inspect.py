@@ -17,7 +17,8 @@ from genloom.data.decode import MODES, Header, Plan, Unreadable, decode, in_thre
 from genloom.data.files import Files, shown
 from genloom.data.image import FEWEST, IN_MEMORY, check_classes, choose, from_catalog, none_usable, pictures_in
 from genloom.data.labels import Labelled
-from genloom.data.survey import NAMES, ImageOptions, decide, image_options
+from genloom.data.survey import NAMES, ImageOptions, decide
+from genloom.data.translation import describe
 from genloom.errors import UserError
 
 SHOWN = 10  # of each list, when it is written as text
@@ -35,7 +36,7 @@ def inspect(source: str | os.PathLike[str], **options: Any) -> dict[str, Any]:
     what would keep `fit` from training is in `problems`.
     """
     found = resolve(source if isinstance(source, str | Path) else Path(source))
-    chosen = image_options(options)
+    chosen = ImageOptions.of(options)
     return _of_entry(found, chosen) if isinstance(found, Entry) else _of_path(found, chosen)
 
 
@@ -71,7 +72,7 @@ def _of_path(path: Path, options: ImageOptions) -> dict[str, Any]:
         "other_files": {"count": files.others, "such_as": files.other_names},
         "classes": chosen.counts(),
         "unreadable": {shown(name): why for name, why in bad.items()},
-        "notes": [*chosen.notes, *notes],
+        "notes": [*chosen.notes, *notes, *describe(files.names)],
         "problems": problems,
     }
 

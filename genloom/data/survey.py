@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from math import inf
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Self, get_args
 
 from PIL import ImageColor
 
@@ -51,6 +51,16 @@ class ImageOptions:
                 raise UserError(f"{name} must be {wanted}, not '{getattr(self, name)}'.")
         self.colour()
 
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> Self:
+        """Options by name. Raises UserError for an unknown one, with the nearest."""
+        known = [f.name for f in fields(cls)]
+        for name in given:
+            if name not in known:
+                raise unknown("option", name, known)
+        labels = given.get("labels")
+        return cls(**{**given, "labels": labels and Path(labels).expanduser()})
+
     def colour(self) -> tuple[int, int, int]:
         """The background as red, green, blue."""
         try:
@@ -62,16 +72,6 @@ class ImageOptions:
 
 def _whole(value: object, low: int, high: float = inf) -> bool:
     return value is None or (type(value) is int and low <= value <= high)
-
-
-def image_options(given: Mapping[str, Any]) -> ImageOptions:
-    """Options by name. Raises UserError for an unknown one, with the nearest."""
-    known = [f.name for f in fields(ImageOptions)]
-    for name in given:
-        if name not in known:
-            raise unknown("option", name, known)
-    labels = given.get("labels")
-    return ImageOptions(**{**given, "labels": labels and Path(labels).expanduser()})
 
 
 def look(files: Files, names: Sequence[str]) -> tuple[list[Header], dict[str, str]]:
