@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow bench lint clean
+.PHONY: demo test test-slow bench bench-zoo lint clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -25,6 +25,9 @@ test: $(READY)
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow
+
+bench-zoo: $(READY)
+	$(BIN)/python -m benchmarks.board
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks.speed

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 import genloom
-from benchmarks.table import RESULTS, ROOT, read_results, write_tables
+from benchmarks.table import RESULTS, ROOT, read_results, write_tables, write_zoo
 from genloom import core
 from genloom.run import Run, read_json
 
@@ -75,6 +75,7 @@ def main() -> None:
         row = measure(model, args.minutes, folder, args.recipe)
         keep(row)
         write_tables()
+        write_zoo()
         if picture := PICTURES.get((model, args.recipe, args.minutes)):
             shutil.copy(folder / "samples" / "grid.png", ROOT / "docs" / picture)
 

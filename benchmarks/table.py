@@ -67,6 +67,26 @@ def write_tables() -> None:
         path.write_text(with_table(text, table(heads, "min" if name == "README.md" else "分钟")), encoding="utf-8")
 
 
+ZOO = ("fd-digits", "kid-digits", "precision", "recall", "coverage")
+
+
+def write_zoo() -> None:
+    """docs/zoo.md: every model at three minutes on MNIST, all figures, best first."""
+    path = ROOT / "docs" / "zoo.md"
+    path.write_text(with_table(path.read_text(encoding="utf-8"), zoo()), encoding="utf-8")
+
+
+def zoo() -> str:
+    rows = [r for r in read_results() if r["minutes"] == 3 and r["recipe"] == "cpu" and r["model"] in core.models()]
+    lines = ["| Model | " + " | ".join(ZOO) + " | label accuracy | images/s | steps | memory, MB |", "|" + " --- |" * 10]
+    for r in sorted(rows, key=lambda r: r["metrics"]["fd-digits"][0]):
+        figures = [f"{r['metrics'][name][0]:.3g}" for name in ZOO]
+        figures.append(f"{r['metrics']['labels'][0]:.1%}" if "labels" in r["metrics"] else "—")
+        speed = [f"{r['images_per_second']:,}", f"{r['steps']:,}", f"{r['memory_mb']:,}"]
+        lines.append("| " + " | ".join([f"`{r['model']}`", *figures, *speed]) + " |")
+    return "\n".join(lines)
+
+
 def with_table(text: str, new: str) -> str:
     before, _, rest = text.partition(BEGIN)
     return f"{before}{BEGIN}\n{new}\n{END}{rest.partition(END)[2]}" if rest else text
@@ -74,3 +94,4 @@ def with_table(text: str, new: str) -> str:
 
 if __name__ == "__main__":
     write_tables()
+    write_zoo()

@@ -1,6 +1,6 @@
 """genloom trains, samples, measures, audits and serves generative models on a person's own data.
 
-Verbs: fit, sample, interpolate, project, edit, mix, evaluate, compare, load, inspect, models, data.
+Verbs: fit, import_, sample, interpolate, project, edit, mix, evaluate, compare, load, inspect, models, data.
 Words: Spec, Model, Phase, Card, Recipe, Result, Run.
 """
 
@@ -12,7 +12,19 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _NAMES = {
-    "api": ("compare", "edit", "evaluate", "fit", "inspect", "interpolate", "load", "mix", "project", "sample"),
+    "api": (
+        "compare",
+        "edit",
+        "evaluate",
+        "fit",
+        "import_",
+        "inspect",
+        "interpolate",
+        "load",
+        "mix",
+        "project",
+        "sample",
+    ),
     "core": ("Batch", "Card", "Model", "Phase", "Recipe", "Result", "Spec", "register"),
     "data": ("data",),
     "errors": ("UserError",),
@@ -24,7 +36,7 @@ __all__ = sorted(_HOME)
 
 if TYPE_CHECKING:
     from genloom import data, models
-    from genloom.api import compare, edit, evaluate, fit, inspect, interpolate, load, mix, project, sample
+    from genloom.api import compare, edit, evaluate, fit, import_, inspect, interpolate, load, mix, project, sample
     from genloom.core import Batch, Card, Model, Phase, Recipe, Result, Spec, register
     from genloom.errors import UserError
     from genloom.run import Run

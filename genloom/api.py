@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 import genloom
-from genloom import core, generate, machine, parallel
+from genloom import core, generate, machine, parallel, transfer
 from genloom.core import Model, Recipe, build, hyper_parameters
 from genloom.data import open_data
 from genloom.data.base import Dataset
@@ -40,6 +40,7 @@ def fit(
     recipe: str | None = None,
     config: Mapping[str, Any] | None = None,
     data_options: Mapping[str, Any] | None = None,
+    init: str | os.PathLike[str] | Run | None = None,
     quiet: bool = False,
     **overrides: Any,
 ) -> Run:
@@ -47,14 +48,15 @@ def fit(
 
     `model`: a registered name, a Python file that registers one, or a class. `data`: a built-in name, a path, or a
     Dataset. `recipe`: one of the model's, by default the one that fits the machine. `config`: hyper-parameters of the
-    model. `overrides`: fields of Options (steps, minutes, batch_size, lr, seed, precision ...).
+    model. `init`: a run to start from, its hyper-parameters the defaults. `overrides`: fields of Options (steps, minutes, batch_size, lr, seed, precision ...).
     Raises UserError for anything that the caller can mend, KeyboardInterrupt after Ctrl-C, when all has been saved.
     """
     parallel.setup()
     cls = resolve(model)
     device = parallel.device()
     recipe = recipe or default_recipe(cls, device)
-    options = resolve_options(cls, recipe, overrides, config)
+    inherited, old = transfer.initial(init, cls) if init else ({}, None)
+    options = resolve_options(cls, recipe, overrides, {**inherited, **(config or {})})
     share = parallel.world() * options.accumulate
     if options.batch_size % share:
         raise UserError(f"--batch-size {options.batch_size} does not divide among {share} (processes × accumulate).")
@@ -64,9 +66,12 @@ def fit(
     machine.keep_freed_memory()
     machine.multiply_fast()
     torch.manual_seed(core.mix(options.seed, 0))
-    net = build(cls, dataset.spec, options.model).to(device)
+    net = build(cls, dataset.spec, options.model)
+    if old and (fresh := transfer.start_from(net, old)) and not quiet:
+        print(f"{len(fresh)} weights that belong to other classes start fresh: {', '.join(fresh[:3])} …")
+    net.to(device)
     named = dataset.name if source is dataset else str(source)
-    info = _request(cls, recipe, options, named, dataset, data_options)
+    info = _request(cls, recipe, options, named, dataset, data_options, os.fspath(init) if init else None)
     run = _open_or_create(out, info) if parallel.main() else None
     run = run or Run(Path(), info)
     run.folder = Path(parallel.text_from_main(os.fspath(run.folder)))
@@ -78,6 +83,32 @@ def fit(
             write_report(run.folder)
     if loop.stopped_by:
         raise KeyboardInterrupt
+    return run
+
+
+def import_(
+    model: str | type[Model],
+    checkpoint: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    config: str | os.PathLike[str] | Mapping[str, Any] | None = None,
+) -> Run:
+    """Take an official checkpoint as a run folder: `genloom import` (the name is a keyword of Python).
+
+    `config`: the reference's own keyword arguments, or a JSON file of them, where the checkpoint does not tell them.
+    Nothing in the checkpoint is executed. Raises UserError for one that is damaged, hostile, or of another model.
+    """
+    cls, checkpoint, folder = resolve(model), Path(checkpoint), Path(out)
+    _refuse_occupied(folder)
+    net = transfer.read_reference(
+        cls, checkpoint, config if config is None or isinstance(config, Mapping) else Path(config)
+    )
+    words = ["genloom", "import", cls.name, str(checkpoint), "--out", str(folder)]
+    words += ["--config", os.fspath(config)] if config is not None and not isinstance(config, Mapping) else []
+    about = _about(cls, "imported", shlex.join(words))
+    data = {"source": "", "options": {}, "name": checkpoint.name, "fingerprint": "", "summary": {}}
+    run = transfer.keep(net, folder, {**about, "data": data})
+    write_model_card(run.folder)
     return run
 
 
@@ -239,16 +270,19 @@ def resolve_options(
 
 
 def _request(
-    cls: type[Model], recipe: str, options: Options, source: str, data: Dataset, data_options: Mapping[str, Any]
+    cls: type[Model],
+    recipe: str,
+    options: Options,
+    source: str,
+    data: Dataset,
+    data_options: Mapping[str, Any],
+    init: str | None,
 ) -> dict[str, Any]:
     """run.json: the whole resolved request, which is also the config to reuse."""
     settings = asdict(options)
     request = {
-        "genloom": genloom.__version__,
-        "model": cls.name,
-        "source": source_of(cls),
-        "card": asdict(cls.card),
-        "recipe": recipe,
+        **_about(cls, recipe, _command(cls, recipe, options, source, data_options, init)),
+        "init": init,
         "config": settings.pop("model"),
         "options": settings,
         "data": {
@@ -259,18 +293,37 @@ def _request(
             "summary": data.summary,
         },
         "spec": data.spec.to_json(),
-        "versions": {"genloom": genloom.__version__, "torch": torch.__version__, "python": platform.python_version()},
-        "device": str(parallel.device()),
-        "command": _command(cls, recipe, options, source, data_options),
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
     return as_json(request)
 
 
-def _command(cls: type[Model], recipe: str, options: Options, source: str, data_options: Mapping[str, Any]) -> str:
+def _about(cls: type[Model], recipe: str, command: str) -> dict[str, Any]:
+    """What every run.json says of the model, the machine and the moment."""
+    return {
+        "genloom": genloom.__version__,
+        "model": cls.name,
+        "source": source_of(cls),
+        "card": asdict(cls.card),
+        "recipe": recipe,
+        "versions": {"genloom": genloom.__version__, "torch": torch.__version__, "python": platform.python_version()},
+        "device": str(parallel.device()),
+        "command": command,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+
+
+def _command(
+    cls: type[Model],
+    recipe: str,
+    options: Options,
+    source: str,
+    data_options: Mapping[str, Any],
+    init: str | None,
+) -> str:
     """The command that makes this run again: the recipe, and what departs from it."""
     plain = resolve_options(cls, recipe, {})
     given = {k: v for k, v in vars(options).items() if v != getattr(plain, k) and v is not None}
+    given |= {"init": init} if init else {}
     given.pop("model", None)
     given |= {f"model.{k}": v for k, v in options.model.items() if v != plain.model[k]}
     given |= {f"data.{k}": v for k, v in data_options.items()}
@@ -296,16 +349,20 @@ def _open_or_create(out: str | os.PathLike[str] | None, info: dict[str, Any]) ->
         if change := _change(old, info):
             raise UserError(f"'{folder}' holds another run ({change}): give another --out, or ask for the same.")
         return Run.create(folder, {**info, "started": old.get("started")})
+    _refuse_occupied(folder)
+    return Run.create(folder, info)
+
+
+def _refuse_occupied(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise UserError(f"'{folder}' is a file: give --out a new folder.")
     if folder.exists() and any(p.name != ".lock" for p in folder.iterdir()):
-        raise UserError(f"'{folder}' is not empty and holds no run: give --out a new or an empty folder.")
-    return Run.create(folder, info)
+        raise UserError(f"'{folder}' is not empty and not this run's: give --out a new or an empty folder.")
 
 
 def _change(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     """The first thing in which two requests differ, in the user's words; what the budget holds does not count."""
-    pairs = [("model", old["model"], new["model"])]
+    pairs = [("model", old["model"], new["model"]), ("--init", old.get("init"), new["init"])]
     if old["data"]["fingerprint"] != new["data"]["fingerprint"]:
         there, here = (f"{i['data']['name']} ({i['data']['fingerprint'][:8]})" for i in (old, new))
         pairs.append(("data", there, here))

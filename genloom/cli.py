@@ -17,7 +17,7 @@ from tyro.conf import Positional, arg
 
 from genloom import __version__
 from genloom.errors import UserError, unknown
-from genloom.forms import FLAT, Compare, Edit, Evaluate, Mix, Models, Project, Sample
+from genloom.forms import FLAT, Compare, Edit, Evaluate, Import, Mix, Models, Project, Sample
 
 if TYPE_CHECKING:
     from genloom.core import Model
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 HELP = """genloom: train, sample, measure and compare generative models on your own data
 
   genloom fit MODEL DATA      train a model on data into a run folder (again: resume)
+  genloom import MODEL FILE   take an official checkpoint as a run folder
   genloom sample RUN          draw samples from a run into files
   genloom project RUN PICTURE find a real picture in a StyleGAN's styles
   genloom edit RUN            directions that change a picture's meaning, and sheets of what they do
@@ -63,6 +64,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _run(words: list[str]) -> int:
     verbs: dict[str, Callable[[list[str]], None]] = {
         "fit": _fit,
+        "import": _import,
         "sample": _sample,
         "project": _project,
         "edit": _edit,
@@ -92,12 +94,13 @@ def _fit(words: list[str]) -> None:
             raise UserError("fit needs a model and data: genloom fit gan mnist. `genloom models` lists the models.")
         print("usage: genloom fit MODEL DATA [options]\n\nName a model to see its options: genloom fit gan --help")
         return
-    from genloom import api, parallel
+    from genloom import api, parallel, transfer
     from genloom.plugins import resolve
 
     cls = resolve(model)
     recipe = _peek(words, "--recipe") or api.default_recipe(cls, parallel.device())
-    options = api.resolve_options(cls, recipe, {})
+    init = _peek(words, "--init")
+    options = api.resolve_options(cls, recipe, {}, transfer.initial(init, cls)[0] if init else None)
     default = _fit_form(cls, recipe, options)
     args = parse(type(default), f"fit {model}", words[1:], default=default, description=cls.card.summary)
     run = api.fit(
@@ -106,6 +109,7 @@ def _fit(words: list[str]) -> None:
         args.out,
         recipe=recipe,
         config=vars(args.model),
+        init=args.init,
         data_options=_changed(args.data, default.data),
         quiet=args.quiet,
         **{k: getattr(args, k) for k, v in vars(options).items() if k != "model" and getattr(args, k) != v},
@@ -128,12 +132,21 @@ def _fit_form(cls: type[Model], recipe: str, options: Options) -> Any:
         ("DATA", Annotated[str, Positional, arg(metavar="DATA", help=here)]),
         ("out", Annotated[Path | None, arg(help="the run folder; by default runs/MODEL-DATA")], None),
         ("recipe", Annotated[str, arg(help=f"one of: {', '.join(cls.recipes)}")], recipe),
+        ("init", Annotated[str | None, arg(help="a run of the same model to start from")], None),
         ("quiet", Annotated[bool, arg(help="print nothing while training")], False),
         ("model", model, field(default_factory=model)),
         ("data", data, field(default_factory=data)),
     ]
     form: Any = make_dataclass("Fit", fields, bases=(type(options),), kw_only=True, frozen=True)
     return form(**{**vars(options), "DATA": tyro.MISSING, "model": model()})
+
+
+def _import(words: list[str]) -> None:
+    args = parse(Import, "import", words)
+    from genloom import api
+
+    run = api.import_(args.MODEL, args.CHECKPOINT, args.out, config=args.config)
+    print(f"run     {run.folder}\nnext    genloom sample {run.folder}")
 
 
 def _sample(words: list[str]) -> None:

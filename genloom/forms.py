@@ -28,6 +28,16 @@ class Sample:
 
 
 @dataclass
+class Import:
+    """Take an official checkpoint as a run folder. Nothing in it is executed."""
+
+    MODEL: Annotated[str, Positional, arg(metavar="MODEL", help="the model that it is of")]
+    CHECKPOINT: Annotated[Path, Positional, arg(metavar="CHECKPOINT", help="a .pkl, .pth or .safetensors file")]
+    out: Path  # the run folder to make
+    config: Path | None = None  # JSON: the reference's own options, where the file does not tell them
+
+
+@dataclass
 class Project:
     """Find a real picture in a StyleGAN's styles."""
 

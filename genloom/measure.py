@@ -262,6 +262,8 @@ def _eye(asked: str | Extractor | None, data: str) -> Extractor:
 def _own_data(run: Run) -> tuple[Dataset | None, str]:
     """The data that the run was trained on, or why it cannot be opened."""
     about = run.info["data"]
+    if not about["source"]:
+        return None, "This run was imported, so its training data is not known: give --data."
     try:
         return open_data(about["source"], modality="image", **about.get("options", {})), ""
     except UserError as error:

@@ -53,7 +53,7 @@ def _state_dict(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         held = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises whatever its parser meets
-        why = str(error).splitlines()[0][:120]
+        why = (str(error).splitlines() or [type(error).__name__])[0][:120]
         raise UserError(f"'{path}' is not a checkpoint of plain tensors, and was not read: {why}") from None
     weights = dict(_flat(held)) if isinstance(held, Mapping) else {}
     if not weights:

@@ -54,8 +54,12 @@ def _depthwise(x: Tensor, f: Tensor, padding: tuple[int, int, int, int], stride:
     left, right, top, bottom = padding
     if left != right or top != bottom or min(padding) < 0:
         x, left, top = F.pad(x, padding), 0, 0
+    dtype = x.dtype
+    if dtype == torch.bfloat16 and x.device.type == "cpu" and f.shape[1] > 12:
+        x = x.float()  # oneDNN never comes back from a wide bf16 depthwise convolution of channels_last images
     weight = f.to(x.dtype).expand(x.shape[1], 1, *f.shape)
-    return F.conv2d(x, weight, stride=stride, padding=(top, left), groups=x.shape[1])
+    with torch.autocast(x.device.type, enabled=False):
+        return F.conv2d(x, weight, stride=stride, padding=(top, left), groups=x.shape[1]).to(dtype)
 
 
 def _layout(x: Tensor) -> torch.memory_format:

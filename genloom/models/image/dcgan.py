@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import pairwise
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from genloom.core import Card, Recipe, Result, Spec, register
+from genloom.core import Card, Recipe, Result, Spec, build, register
 from genloom.errors import UserError
 from genloom.nn.norm import BatchNorm
+from genloom.nn.weights import load_exactly
 from genloom.objectives.adversarial import Adversarial
 
 
@@ -41,6 +44,32 @@ class DCGAN(Adversarial):
         super().__init__(spec, latent=latent, objective=objective, augment=augment)
         self.generator = Generator(latent, spec.shape, width)
         self.discriminator = Discriminator(spec.shape, width)
+
+    @classmethod
+    def from_reference(cls, weights: Mapping[str, Tensor], config: Mapping[str, Any]) -> DCGAN:
+        """A generator in the layout of PyTorch's DCGAN example (`main.0.weight` …), whose weights tell its options.
+
+        Any prefix before `main.` is taken off. Raises UserError for another layout.
+        """
+        del config
+        theirs = {k[k.index("main.") :]: v for k, v in weights.items() if "main." in k}
+        first = theirs.get("main.0.weight", torch.zeros(0))
+        last = max((k for k in theirs if k.endswith(".weight")), key=lambda k: int(k.split(".")[1]), default="")
+        if first.ndim != 4 or theirs[last].shape[2:] != (4, 4) or len(theirs) < 12:
+            raise UserError(
+                "These are not the weights of a DCGAN generator as PyTorch's example names them (main.0.weight …)."
+            )
+        stages = sum(v.ndim == 4 for v in theirs.values()) - 1
+        channels, size = theirs[last].shape[1], first.shape[-1] << stages
+        spec = Spec("image", (channels, size, size))
+        model = build(cls, spec, {"latent": first.shape[0], "width": theirs[last].shape[0]})
+        ours = {
+            f"body.{int(k.split('.')[1]) - 1}.{k.split('.')[2]}": v for k, v in theirs.items() if k != "main.0.weight"
+        }
+        ours["stem.weight"] = first.flatten(1).T  # a transposed convolution of one pixel is a product
+        ours.setdefault(f"body.{3 * stages - 1}.bias", torch.zeros(channels))
+        load_exactly(model.generator, ours, "the generator")
+        return model.eval()
 
 
 class Generator(nn.Module):

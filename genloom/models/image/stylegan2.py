@@ -185,7 +185,10 @@ def import_networks(
         )
     ours: dict[str, Any] = {}
     for name, arguments in networks.items():
-        ours |= critic(arguments) if name == "D" else generator(arguments)
+        mine = critic(arguments) if name == "D" else generator(arguments)
+        if differing := [k for k in mine if k in ours and ours[k] != mine[k]]:
+            raise UserError(f"G_ema and D were made with different '{differing[0]}': import one of them alone.")
+        ours |= mine
     first = next(iter(networks.values()))
     size, classes = first["img_resolution"], first.get("c_dim", 0)
     spec = Spec("image", (first["img_channels"], size, size), tuple(str(c) for c in range(classes)))
