@@ -19,7 +19,9 @@ class Sample:
 
     RUN: RunFolder
     n: Annotated[int, arg(aliases=["-n"])] = 64  # how many
-    out: Path | None = None  # the folder to write into (a walk's film), by default RUN/samples/seedS
+    out: Path | None = (
+        None  # the folder to write into, by default RUN/samples/seedS; of a walk the film: .webp, .gif or .png
+    )
     seed: int = 0  # sample i depends on this and i alone
     seeds: str | None = None  # in place of -n: the first sample of each of these seeds, such as 3,7,100-120
     interpolate: str | None = None  # a film that walks through so many seeds, or through these: 8, or 3,7,12

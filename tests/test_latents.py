@@ -242,6 +242,7 @@ def test_models_and_options_that_do_not_fit(runs: dict[str, Run], tmp_path: Path
         "truncation of 2 is out of range": lambda: genloom.sample(runs["biggan"], seeds=[1], truncation=2.0),
         "no condition 'truncation'": lambda: genloom.interpolate(runs["dcgan"], [1, 2], truncation=0.5),
         "two seeds or more": lambda: genloom.interpolate(run, [1]),
+        "240,000 pictures is too long": lambda: genloom.interpolate(run, range(10_000)),
         "--frames is 0": lambda: genloom.interpolate(run, [1, 2], frames=0),
         "--steps is 0": lambda: genloom.project(run, face, steps=0),
         "no space 'z'": lambda: genloom.project(run, face, space="z"),
@@ -281,6 +282,7 @@ def test_the_commands(runs: dict[str, Run], tmp_path: Path, told: Callable[..., 
 def test_commands_that_do_not_fit(runs: dict[str, Run], told: Callable[..., str]) -> None:
     run = runs["stylegan2"].folder
     assert ".webp" in told("sample", run, "--interpolate", "3", "--out", "walk.mp4", refused=True)
+    assert "99,999 numbers" in told("sample", run, "--interpolate", 99999, refused=True)
     assert "--interpolate" in told("sample", run, "--interpolate", "3", "--seeds", "4", refused=True)
     assert "two seeds" in told("sample", run, "--interpolate", "1", refused=True)
     assert "no directions" in told("edit", runs["flow"].folder, refused=True)

@@ -23,7 +23,7 @@ from genloom.core import Model
 from genloom.errors import UserError
 from genloom.objectives.style import StyleBased
 
-BATCH = 64
+BATCH = 32
 Noise = Callable[..., Tensor]  # (n, *shape, seed, start) -> [n, *shape]
 MOST = 10_000  # numbers that one list may name
 
@@ -117,9 +117,8 @@ class Latents(Space):
             return Points(values)
         if a.labels.is_floating_point():
             return Points(values, torch.lerp(a.labels, b.labels, t.to(a.labels)[:, None]))
-        return Points(
-            values, torch.where(t.to(a.labels.device) < 0.5, a.labels, b.labels)
-        )  # a whole class turns halfway
+        near = t.to(a.labels.device) < 0.5  # a whole class turns halfway
+        return Points(values, torch.where(near, a.labels, b.labels))
 
     def _labels(self, seeds: Sequence[int]) -> Tensor | None:
         """The class of each seed, as weights where the model blends classes; None where it looks at none."""
@@ -231,6 +230,8 @@ def numbers(name: str, given: str | int | Iterable[int], end: int | None = None)
     found = list(given)
     if not found:
         raise UserError(f"--{name} names no number: give some, such as 3,7,100-120.")
+    if len(found) > MOST:
+        raise UserError(f"--{name} names {len(found):,} numbers: take {MOST:,} or fewer.")
     for i in found:
         if i < 0 or (end is not None and i >= end):
             there = "0 and above" if end is None else f"0 to {end - 1} in this model"

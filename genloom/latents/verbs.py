@@ -16,7 +16,7 @@ from genloom.data import draw
 from genloom.data.image import open_picture
 from genloom.errors import UserError
 from genloom.latents import directions, projection
-from genloom.latents.space import Points, mixed, numbers, space_of, styles_of, walk
+from genloom.latents.space import MOST, Points, mixed, numbers, space_of, styles_of, walk
 from genloom.run import Run, cannot_write
 
 Numbers = str | Sequence[int]
@@ -44,6 +44,8 @@ def interpolate(run: Run, wanted: Numbers, frames: int = 24, **conditions: Any) 
         raise UserError("A walk needs two seeds or more: give --interpolate 8, or the seeds, 3,7,12.")
     if frames < 1:
         raise UserError(f"--frames is {frames}: take 1 or more from one picture to the next, 24 is usual.")
+    if len(named) * frames > MOST:
+        raise UserError(f"A walk of {len(named) * frames:,} pictures is too long: take fewer seeds, or fewer --frames.")
     space = space_of(generate.load(run), **conditions)
     return space.paint(walk(space, space.points(named), frames))
 
