@@ -1,6 +1,7 @@
 """genloom trains, samples, measures, audits and serves generative models on a person's own data.
 
-Verbs: fit, import_, sample, evaluate, compare, load, inspect, models, data. Words: Spec, Model, Phase, Card, Recipe, Result, Run.
+Verbs: fit, import_, sample, interpolate, project, edit, mix, evaluate, compare, load, inspect, models, data.
+Words: Spec, Model, Phase, Card, Recipe, Result, Run.
 """
 
 from __future__ import annotations
@@ -11,7 +12,19 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _NAMES = {
-    "api": ("compare", "evaluate", "fit", "import_", "inspect", "load", "sample"),
+    "api": (
+        "compare",
+        "edit",
+        "evaluate",
+        "fit",
+        "import_",
+        "inspect",
+        "interpolate",
+        "load",
+        "mix",
+        "project",
+        "sample",
+    ),
     "core": ("Batch", "Card", "Model", "Phase", "Recipe", "Result", "Spec", "register"),
     "data": ("data",),
     "errors": ("UserError",),
@@ -23,7 +36,7 @@ __all__ = sorted(_HOME)
 
 if TYPE_CHECKING:
     from genloom import data, models
-    from genloom.api import compare, evaluate, fit, import_, inspect, load, sample
+    from genloom.api import compare, edit, evaluate, fit, import_, inspect, interpolate, load, mix, project, sample
     from genloom.core import Batch, Card, Model, Phase, Recipe, Result, Spec, register
     from genloom.errors import UserError
     from genloom.run import Run

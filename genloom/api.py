@@ -17,11 +17,12 @@ import torch
 from torch import Tensor
 
 import genloom
-from genloom import generate, machine, parallel, transfer
-from genloom.core import Model, Recipe, build, hyper_parameters, mix
+from genloom import core, generate, machine, parallel, transfer
+from genloom.core import Model, Recipe, build, hyper_parameters
 from genloom.data import open_data
 from genloom.data.base import Dataset
 from genloom.errors import UserError, nearest, unknown
+from genloom.latents import verbs
 from genloom.plugins import resolve, source_of
 from genloom.report import compare_runs, write_model_card, write_report
 from genloom.run import Run, as_json
@@ -67,7 +68,7 @@ def fit(
         dataset = open_data(dataset, modality=cls.modality, needs=cls.needs, **data_options)
     machine.keep_freed_memory()
     machine.multiply_fast()
-    torch.manual_seed(mix(options.seed, 0))
+    torch.manual_seed(core.mix(options.seed, 0))
     net = build(cls, dataset.spec, options.model)
     if old and (fresh := transfer.start_from(net, old)) and not quiet:
         print(f"{len(fresh)} weights that belong to other classes start fresh: {', '.join(fresh[:3])} …")
@@ -115,10 +116,98 @@ def import_(
     return run
 
 
-def sample(run: str | os.PathLike[str] | Run, n: int = 64, *, seed: int = 0, **conditions: Any) -> Tensor | list[Any]:
+def sample(
+    run: str | os.PathLike[str] | Run,
+    n: int = 64,
+    *,
+    seed: int = 0,
+    seeds: str | Sequence[int] | None = None,
+    **conditions: Any,
+) -> Tensor | list[Any]:
     """n samples on the CPU, images [n, C, H, W] in [-1, 1]; for a model that starts from pictures one of each `source`
-    (a path, or a tensor [n, C, H, W]). Item i depends on (seed, i), and its source, alone."""
+    (a path, or a tensor [n, C, H, W]). Item i depends on (seed, i), and its source, alone.
+
+    With `seeds` ([3, 7] or "3,7,100-120") the first picture of each of them; without a label the classes come in turn.
+    """
+    if seeds is not None:
+        return verbs.seeds(Run.open(run), seeds, **conditions)
     return generate.samples(Run.open(run), n, seed=seed, **conditions)
+
+
+def interpolate(
+    run: str | os.PathLike[str] | Run, seeds: str | Sequence[int], frames: int = 24, **conditions: Any
+) -> Tensor:
+    """[N · frames, C, H, W] in [-1, 1]: a closed walk through N seeds' pictures; frame k · frames is the k-th's own.
+
+    Through styles where the generator has them, else along arcs between latents (and classes, where a model blends them).
+    """
+    return verbs.interpolate(Run.open(run), seeds, frames, **conditions)
+
+
+def project(
+    run: str | os.PathLike[str] | Run,
+    picture: str | os.PathLike[str],
+    out: str | os.PathLike[str] | None = None,
+    *,
+    space: str = "w",
+    steps: int = 500,
+    seed: int = 0,
+    label: int | str | None = None,
+    quiet: bool = True,
+) -> dict[str, Any]:
+    """The styles that paint a picture best, in `space` w (one for all layers) or w+ (one a layer).
+
+    Writes target.png, projected.png, film.webp, w.safetensors and projection.json, by default into the run's samples/,
+    and returns what the last holds. Raises UserError for a model without styles and for a picture that cannot be read.
+    """
+    to = None if out is None else Path(out)
+    return verbs.project(
+        Run.open(run), Path(picture), to, space=space, steps=steps, seed=seed, label=label, quiet=quiet
+    )
+
+
+def edit(
+    run: str | os.PathLike[str] | Run,
+    out: str | os.PathLike[str] | None = None,
+    *,
+    method: str = "sefa",
+    directions: int = 6,
+    strength: float = 3.0,
+    columns: int = 7,
+    seeds: str | Sequence[int] = "0-3",
+    layers: str | Sequence[int] | None = None,
+    start: str | os.PathLike[str] | None = None,
+    **conditions: Any,
+) -> dict[str, Any]:
+    """Directions that mean something, found without labels by `method` sefa or ganspace.
+
+    Writes a sheet each (rows seeds, or the projected picture in `start`; columns from -strength to +strength
+    deviations), directions.safetensors and sliders.json, by default into the run's samples/, and returns what the last
+    holds. `layers`: of the generator's styles, all by default.
+    """
+    return verbs.edit(
+        Run.open(run),
+        None if out is None else Path(out),
+        method=method,
+        count=directions,
+        strength=strength,
+        columns=columns,
+        seeds=seeds,
+        layers=layers,
+        start=None if start is None else Path(start),
+        **conditions,
+    )
+
+
+def mix(
+    run: str | os.PathLike[str] | Run,
+    rows: str | Sequence[int],
+    columns: str | Sequence[int],
+    layers: str | Sequence[int],
+    **conditions: Any,
+) -> Tensor:
+    """[R, C, channels, H, W] in [-1, 1]: each row's picture with the styles of these layers taken from each column's."""
+    return verbs.mix(Run.open(run), rows, columns, layers, **conditions)[0]
 
 
 def load(run: str | os.PathLike[str] | Run) -> Model:

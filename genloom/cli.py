@@ -8,7 +8,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, make_dataclass
+from dataclasses import asdict, field, make_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +17,7 @@ from tyro.conf import Positional, arg
 
 from genloom import __version__
 from genloom.errors import UserError, unknown
+from genloom.forms import FLAT, Compare, Edit, Evaluate, Import, Mix, Models, Project, Sample
 
 if TYPE_CHECKING:
     from genloom.core import Model
@@ -27,6 +28,9 @@ HELP = """genloom: train, sample, measure and compare generative models on your 
   genloom fit MODEL DATA      train a model on data into a run folder (again: resume)
   genloom import MODEL FILE   take an official checkpoint as a run folder
   genloom sample RUN          draw samples from a run into files
+  genloom project RUN PICTURE find a real picture in a StyleGAN's styles
+  genloom edit RUN            directions that change a picture's meaning, and sheets of what they do
+  genloom mix RUN             pictures with the coarse styles of some seeds and the fine ones of others
   genloom evaluate RUN        measure a run against real data
   genloom compare RUN…        runs side by side
   genloom models              the models, their papers and recipes
@@ -62,6 +66,9 @@ def _run(words: list[str]) -> int:
         "fit": _fit,
         "import": _import,
         "sample": _sample,
+        "project": _project,
+        "edit": _edit,
+        "mix": _mix,
         "evaluate": _evaluate,
         "compare": _compare,
         "models": _models,
@@ -77,63 +84,6 @@ def _run(words: list[str]) -> int:
     else:
         raise unknown("verb", verb, verbs)
     return 0
-
-
-# ── what each verb takes: a comment is the option's help ─────────────────────────────────────────────────────────
-RunFolder = Annotated[str, Positional, arg(metavar="RUN", help="a run folder")]
-Code = Annotated[str | None, arg(help="the model's own file, when the run's model is yours", metavar="PATH")]
-FLAT = arg(name="")  # options of a part, without its name before them
-
-
-@dataclass
-class Sample:
-    """Draw samples from a run into files."""
-
-    RUN: RunFolder
-    n: Annotated[int, arg(aliases=["-n"])] = 64  # how many
-    out: Path | None = None  # the folder to write into; by default RUN/samples/seedS
-    seed: int = 0  # sample i depends on this and i alone
-    code: Code = None
-
-
-@dataclass
-class Import:
-    """Take an official checkpoint as a run folder. Nothing in it is executed."""
-
-    MODEL: Annotated[str, Positional, arg(metavar="MODEL", help="the model that it is of")]
-    CHECKPOINT: Annotated[Path, Positional, arg(metavar="CHECKPOINT", help="a .pkl, .pth or .safetensors file")]
-    out: Path  # the run folder to make
-    config: Path | None = None  # JSON: the reference's own options, where the file does not tell them
-
-
-@dataclass
-class Evaluate:
-    """Measure a run against real data."""
-
-    RUN: RunFolder
-    data: str | None = None  # measure against this data; by default the run's own
-    metrics: str | None = None  # fd,kid,… by default all
-    n: Annotated[int, arg(aliases=["-n"])] = 10_000  # samples to draw
-    extractor: str | None = None  # digits, lite0 or inception
-    seed: int = 0  # of the samples
-    json: bool = False  # print JSON
-    code: Code = None
-
-
-@dataclass
-class Compare:
-    """Runs side by side."""
-
-    RUN: Annotated[list[str], Positional, arg(metavar="RUN…", help="run folders")]
-    json: bool = False  # print JSON
-
-
-@dataclass
-class Models:
-    """The models, their papers and recipes."""
-
-    MODEL: Annotated[str | None, Positional, arg(metavar="MODEL", help="one model, whole")] = None
-    json: bool = False  # print JSON
 
 
 # ── verbs ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -200,19 +150,77 @@ def _import(words: list[str]) -> None:
 
 
 def _sample(words: list[str]) -> None:
-    _trust(_peek(words, "--code"))
-    folder = _first_word(words)
-    conditions = make_dataclass("Conditions", _condition_fields(folder) if folder else [])
-    args, asked = parse(tuple[Annotated[Sample, FLAT], Annotated[conditions, FLAT]], "sample", words)  # type: ignore[valid-type]
+    args, asked = _with_conditions(Sample, "sample", words)
     if args.n < 1:
         raise UserError(f"-n must be 1 or more, not {args.n}.")
+    if args.seeds and args.interpolate:
+        raise UserError(
+            "Give --seeds for pictures, or --interpolate for a film: `--interpolate 3,7,12` takes seeds too."
+        )
     from genloom import generate
+    from genloom.latents import verbs
     from genloom.run import Run
 
     run = Run.open(args.RUN)
-    out = args.out or run.folder / "samples" / f"seed{args.seed}"
-    paths = generate.to_files(run, args.n, out, seed=args.seed, **vars(asked))
+    samples = run.folder / "samples"
+    if args.interpolate:
+        given = args.interpolate
+        seeds = range(args.seed, args.seed + int(given)) if given.isdecimal() else verbs.numbers("interpolate", given)
+        out = args.out or samples / f"walk-{'-'.join(map(str, seeds[:: max(1, len(seeds) - 1)]))}.webp"
+        frames = verbs.interpolate_to_file(run, seeds, out, args.frames, **asked)
+        print(f"film    {out}, {frames} frames")
+        return
+    if args.seeds:
+        out = args.out or samples / "seeds"
+        paths = verbs.seeds_to_files(run, args.seeds, out, **asked)
+    else:
+        out = args.out or samples / f"seed{args.seed}"
+        paths = generate.to_files(run, args.n, out, seed=args.seed, **asked)
     print(f"{len(paths)} samples in {out}")
+
+
+def _project(words: list[str]) -> None:
+    args = parse(Project, "project", words)
+    _trust(args.code)
+    from genloom import api
+
+    asked = {k: v for k, v in vars(args).items() if k not in ("RUN", "PICTURE", "code")}
+    found = api.project(args.RUN, args.PICTURE, quiet=False, **asked)
+    before, after = found["distance"].values()
+    print(
+        f"{found['measure']}: {after:.4g} from the picture, {before:.4g} at the mean style\nfolder  {found['folder']}"
+    )
+    print(f"next    genloom edit {args.RUN} --start {Path(found['folder']) / 'w.safetensors'}")
+
+
+def _edit(words: list[str]) -> None:
+    args, asked = _with_conditions(Edit, "edit", words)
+    from genloom import api
+
+    made = api.edit(args.RUN, **{k: v for k, v in vars(args).items() if k not in ("RUN", "code")}, **asked)
+    for slider in made["sliders"]:
+        share = next(v for k, v in slider.items() if k.endswith("explained"))
+        print(f"{slider['name']:<12} {share:6.1%}  deviation {slider['deviation']:.3g}")
+    print(f"{len(made['sliders'])} sheets in {made['folder']}")
+
+
+def _mix(words: list[str]) -> None:
+    args, asked = _with_conditions(Mix, "mix", words)
+    from genloom.latents import verbs
+    from genloom.run import Run
+
+    run = Run.open(args.RUN)
+    out = args.out or run.folder / "samples" / "mix.png"
+    print(f"sheet   {verbs.mix_to_file(run, args.rows, args.columns, args.layers, out, **asked)}")
+
+
+def _with_conditions(form: Any, verb: str, words: list[str]) -> tuple[Any, dict[str, Any]]:
+    """The words as values of the form, and those that are conditions of this run's model."""
+    _trust(_peek(words, "--code"))
+    folder = _first_word(words)
+    conditions = make_dataclass("Conditions", _condition_fields(folder) if folder else [])
+    args, asked = parse(tuple[Annotated[form, FLAT], Annotated[conditions, FLAT]], verb, words)  # type: ignore[valid-type]
+    return args, vars(asked)
 
 
 def _condition_fields(folder: str) -> list[tuple[str, Any, Any]]:

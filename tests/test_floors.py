@@ -13,10 +13,22 @@ FLOORS = {
     0: ("errors", "parallel", "machine", "__init__"),
     1: ("core", "nn", "objectives", "metrics"),
     2: ("models", "data", "run", "reference", "provenance"),
-    3: ("plugins", "state", "transfer", "train", "generate", "report", "monitor", "watch", "audit", "export"),
+    3: (
+        "plugins",
+        "state",
+        "transfer",
+        "train",
+        "generate",
+        "latents",
+        "report",
+        "monitor",
+        "watch",
+        "audit",
+        "export",
+    ),
     4: ("measure",),
     5: ("api",),
-    6: ("cli", "serve", "__main__"),
+    6: ("cli", "forms", "serve", "__main__"),
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names}
 

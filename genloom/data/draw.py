@@ -1,10 +1,11 @@
-"""Samples -> pictures: PNG files, and sheets of many to look at."""
+"""Samples -> pictures: PNG files, sheets of many to look at, and films."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,8 +14,15 @@ from torch import Tensor
 
 from genloom.core import Spec
 from genloom.data.decode import MODES
-from genloom.errors import UserError
-from genloom.run import cannot_write
+from genloom.errors import UserError, unknown
+from genloom.run import atomic, cannot_write
+
+FILMS: dict[str, dict[str, Any]] = {
+    ".webp": {"format": "WEBP", "quality": 80, "method": 3},
+    ".gif": {"format": "GIF"},
+    ".png": {"format": "PNG"},
+}
+FILM_SIDE = 256  # smaller frames are enlarged to about that
 
 
 def to_bytes(samples: Tensor) -> np.ndarray:
@@ -81,3 +89,38 @@ def preview(samples: Tensor, columns: int = 8) -> Image.Image:
     for i, pixels in enumerate(array):
         sheet.paste(Image.fromarray(pixels), (gap + i % columns * width, gap + i // columns * height))
     return sheet
+
+
+def picture(sample: Tensor) -> Image.Image:
+    """One sample [C, H, W] in [-1, 1], pixel for pixel."""
+    return Image.fromarray(to_bytes(sample[None])[0])
+
+
+def save(sheet: Image.Image, path: Path, **options: Any) -> Path:
+    """Write a picture; folders are made. The file appears whole or not at all. Raises UserError when it cannot."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    with atomic(path) as temporary:
+        sheet.save(temporary, **options)
+    return path
+
+
+def save_film(frames: Tensor, path: Path, milliseconds: int = 40) -> Path:
+    """An endless film of [N, C, H, W] in [-1, 1], small ones enlarged without blur: .webp, .gif, or animated .png.
+
+    Raises UserError for another ending, and when it cannot be written.
+    """
+    how = film_format(path)
+    array = to_bytes(frames)
+    zoom = max(1, FILM_SIDE // max(array.shape[1:3]))
+    first, *rest = [Image.fromarray(pixels.repeat(zoom, 0).repeat(zoom, 1)) for pixels in array]
+    return save(first, path, **how, save_all=True, append_images=rest, duration=milliseconds, loop=0)
+
+
+def film_format(path: Path) -> dict[str, Any]:
+    """Pillow's options for a film of this name. Raises UserError for an ending that is none of a film."""
+    if path.suffix.lower() not in FILMS:
+        raise unknown("film format", path.suffix, FILMS)
+    return FILMS[path.suffix.lower()]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -238,6 +238,20 @@ def decode_all(files: Files, names: Sequence[str], plan: Plan) -> tuple[np.ndarr
         for to, i in enumerate(i for i, words in enumerate(why) if not words):
             pixels[to] = pixels[i]
     return pixels[: len(names) - len(bad)], bad
+
+
+def open_picture(path: Path, spec: Spec, given: Mapping[str, Any]) -> Tensor:
+    """One picture, made as those of a data set with these options are: [C, S, S] in [-1, 1].
+
+    Raises UserError when it cannot be read as a picture.
+    """
+    options = image_options({k: v for k, v in given.items() if k in ("fit", "background")})
+    files = Files("picture", lambda name: path.open("rb"))
+    try:
+        pixels = decode(files, str(path), Plan(spec.shape[1], spec.shape[0], options.fit, options.colour()))
+    except Unreadable as error:
+        raise UserError(f"'{path}' cannot be used as a picture: {error}.") from None
+    return torch.tensor(pixels, dtype=torch.float32) / 127.5 - 1
 
 
 # ── by name ──────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -86,12 +86,23 @@ class Lite0(nn.Module):
         features = F.relu6(self._bn1(self._conv_head(self._blocks(x)))).mean((2, 3))  # [B, 1280]
         return features, self._fc(features)
 
+    def scales(self, images: Tensor, side: int) -> list[Tensor]:
+        """The last maps [B, C, H, W] at each of five resolutions, of the images at that side: what a picture looks like."""
+        x = F.relu6(self._bn0(self._conv_stem(prepare(images, side))))
+        maps = []
+        for block in self._blocks:
+            y = block(x)
+            if y.shape[2:] != x.shape[2:]:
+                maps.append(x)
+            x = y
+        return [*maps, x]
 
-def prepare(images: Tensor) -> Tensor:
-    """RGB at 224 x 224 (antialiased bilinear), scaled as the network was trained: (pixel - 127) / 128."""
+
+def prepare(images: Tensor, side: int = SIZE) -> Tensor:
+    """RGB at `side` x `side` (antialiased bilinear), scaled as the network was trained: (pixel - 127) / 128."""
     images = images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images[:, :3]
-    if images.shape[2:] != (SIZE, SIZE):
-        images = F.interpolate(images, (SIZE, SIZE), mode="bilinear", antialias=True, align_corners=False)
+    if images.shape[2:] != (side, side):
+        images = F.interpolate(images, (side, side), mode="bilinear", antialias=True, align_corners=False)
     pixels = (images + 1) * 127.5
     return ((pixels - 127) / 128).contiguous(memory_format=torch.channels_last)
 

@@ -115,6 +115,20 @@ class StyleBased(Conditional):
 
         Raises UserError for an unknown class and for ψ or a cutoff out of range.
         """
+        ws = self.item_styles(n, seed=seed, start=start, label=label, truncation=truncation, cutoff=cutoff)
+        return self.generator.synthesis(ws).float().clamp(-1, 1)
+
+    def item_styles(
+        self,
+        n: int,
+        *,
+        seed: int,
+        start: int = 0,
+        label: int | Tensor | None = None,
+        truncation: float = 1.0,
+        cutoff: int | None = None,
+    ) -> Tensor:
+        """[n, L, W]: the styles of those samples."""
         if not -1 <= truncation <= 1.5:
             raise UserError(f"Truncation must lie in [-1, 1.5], not {truncation:g}: 0.7 is usual, 1 is none.")
         layers = self.generator.layers
@@ -122,5 +136,4 @@ class StyleBased(Conditional):
             raise UserError(f"The cutoff must lie in 0 to {layers}, the layers of this model, not {cutoff}.")
         z = self.item_noise(n, self.latent, seed=seed, start=start)
         classes = self.weights(self.wanted(n, label, start))
-        images = self.generator.synthesis(self.generator.styles(z, classes, truncation, cutoff))
-        return images.float().clamp(-1, 1)
+        return self.generator.styles(z, classes, truncation, cutoff)

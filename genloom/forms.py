@@ -1,0 +1,111 @@
+"""What each verb takes on the command line: a field is an option, its comment the option's help."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+RunFolder = Annotated[str, Positional, arg(metavar="RUN", help="a run folder")]
+Code = Annotated[str | None, arg(help="the model's own file, when the run's model is yours", metavar="PATH")]
+FLAT = arg(name="")  # options of a part, without its name before them
+
+
+@dataclass
+class Sample:
+    """Draw samples from a run into files."""
+
+    RUN: RunFolder
+    n: Annotated[int, arg(aliases=["-n"])] = 64  # how many
+    out: Path | None = (
+        None  # the folder to write into, by default RUN/samples/seedS; of a walk the film: .webp, .gif or .png
+    )
+    seed: int = 0  # sample i depends on this and i alone
+    seeds: str | None = None  # in place of -n: the first sample of each of these seeds, such as 3,7,100-120
+    interpolate: str | None = None  # a film that walks through so many seeds, or through these: 8, or 3,7,12
+    frames: int = 24  # of that film, from one seed to the next
+    code: Code = None
+
+
+@dataclass
+class Import:
+    """Take an official checkpoint as a run folder. Nothing in it is executed."""
+
+    MODEL: Annotated[str, Positional, arg(metavar="MODEL", help="the model that it is of")]
+    CHECKPOINT: Annotated[Path, Positional, arg(metavar="CHECKPOINT", help="a .pkl, .pth or .safetensors file")]
+    out: Path  # the run folder to make
+    config: Path | None = None  # JSON: the reference's own options, where the file does not tell them
+
+
+@dataclass
+class Project:
+    """Find a real picture in a StyleGAN's styles."""
+
+    RUN: RunFolder
+    PICTURE: Annotated[Path, Positional, arg(metavar="PICTURE", help="a picture file")]
+    space: Literal["w", "w+"] = "w"  # one style for all layers, or one a layer: closer, and less apt to be edited
+    steps: int = 500  # of descent
+    out: Path | None = None  # the folder to write into; by default RUN/samples/projection-PICTURE
+    seed: int = 0  # of the noise on the way
+    label: str | None = None  # the picture's class, where the model knows classes
+    code: Code = None
+
+
+@dataclass
+class Edit:
+    """Directions that change what a picture means, found without labels, and sheets of what they do."""
+
+    RUN: RunFolder
+    method: Literal["sefa", "ganspace"] = "sefa"  # from the weights alone, or principal components
+    directions: int = 6  # how many
+    strength: float = 3.0  # of the outer columns, in standard deviations
+    columns: int = 7  # of a sheet, from -strength to +strength
+    seeds: str = "0-3"  # one a row
+    start: Path | None = None  # in place of seeds: the w.safetensors of a projected picture
+    layers: str | None = None  # the styles to move, such as 0-3; by default all
+    out: Path | None = None  # the folder to write into; by default RUN/samples/edit-METHOD
+    code: Code = None
+
+
+@dataclass
+class Mix:
+    """Mix styles: each row's picture with some layers' styles taken from each column's."""
+
+    RUN: RunFolder
+    rows: str  # seeds, such as 1,2,3
+    columns: str  # seeds, such as 4,5,6
+    layers: str  # what the columns give, such as 0-3: the first are coarse, the last are fine
+    out: Path | None = None  # the PNG file to write; by default RUN/samples/mix.png
+    code: Code = None
+
+
+@dataclass
+class Evaluate:
+    """Measure a run against real data."""
+
+    RUN: RunFolder
+    data: str | None = None  # measure against this data; by default the run's own
+    metrics: str | None = None  # fd,kid,… by default all
+    n: Annotated[int, arg(aliases=["-n"])] = 10_000  # samples to draw
+    extractor: str | None = None  # digits, lite0 or inception
+    seed: int = 0  # of the samples
+    json: bool = False  # print JSON
+    code: Code = None
+
+
+@dataclass
+class Compare:
+    """Runs side by side."""
+
+    RUN: Annotated[list[str], Positional, arg(metavar="RUN…", help="run folders")]
+    json: bool = False  # print JSON
+
+
+@dataclass
+class Models:
+    """The models, their papers and recipes."""
+
+    MODEL: Annotated[str | None, Positional, arg(metavar="MODEL", help="one model, whole")] = None
+    json: bool = False  # print JSON

@@ -1,0 +1,169 @@
+"""The verbs on a run's latents: what each returns, and the files it writes."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from genloom import generate
+from genloom.data import draw
+from genloom.data.image import open_picture
+from genloom.errors import UserError
+from genloom.latents import directions, projection
+from genloom.latents.space import MOST, Points, mixed, numbers, space_of, styles_of, walk
+from genloom.run import Run, cannot_write
+
+Numbers = str | Sequence[int]
+
+
+def seeds(run: Run, wanted: Numbers, **conditions: Any) -> Tensor:
+    """[N, C, H, W] in [-1, 1]: the first sample of each seed."""
+    space = space_of(generate.load(run), **conditions)
+    return space.paint(space.points(numbers("seeds", wanted)))
+
+
+def seeds_to_files(run: Run, wanted: Numbers, out: Path, **conditions: Any) -> list[Path]:
+    """Each seed's picture under its number, and grid.png of them all."""
+    named = numbers("seeds", wanted)
+    images = seeds(run, named, **conditions)
+    paths = [p for seed, image in zip(named, images, strict=True) for p in draw.write(image[None], out, start=seed)]
+    draw.save(draw.preview(images), out / "grid.png", format="PNG")
+    return paths
+
+
+def interpolate(run: Run, wanted: Numbers, frames: int = 24, **conditions: Any) -> Tensor:
+    """[N · frames, C, H, W]: a closed walk through the seeds' pictures; frame k · frames is the k-th seed's own."""
+    named = numbers("interpolate", wanted)
+    if len(named) < 2:
+        raise UserError("A walk needs two seeds or more: give --interpolate 8, or the seeds, 3,7,12.")
+    if frames < 1:
+        raise UserError(f"--frames is {frames}: take 1 or more from one picture to the next, 24 is usual.")
+    if len(named) * frames > MOST:
+        raise UserError(f"A walk of {len(named) * frames:,} pictures is too long: take fewer seeds, or fewer --frames.")
+    space = space_of(generate.load(run), **conditions)
+    return space.paint(walk(space, space.points(named), frames))
+
+
+def interpolate_to_file(run: Run, wanted: Numbers, out: Path, frames: int = 24, **conditions: Any) -> int:
+    """That walk as a film; says how many frames it has."""
+    draw.film_format(out)  # before the work
+    images = interpolate(run, wanted, frames, **conditions)
+    draw.save_film(images, out)
+    return len(images)
+
+
+def mix(run: Run, rows: Numbers, columns: Numbers, layers: Numbers, **conditions: Any) -> tuple[Tensor, Tensor]:
+    """[R, C, ...] of the rows' pictures with those layers' styles of the columns', and [R + C, ...] of both as they are."""
+    space = styles_of(generate.load(run), "Style mixing", **conditions)
+    r, c = numbers("rows", rows), numbers("columns", columns)
+    points = space.points([*r, *c])
+    both = Points(points.values[: len(r)]), Points(points.values[len(r) :])
+    images = space.paint(mixed(*both, numbers("layers", layers, space.layers)))
+    return images.unflatten(0, (len(r), len(c))), space.paint(points)
+
+
+def mix_to_file(run: Run, rows: Numbers, columns: Numbers, layers: Numbers, out: Path, **conditions: Any) -> Path:
+    """One sheet: the columns' pictures above, the rows' at the left, the mixtures where they meet."""
+    images, own = mix(run, rows, columns, layers, **conditions)
+    count = len(images)
+    cells = [torch.ones_like(own[:1]), own[count:]]
+    for row, mixtures in zip(own[:count], images, strict=True):
+        cells += [row[None], mixtures]
+    return draw.save(draw.preview(torch.cat(cells), columns=images.shape[1] + 1), out, format="PNG")
+
+
+def project(
+    run: Run,
+    picture: Path,
+    out: Path | None = None,
+    *,
+    space: str = "w",
+    steps: int = 500,
+    seed: int = 0,
+    label: int | str | None = None,
+    quiet: bool = True,
+) -> dict[str, Any]:
+    """Find a picture in the run's styles: target.png, projected.png, film.webp, w.safetensors and projection.json."""
+    styles = styles_of(generate.load(run), "A projection", label=label)
+    target = open_picture(picture, run.spec, run.info["data"].get("options", {}))
+    folder = _folder(out or run.folder / "samples" / f"projection-{picture.stem}")
+    track = iter if quiet or not sys.stderr.isatty() else _bar
+    found = projection.project(styles, target, kind=space, steps=steps, seed=seed, track=track)
+    report = {"picture": str(picture), "label": label, **found.report}
+    for name, image in (("target", target), ("projected", found.picture)):
+        draw.save(draw.picture(image), folder / f"{name}.png", format="PNG")
+    draw.save_film(found.film, folder / "film.webp", milliseconds=80)
+    tensors = {"w": found.styles} | {f"noise.{k}": v for k, v in found.maps.items()}
+    kept = Run(folder, {})
+    kept.save_tensors("w.safetensors", {k: v.cpu() for k, v in tensors.items()}, report)
+    kept.write_json("projection.json", report)
+    return {**report, "folder": str(folder)}
+
+
+def edit(
+    run: Run,
+    out: Path | None = None,
+    *,
+    method: str = "sefa",
+    count: int = 6,
+    strength: float = 3.0,
+    columns: int = 7,
+    seeds: Numbers = "0-3",
+    layers: Numbers | None = None,
+    start: Path | None = None,
+    **conditions: Any,
+) -> dict[str, Any]:
+    """Directions and what they do: direction00.png …, directions.safetensors and sliders.json.
+
+    Rows are seeds, or the projected picture in `start`; columns go from -strength to +strength deviations.
+    """
+    if not (math.isfinite(strength) and strength > 0):
+        raise UserError(f"--strength is {strength:g}: take more than 0, 3 is usual.")
+    if columns < 2:
+        raise UserError(f"--columns is {columns}: take 2 or more, 7 is usual.")
+    model = generate.load(run)
+    if start is None:
+        space = space_of(model, **conditions)
+        points = space.points(numbers("seeds", seeds))
+    else:
+        space = styles_of(model, "A projected picture", **conditions)
+        w, space.maps = projection.load_styles(start, space)
+        points = Points(w)
+    chosen = None if layers is None else numbers("layers", layers, getattr(space, "layers", None))
+    found = directions.find(space, method, count, chosen)
+    strengths = torch.linspace(-strength, strength, columns)
+    folder = _folder(out or run.folder / "samples" / f"edit-{method}")
+    for i in range(count):
+        sheet = draw.preview(space.paint(directions.moved(points, found, i, strengths)), columns=columns)
+        draw.save(sheet, folder / f"direction{i:02d}.png", format="PNG")
+    about = {
+        "method": method,
+        "rows": str(start) if start else numbers("seeds", seeds),
+        "columns": [round(float(s), 6) for s in strengths],
+        "sliders": found.sliders(strength),
+    }
+    kept, tensors = Run(folder, {}), {"directions": found.vectors, "deviations": found.deviations}
+    kept.save_tensors("directions.safetensors", tensors, {"method": method, "layers": found.layers})
+    kept.write_json("sliders.json", about)
+    return {**about, "folder": str(folder)}
+
+
+def _folder(path: Path) -> Path:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(path, error) from None
+    return path
+
+
+def _bar(steps: Iterable[int]) -> Iterable[int]:
+    from rich.console import Console
+    from rich.progress import track
+
+    return track(list(steps), "projecting", console=Console(stderr=True), transient=True)
