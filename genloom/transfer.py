@@ -28,6 +28,8 @@ def read_reference(cls: type[Model], checkpoint: Path, config: Path | Mapping[st
     weights, told = read_checkpoint(checkpoint)
     given = read_json(config) if isinstance(config, Path) else dict(config or {})
     options = given or told
+    if getattr(cls.from_reference, "__func__", None) is getattr(Model.from_reference, "__func__", None):
+        cls.from_reference(weights, options)  # says that it has no importer
     try:
         return cls.from_reference(weights, options)
     except (KeyError, TypeError, AttributeError) as error:  # options of another network, or of the wrong kind

@@ -245,7 +245,7 @@ def open_picture(path: Path, spec: Spec, given: Mapping[str, Any]) -> Tensor:
 
     Raises UserError when it cannot be read as a picture.
     """
-    options = image_options({k: v for k, v in given.items() if k in ("fit", "background")})
+    options = ImageOptions.of({k: v for k, v in given.items() if k in ("fit", "background")})
     files = Files("picture", lambda name: path.open("rb"))
     try:
         pixels = decode(files, str(path), Plan(spec.shape[1], spec.shape[0], options.fit, options.colour()))

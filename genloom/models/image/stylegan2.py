@@ -38,7 +38,8 @@ class StyleGAN2(StyleBased):
         source="written from the papers (StyleGAN2: https://arxiv.org/abs/1912.04958); official weights can be imported, "
         "and NVIDIA's weights keep NVIDIA's own licence",
         changes="Any size that doubles from 4, 5, 6 or 7 pixels. Scales sit on activations, never on the weights of each "
-        "sample. Sampling uses the constant noise maps, so that an item depends on its seed alone.",
+        "sample. Sampling uses the constant noise maps, so that an item depends on its seed alone. Lazy "
+        "regularisation rescales Adam's rate, and leaves its betas.",
         results=(
             Result("FID", 2.42, "CIFAR-10, class-conditional", "figure 11"),
             Result("FID", 2.84, "FFHQ 1024x1024, without ADA", "StyleGAN2's table 1"),
