@@ -114,18 +114,20 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--base", type=int, default=16384)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", default=None, help="ours fp32, ours bf16 or official: its peak memory alone")
     args = parser.parse_args()
     multiply_fast()
-    work = {f"ours {p}": ours(args.size, args.batch, args.base, p) for p in ("fp32", "bf16")}
-    if args.official:
+    names = [args.only] if args.only else ["ours fp32", "ours bf16", *(["official"] if args.official else [])]
+    work = {n: ours(args.size, args.batch, args.base, n.split()[1]) for n in names if n != "official"}
+    if "official" in names:
         work["official"] = official(args.official, args.size, args.batch, args.base)
     figures: dict[str, float] = {}
     for part in ("main", "regularised", "sample"):
         counter = FlopCounterMode(display=False)
         counter.mod_tracker = Everything()  # its own hooks break double backward
         with counter:
-            work["ours fp32"]["train"]()
-            work["ours fp32"][part]()
+            work[names[0]]["train"]()
+            work[names[0]][part]()
         times: dict[str, list[float]] = {name: [] for name in work}
         for _ in range(args.rounds + 1):
             for name in work:
