@@ -62,18 +62,22 @@ def _pointwise(x: Tensor, w: Tensor, bias: Tensor | None) -> Tensor:
     return y.view(batch, height, width, -1).permute(0, 3, 1, 2)
 
 
-class _Forward(torch.autograd.Function):
+class _Product(torch.autograd.Function):
+    """Bilinear in its two tensors: its gradients need both of them and the shape."""
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Shape], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[:2])
+        ctx.shape = inputs[2]
+
+
+class _Forward(_Product):
     """A(x, w) [y]."""
 
     @staticmethod
     def forward(x: Tensor, w: Tensor, s: Shape) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
             return torch.conv2d(x, w, None, s.stride, s.padding, (1, 1), s.groups)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Shape], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs[:2])
-        ctx.shape = inputs[2]
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
@@ -86,18 +90,13 @@ class _Forward(torch.autograd.Function):
         )
 
 
-class _Adjoint(torch.autograd.Function):
+class _Adjoint(_Product):
     """Aᵀ(g, w) [x]: a transposed convolution."""
 
     @staticmethod
     def forward(g: Tensor, w: Tensor, s: Shape) -> Tensor:
         x = torch.empty(s.x, dtype=g.dtype, device=g.device, memory_format=torch.channels_last)
         return _gradients(g, x, w, s, (True, False, False))[0]
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Shape], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs[:2])
-        ctx.shape = inputs[2]
 
     @staticmethod
     def backward(ctx: Any, x: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
@@ -110,18 +109,13 @@ class _Adjoint(torch.autograd.Function):
         )
 
 
-class _Weight(torch.autograd.Function):
+class _Weight(_Product):
     """W(g, x) [w]: what the weight's gradient is."""
 
     @staticmethod
     def forward(g: Tensor, x: Tensor, s: Shape) -> Tensor:
         w = torch.empty(s.w, dtype=g.dtype, device=g.device, memory_format=torch.channels_last)
         return _gradients(g, x, w, s, (False, True, False))[1]
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Shape], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs[:2])
-        ctx.shape = inputs[2]
 
     @staticmethod
     def backward(ctx: Any, w: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
