@@ -12,6 +12,7 @@ from pathlib import Path
 import genloom
 
 STEPS = {"gan": 4000, "dcgan": 2500, "wgan_gp": 2500, "infogan": 2500, "vae": 5000, "cvae": 5000, "flow": 2500}
+STEPS |= {"stylegan2": 1500, "biggan": 900}
 
 
 def main() -> None:
@@ -32,7 +33,7 @@ def main() -> None:
                 found = genloom.evaluate(run, metrics=["fd"])
             fd = found["metrics"][0]
             print(
-                f"{model:<8} {STEPS[model]} steps {precision}: fd-digits {fd['value']:.2f} ({fd['low']:.2f} to "
+                f"{model:<9} {STEPS[model]} steps {precision}: fd-digits {fd['value']:.2f} ({fd['low']:.2f} to "
                 f"{fd['high']:.2f}), {found['classes']['confident']:.1%} confident",
                 flush=True,
             )

@@ -274,7 +274,7 @@ def _models(words: list[str]) -> None:
         print(json.dumps(facts, indent=1))
         return
     for name, cls in chosen.items():
-        print(_describe(cls) if args.MODEL else f"{name:<10} {cls.modality:<6} {cls.card.year}  {cls.card.summary}")
+        print(_describe(cls) if args.MODEL else f"{name:<12} {cls.modality:<6} {cls.card.year}  {cls.card.summary}")
 
 
 def _describe(cls: type[Model]) -> str:

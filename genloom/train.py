@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from genloom import parallel
 from genloom.core import Batch, Phase, mix
-from genloom.data.base import Dataset
+from genloom.data.base import Dataset, sentences
 from genloom.data.order import batches
 from genloom.errors import UserError
 from genloom.generate import autocast, draw
@@ -124,6 +124,8 @@ class Loop:
         with monitor as self.monitor, self._stoppable():
             event, words = ("resume", f"Going on from step {first_step}") if first_step else ("start", "Training")
             self._say(event, f"{words} on {state.model.device} in {state.precision}.")
+            for sentence in sentences(self.data.summary):
+                self._say("data", sentence)
             while not self._train():
                 self._roll_back()
             self.save()

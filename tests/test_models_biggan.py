@@ -236,6 +236,22 @@ def test_standing_statistics_are_those_of_the_samples(name):
         assert torch.equal(after["generator.bn.running_means"][[0, 1, 3, 4]], before["generator.bn.running_means"][:4])
 
 
+@pytest.mark.parametrize("name", ["biggan", "biggan_deep", "sngan"])
+def test_a_sample_with_standing_statistics_leaves_the_models_own(name):
+    model = make(name).eval()
+    own = model.sample(4, seed=2, truncation=0.5)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    stood = model.sample(4, seed=2, truncation=0.5, standing=3)
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    assert not torch.allclose(stood, own) and torch.equal(own, model.sample(4, seed=2, truncation=0.5))
+    piece = model.sample(2, seed=2, start=2, truncation=0.5, standing=3)
+    torch.testing.assert_close(piece, stood[2:], rtol=1e-4, atol=1e-5)
+    model.standing_statistics(3, truncation=0.5)
+    torch.testing.assert_close(model.sample(4, seed=2, truncation=0.5), stood)
+    with pytest.raises(UserError, match="try 16"):
+        model.sample(2, standing=-1)
+
+
 def test_training_fills_all_rows_and_a_truncation_those_around_it():
     model = make("biggan_deep", statistics=5)
     norm = model.generator.bn

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -38,3 +39,12 @@ class Dataset(ABC):
     def held_out(self) -> Dataset | None:
         """The same kind of items kept out of training (a test split); None when there are none."""
         return None
+
+
+def sentences(summary: Mapping[str, Any]) -> list[str]:
+    """What a person should know of the data before training on it: what was left out, and what was decided."""
+    skipped = summary.get("skipped") or {"count": 0}
+    left = [f"{name} ({why})" for name, why in list(skipped.get("files", {}).items())[:3]]
+    more = " and more" if skipped["count"] > len(left) else ""
+    found = [f"Left out, for they cannot be read: {', '.join(left)}{more}; {skipped['count']} in all."] if left else []
+    return [*found, *summary.get("notes", ())]

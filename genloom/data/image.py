@@ -24,7 +24,7 @@ from genloom.data.catalog import Entry
 from genloom.data.decode import SUFFIXES, Plan, Unreadable, colours, decode, fit, in_threads
 from genloom.data.draw import preview, write
 from genloom.data.files import Files, index, shown, suffix
-from genloom.data.survey import COUNTS, NAMES, ImageOptions, decide, look
+from genloom.data.survey import COUNTS, NAMES, ImageOptions, decide, few, look
 from genloom.errors import UserError
 
 __all__ = ["OPTIONS", "SUFFIXES", "from_catalog", "from_path", "preview", "write"]  # what every modality has
@@ -162,7 +162,7 @@ def from_path(path: Path, *, split: str = "train", **given: Any) -> ImageSet:
         "name": path.resolve().name or str(path),
         "spec": spec,
         "fingerprint": digest(files.fingerprint, split, plan, options.limit, labels),
-        "summary": summarise(files.kind, chosen, plan, bad, notes, small, files.others),
+        "summary": summarise(files.kind, chosen, plan, bad, notes + few(len(chosen.names)), small, files.others),
         "pixels": pixels,
         "ids": chosen.ids,
         "mirror": options.mirror,

@@ -17,7 +17,7 @@ from genloom.data.decode import MODES, Header, Plan, Unreadable, decode, in_thre
 from genloom.data.files import Files, shown
 from genloom.data.image import FEWEST, IN_MEMORY, check_classes, choose, from_catalog, none_usable, pictures_in
 from genloom.data.labels import Labelled
-from genloom.data.survey import NAMES, ImageOptions, decide
+from genloom.data.survey import NAMES, ImageOptions, decide, few
 from genloom.data.translation import describe
 from genloom.errors import UserError
 
@@ -72,7 +72,7 @@ def _of_path(path: Path, options: ImageOptions) -> dict[str, Any]:
         "other_files": {"count": files.others, "such_as": files.other_names},
         "classes": chosen.counts(),
         "unreadable": {shown(name): why for name, why in bad.items()},
-        "notes": [*chosen.notes, *notes, *describe(files.names)],
+        "notes": [*chosen.notes, *notes, *few(len(chosen.names)), *describe(files.names)],
         "problems": problems,
     }
 

@@ -16,6 +16,7 @@ from genloom.data.files import Files
 from genloom.data.labels import spread
 from genloom.errors import UserError, unknown
 
+FEW = 100  # pictures, below which a GAN sees each of them too often
 LOOKED_AT = 256  # headers, evenly spaced, from which size and channels follow
 LARGEST, SMALLEST = 64, 8  # sides chosen without being asked
 MAX_SIDE = 4096
@@ -102,6 +103,12 @@ def decide(headers: Sequence[Header], options: ImageOptions) -> tuple[Plan, list
     if count := sum(side(h.width, h.height) < size for h in headers):
         notes.append(f"{count}{some} are smaller than {size}×{size} and were enlarged.")
     return Plan(size, channels, options.fit, options.colour()), notes
+
+
+def few(count: int) -> list[str]:
+    """What to know of a set of so few pictures."""
+    advice = "a model may learn them by heart. fastgan is made for a hundred or so."
+    return [f"Only {count} pictures: {advice}"] if count < FEW else []
 
 
 def _size(headers: Sequence[Header], options: ImageOptions) -> tuple[int, list[str]]:

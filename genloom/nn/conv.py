@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class Shape(NamedTuple):
@@ -38,6 +38,13 @@ def conv2d(
         return _pointwise(x, w.flatten(1), bias)
     y = _Forward.apply(x, w, Shape(tuple(x.shape), tuple(w.shape), stride, padding, groups))
     return y if bias is None else y + bias.to(y.dtype)[:, None, None]
+
+
+class Conv2d(nn.Conv2d):
+    """The layer of it."""
+
+    def forward(self, x: Tensor) -> Tensor:  # [B, I, H, W]
+        return conv2d(x, self.weight, self.bias, self.stride, self.padding, self.groups)  # type: ignore[arg-type]
 
 
 def conv_transpose2d(x: Tensor, w: Tensor, stride: tuple[int, int]) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, ClassVar
 
 import torch
@@ -23,7 +23,7 @@ class HingeGAN(Conditional):
     the penalty on the generator's weight matrices, embeddings of the class left out (Brock et al. 2019, eq. 3).
     """
 
-    conditions: ClassVar[tuple[str, ...]] = ("label", "truncation")
+    conditions: ClassVar[tuple[str, ...]] = ("label", "truncation", "standing")
     soft_labels: bool = False  # whether the generator takes class probabilities too
     config: dict[str, Any]  # of a model made from reference weights: what `build` makes it again from
 
@@ -39,6 +39,7 @@ class HingeGAN(Conditional):
         orthogonal: float,
     ):
         super().__init__(spec, latent=latent, objective="hinge", conditional=conditional, augment=augment)
+        self.stood: dict[tuple[int, float | None], list[Tensor]] = {}  # standing statistics by batches and truncation
         self.critic_steps, self.generator_rate, self.orthogonal = critic_steps, generator_rate, orthogonal
 
     def initialise(self) -> None:
@@ -79,12 +80,14 @@ class HingeGAN(Conditional):
         start: int = 0,
         label: int | Tensor | None = None,
         truncation: float | None = None,
+        standing: int | None = None,
     ) -> Tensor:
         """[n, C, H, W] in [-1, 1]; without `label` the classes come in turn.
 
         `label`: one for all, or [n]; with an embedding that all layers share, also class probabilities [n, classes].
         `truncation` in (0, 1] trades variety for quality: latents beyond 2 are drawn again, and all are multiplied by
-        it; see `standing_statistics`. Raises UserError for an unknown class or a truncation out of range.
+        it. `standing`: with batch-norm statistics of so many batches of samples at that truncation (16, in Brock et al.
+        2019, appendix D). Raises UserError for an unknown class or a truncation out of range.
         """
         if truncation is not None and not 0 < truncation <= 1:
             raise UserError(f"A truncation of {truncation:g} is out of range: it is above 0 and at most 1.")
@@ -92,7 +95,8 @@ class HingeGAN(Conditional):
             z = self.item_noise(n, self.latent, seed=seed, start=start)
         else:
             z = truncation * self.bounded_noise(n, seed=seed, start=start)
-        return self.make_at(z, self.wanted(n, label, start), truncation).float()
+        with self.standing_at(standing, truncation) if standing else nullcontext():
+            return self.make_at(z, self.wanted(n, label, start), truncation).float()
 
     def bounded_noise(self, n: int, *, seed: int, start: int, bound: float = 2.0) -> Tensor:
         """[n, Z] standard normal numbers, those beyond `bound` drawn again: row i depends on (seed, start + i) alone."""
@@ -124,7 +128,7 @@ class HingeGAN(Conditional):
         pictures want statistics of their own (Brock et al. 2019, section 4.2). All classes in turn; call it on every
         rank. Nothing else changes, spectral norm's vectors neither.
         """
-        norms = [m for m in self.generator.modules() if isinstance(m, StandingNorm)]
+        norms = self.norms()
         with evaluating(self):
             for norm in norms:
                 norm.training = True  # it alone: the layers that it holds go on evaluating
@@ -134,6 +138,31 @@ class HingeGAN(Conditional):
                 self.sample(batch_size, seed=seed, start=i * batch_size, truncation=truncation)
             for norm in norms:
                 norm.momentum = StandingNorm.momentum
+
+    def norms(self) -> list[StandingNorm]:
+        return [m for m in self.generator.modules() if isinstance(m, StandingNorm)]
+
+    @contextmanager
+    def standing_at(self, batches: int, truncation: float | None) -> Iterator[None]:
+        """Standing statistics, found at the first call and kept, within it; then those of training again."""
+        if batches < 1:
+            raise UserError(f"Standing statistics are of 1 batch of samples or more, not {batches}: try 16.")
+        held = [b for norm in self.norms() for b in norm.buffers(recurse=False)]
+        trained = [b.clone() for b in held]
+        try:
+            if (key := (batches, truncation)) not in self.stood:
+                self.standing_statistics(batches, truncation=truncation)
+                self.stood[key] = [b.clone() for b in held]
+            _copy(held, self.stood[key])
+            yield
+        finally:
+            _copy(held, trained)
+
+
+@torch.no_grad()
+def _copy(held: list[Tensor], values: list[Tensor]) -> None:
+    for own, value in zip(held, values, strict=True):
+        own.copy_(value)
 
 
 @contextmanager

@@ -74,5 +74,5 @@ class ConditionalDiscriminator(Discriminator):
 
 
 def told(x: Tensor, labels: Tensor, classes: int) -> Tensor:
-    """[B, N] and labels [B] -> [B, N + classes]."""
-    return torch.cat([x, F.one_hot(labels, classes).to(x.dtype)], 1)
+    """[B, N] and labels [B] -> [B, N + classes]: the one-hot class as long as x is, so that no layer can overlook it."""
+    return torch.cat([x, math.sqrt(x.shape[1]) * F.one_hot(labels, classes).to(x.dtype)], 1)

@@ -15,10 +15,14 @@ from torch import Tensor, nn
 
 from genloom.core import Card, Recipe, Result, Spec, build, register
 from genloom.errors import UserError, nearest
+from genloom.nn.conv import Conv2d
+from genloom.nn.resample import downsample2d, upsample2d
 from genloom.nn.weights import load_exactly, under
 from genloom.objectives.adversarial import Conditional
 
 SLOPE = 0.2  # of the leaky ReLUs
+BETAS = (0.0, 0.99)
+PAPER = {"widths": "768", "groups": "96", "gamma": 0.05, "gamma_end": 0.005, "projection": 768, "augment": "ada"}
 
 
 @register("r3gan")
@@ -40,7 +44,7 @@ class R3GAN(Conditional):
         summary="Reals paired with fakes, both slopes held near zero: a GAN that just trains, with nothing else added.",
         changes="Networks of any width and size that can be halved to 8 or less, where the paper starts from 4x4. "
         "gamma falls along the paper's cosine; Adam's second moment and the average's length are fixed and the rate falls "
-        "linearly, where the paper schedules all three.",
+        "linearly, where the paper schedules all three, and the strength of its augmentation too, which adapts here.",
         results=(
             Result("FID", 1.96, "CIFAR-10", "section 5"),
             Result("FID", 2.75, "FFHQ 256x256", "section 5"),
@@ -49,16 +53,13 @@ class R3GAN(Conditional):
     )
     recipes = {
         "tiny": Recipe(
-            steps=12,
-            batch_size=16,
-            betas=(0.0, 0.99),
-            model={"widths": "16", "groups": "2", "blocks": "1", "latent": 8},
+            steps=12, batch_size=16, betas=BETAS, model={"widths": "16", "groups": "2", "blocks": "1", "latent": 8}
         ),
         "cpu": Recipe(
             minutes=3,
             batch_size=32,
             lr=2e-3,
-            betas=(0.0, 0.99),
+            betas=BETAS,
             ema=0.998,
             decay=0.6,
             model={"widths": "64 32 16", "groups": "8 4 2", "blocks": "1", "gamma": 2.0, "gamma_end": 0.2},
@@ -67,18 +68,11 @@ class R3GAN(Conditional):
             steps=100_000,
             batch_size=128,
             lr=5e-4,
-            betas=(0.0, 0.99),
+            betas=BETAS,
             decay=0.5,
-            model={"widths": "192", "groups": "24", "blocks": "2", "gamma": 1.0, "gamma_end": 0.1},
+            model={"widths": "192", "groups": "24", "gamma_end": 0.1},
         ),
-        "paper": Recipe(
-            steps=390_000,
-            batch_size=512,
-            betas=(0.0, 0.99),
-            ema=0.9999,
-            decay=0.75,
-            model={"widths": "768", "groups": "96", "blocks": "2", "gamma": 0.05, "gamma_end": 0.005},
-        ),
+        "paper": Recipe(steps=390_000, batch_size=512, betas=BETAS, ema=0.9999, decay=0.75, model=PAPER),
     }
 
     config: dict[str, Any]  # set where it is not the caller's: imported weights bring their own
@@ -231,7 +225,7 @@ class Discriminator(nn.Module):
         self.MainLayers = nn.Sequential(*stages[::-1])
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:  # [B, C, H, W], [B]
-        x = self.MainLayers(self.ExtractionLayer(images))
+        x = self.MainLayers(self.ExtractionLayer(images.contiguous(memory_format=torch.channels_last)))
         if labels is None:
             return x.squeeze(1)
         return (x * F.embedding(labels, self.EmbeddingLayer.weight.T)).sum(1)
@@ -274,7 +268,8 @@ class Basis(nn.Module):
         self.LinearLayer = linear(latent, width)
 
     def forward(self, z: Tensor) -> Tensor:
-        return self.Basis * self.LinearLayer(z)[:, :, None, None]
+        x = self.Basis * self.LinearLayer(z)[:, :, None, None]
+        return x.contiguous(memory_format=torch.channels_last)  # what convolutions are fastest in
 
 
 class Summary(nn.Module):
@@ -288,7 +283,8 @@ class Summary(nn.Module):
         self.LinearLayer = linear(width, out)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.LinearLayer(self.Basis(x).flatten(1))
+        seen = (x * self.Basis.weight[:, 0].to(x.dtype)).sum((2, 3))  # as convolving it, and faster
+        return self.LinearLayer(seen)
 
 
 class Transition(nn.Module):
@@ -302,15 +298,12 @@ class Transition(nn.Module):
 
 class Up(Transition):
     def forward(self, x: Tensor) -> Tensor:  # [B, I, H, W] -> [B, O, 2H, 2W]
-        x = self.LinearLayer(x)
-        kernel = 4 * self.Resampler.Kernel.to(x.dtype)  # three of four inputs are zeros between the pixels
-        return F.conv_transpose2d(x, kernel.expand(x.shape[1], 1, 4, 4), stride=2, padding=1, groups=x.shape[1])
+        return upsample2d(self.LinearLayer(x), self.Resampler.Kernel)
 
 
 class Down(Transition):
     def forward(self, x: Tensor) -> Tensor:  # [B, I, H, W] -> [B, O, H/2, W/2]
-        kernel = self.Resampler.Kernel.to(x.dtype).expand(x.shape[1], 1, 4, 4)
-        return self.LinearLayer(F.conv2d(x, kernel, stride=2, padding=1, groups=x.shape[1]))
+        return self.LinearLayer(downsample2d(x, self.Resampler.Kernel))
 
 
 class Resampler(nn.Module):
@@ -326,7 +319,7 @@ class Resampler(nn.Module):
 
 def convolution(i: int, o: int, size: int, groups: int = 1, gain: float = 1.0) -> nn.Module:
     """A convolution without bias that keeps the size, its weights normal with deviation gain / √fan-in."""
-    layer = nn.Conv2d(i, o, size, padding=size // 2, groups=groups, bias=False)
+    layer = Conv2d(i, o, size, padding=size // 2, groups=groups, bias=False)
     scaled_normal(layer.weight, gain)
     return nn.Sequential(OrderedDict(Layer=layer))
 
