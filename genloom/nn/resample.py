@@ -12,6 +12,7 @@ from torch import Tensor
 
 from genloom.nn.conv import conv2d
 
+PRODUCTS = 512  # the longest side of which every pixel times every pixel of a line costs less than its filter
 BINOMIAL = (1.0, 3.0, 3.0, 1.0)  # StyleGAN2's filter
 
 
@@ -35,9 +36,14 @@ def upfirdn2d(
     """Insert up - 1 zeros after each pixel, pad by (left, right, top, bottom), convolve with f, keep every down-th.
 
     Negative padding crops. `flip_filter` correlates instead. A depthwise convolution does it in one pass over memory,
-    fastest when x is channels_last.
+    fastest when x is channels_last; long filters along each axis of small images are quicker as two matrix products.
     """
     left, right, top, bottom = [padding] * 4 if isinstance(padding, int) else padding
+    if f.ndim == 1 and max(x.shape[2:]) * up <= PRODUCTS:
+        f = f * gain**0.5 if flip_filter else f.flip(0) * gain**0.5
+        with torch.autocast(x.device.type, enabled=False):
+            x = x @ _matrix(f, x.shape[3], up, down, left, right).to(x.dtype).T
+            return _matrix(f, x.shape[2], up, down, top, bottom).to(x.dtype) @ x
     if up > 1:
         batch, channels, height, width = x.shape
         spread = x.new_zeros(batch, channels, height * up, width * up).contiguous(memory_format=_layout(x))
@@ -49,6 +55,14 @@ def upfirdn2d(
         return _depthwise(x, f, (left, right, top, bottom), (down, down))
     x = _depthwise(x, f[None, :], (left, right, 0, 0), (1, down))
     return _depthwise(x, f[:, None], (0, 0, top, bottom), (down, 1))
+
+
+def _matrix(f: Tensor, size: int, up: int, down: int, before: int, after: int) -> Tensor:
+    """[out, size]: what inserting zeros, padding, correlating with f [k] and keeping every down-th does to one axis."""
+    taps = len(f)
+    out = (size * up + before + after - taps) // down + 1
+    tap = before + up * torch.arange(size, device=f.device) - down * torch.arange(out, device=f.device)[:, None]
+    return torch.where((tap >= 0) & (tap < taps), f[tap.clamp(0, taps - 1)], 0.0)
 
 
 def _depthwise(x: Tensor, f: Tensor, padding: tuple[int, int, int, int], stride: tuple[int, int]) -> Tensor:

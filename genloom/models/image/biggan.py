@@ -27,7 +27,7 @@ class BigGAN(HingeGAN):
     """`width` times 16 channels at the coarsest scale down to `width` at 128x128; four times `width` in small images.
 
     `critic_width`: the discriminator's (0: the same). `attention`: sizes after whose block there is self-attention,
-    "32_64", "none", or "auto": 64 where there is one; `critic_attention`: the discriminator's, "same" for the same.
+    "32_64", "none", "half" the picture's, or "auto": 64 where there is one; `critic_attention`: the discriminator's, "same" for the same.
     `shared`: dimension of the class embedding that all layers share, 0 for one of each layer's own. `hierarchical`:
     each block sees a piece of the latent. `spectral`: normalise the generator's weights too. `wide`: the
     discriminator's blocks are as wide inside as at their end. `eps`: that of batch normalisation.
@@ -48,7 +48,9 @@ class BigGAN(HingeGAN):
     )
     recipes = {
         "tiny": Recipe(
-            steps=12, batch_size=16, model={"width": 4, "latent": 12, "shared": 8, "attention": "14", "critic_steps": 1}
+            steps=12,
+            batch_size=16,
+            model={"width": 4, "latent": 12, "shared": 8, "attention": "half", "critic_steps": 1},
         ),
         "cpu": Recipe(
             minutes=3,
@@ -103,6 +105,7 @@ class BigGAN(HingeGAN):
         if hierarchical and self.classes and not shared:
             raise UserError("A hierarchical latent needs the shared embedding: give --model.shared, or leave it out.")
         self.soft_labels = shared > 0
+        attention, critic_attention = halved(attention, spec.shape), halved(critic_attention, spec.shape)
         self.generator = Generator(
             spec.shape,
             latent,
@@ -231,6 +234,11 @@ def critic_blocks(shape: tuple[int, ...]) -> list[tuple[int, bool, int]]:
         plan = [(c, i < doublings) for i, c in enumerate(outs)]
     heights = [shape[1] >> sum(down for _, down in plan[: i + 1]) for i in range(len(plan))]
     return [(c, down, height) for (c, down), height in zip(plan, heights, strict=True)]
+
+
+def halved(attention: str, shape: tuple[int, ...]) -> str:
+    """An attention option with "half" as the size that it is of pictures [C, H, W]."""
+    return str(shape[1] // 2) if attention == "half" else attention
 
 
 def attention_sizes(text: str, sizes: Collection[int], option: str) -> set[int]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from genloom.core import Card, Recipe, Result, Spec, build, register
 from genloom.errors import UserError
-from genloom.models.image.biggan import attention_sizes, double, pyramid
+from genloom.models.image.biggan import attention_sizes, double, halved, pyramid
 from genloom.nn.attention import SelfAttention
 from genloom.nn.fold import double_then_conv
 from genloom.nn.norm import StandingNorm, batch_norm
@@ -26,7 +26,8 @@ from genloom.objectives.hinge import HingeGAN
 class BigGANDeep(HingeGAN):
     """`width` times 16 channels at the coarsest scale down to `width` at 128x128; four times `width` in small images.
 
-    `attention`: sizes at which both networks have self-attention, "32_64", "none", or "auto": 64 where there is one.
+    `attention`: sizes at which both networks have self-attention, "32_64", "none", "half" the picture's,
+    or "auto": 64 where there is one.
     `statistics`: the truncations, evenly spaced in [0, 1], for which batch-norm statistics are kept: training fills all
     alike, `standing_statistics(truncation=t)` the ones that t is between. `eps`: that of batch normalisation.
     """
@@ -48,7 +49,7 @@ class BigGANDeep(HingeGAN):
         "tiny": Recipe(
             steps=12,
             batch_size=16,
-            model={"width": 4, "latent": 8, "attention": "14", "statistics": 3, "critic_steps": 1},
+            model={"width": 4, "latent": 8, "attention": "half", "statistics": 3, "critic_steps": 1},
         ),
         "cpu": Recipe(
             minutes=3,
@@ -96,6 +97,7 @@ class BigGANDeep(HingeGAN):
         )
         if statistics < 2:
             raise UserError(f"--model.statistics must be 2 or more, not {statistics}: truncations 0 and 1 are two.")
+        attention = halved(attention, spec.shape)
         self.generator = DeepGenerator(
             spec.shape, latent, width, classes=self.classes, attention=attention, statistics=statistics, eps=eps
         )

@@ -62,7 +62,14 @@ class R3GAN(Conditional):
             betas=BETAS,
             ema=0.998,
             decay=0.6,
-            model={"widths": "64 32 16", "groups": "8 4 2", "blocks": "1", "gamma": 2.0, "gamma_end": 0.2},
+            model={
+                "widths": "64 32 16",
+                "groups": "8 4 2",
+                "blocks": "1",
+                "expansion": 1,
+                "gamma": 10.0,
+                "gamma_end": 1.0,
+            },
         ),
         "default": Recipe(
             steps=100_000,

@@ -28,14 +28,14 @@ class SAGAN(BigGAN):
         ),
     )
     recipes = {
-        "tiny": Recipe(steps=12, batch_size=16, model={"width": 4, "latent": 8, "attention": "14"}),
+        "tiny": Recipe(steps=12, batch_size=16, model={"width": 4, "latent": 8, "attention": "half"}),
         "cpu": Recipe(
             minutes=3,
             batch_size=64,
             lr=2e-3,
             betas=(0.0, 0.99),
             decay=0.5,
-            model={"width": 8, "latent": 64, "attention": "14", "generator_rate": 0.5},
+            model={"width": 8, "latent": 64, "attention": "half", "generator_rate": 0.5},
         ),
         "default": Recipe(steps=100_000, batch_size=64, lr=4e-4, betas=(0.0, 0.9), ema=0.9999, decay=0.3),
         "paper": Recipe(steps=1_000_000, batch_size=256, lr=4e-4, betas=(0.0, 0.9), ema=0.9999),
