@@ -30,7 +30,7 @@ class SAGAN(BigGAN):
         "cpu": Recipe(
             minutes=3,
             batch_size=64,
-            lr=1e-3,
+            lr=5e-4,
             betas=(0.0, 0.99),
             decay=0.5,
             model={"width": 8, "latent": 64, "attention": "half", "generator_rate": 0.5},

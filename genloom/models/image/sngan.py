@@ -34,10 +34,10 @@ class SNGAN(BigGAN):
         "cpu": Recipe(
             minutes=3,
             batch_size=64,
-            lr=2e-3,
+            lr=1e-3,
             betas=(0.0, 0.99),
             decay=0.5,
-            model={"width": 8, "latent": 64, "critic_width": 8, "critic_steps": 1},
+            model={"width": 8, "latent": 64, "critic_width": 8, "critic_steps": 2},
         ),
         "default": Recipe(
             steps=100_000, batch_size=64, betas=(0.0, 0.9), ema=0.9999, decay=0.3, model={"critic_steps": 2}
