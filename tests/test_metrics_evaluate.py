@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import genloom
 from genloom import measure
 from genloom.core import Card, Model, Recipe, Spec, generator, register
 from genloom.data import open_data
