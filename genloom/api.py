@@ -65,7 +65,8 @@ def fit(
     source = data if isinstance(data, (str, Dataset)) else Path(data)
     dataset = source
     if not isinstance(dataset, Dataset):
-        dataset = open_data(dataset, modality=cls.modality, needs=cls.needs, **data_options)
+        asked = cls.asks(options.model) | dict(data_options)
+        dataset = open_data(dataset, modality=cls.modality, needs=cls.needs, like=old.spec if old else None, **asked)
     machine.keep_freed_memory()
     machine.multiply_fast()
     torch.manual_seed(core.mix(options.seed, 0))
@@ -233,6 +234,22 @@ def evaluate(
     write_model_card(opened.folder)
     write_report(opened.folder)
     return result
+
+
+def evaluate_tasks(
+    run: str | os.PathLike[str] | Run, tasks: str | os.PathLike[str], *, shots: Sequence[int] = (0,), seed: int = 0
+) -> dict[str, Any]:
+    """Few-shot tasks for a language model, from JSON lines: accuracy at each number of solved examples before a task."""
+    from genloom import tasks as module
+
+    return module.evaluate_tasks(Run.open(run), Path(tasks), shots, seed)
+
+
+def export(run: str | os.PathLike[str] | Run, out: str | os.PathLike[str]) -> Path:
+    """A language model's run as a folder that Hugging Face's transformers loads; LoRA is merged into its weights."""
+    from genloom.export import to_transformers
+
+    return to_transformers(Run.open(run), Path(out))
 
 
 def compare(runs: Sequence[str | os.PathLike[str] | Run]) -> list[dict[str, Any]]:
