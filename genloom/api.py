@@ -64,6 +64,7 @@ def fit(
     data_options = data_options or {}
     source = data if isinstance(data, (str, Dataset)) else Path(data)
     dataset = source
+    asked = dict(data_options)
     if not isinstance(dataset, Dataset):
         asked = cls.asks(options.model) | dict(data_options)
         dataset = open_data(dataset, modality=cls.modality, needs=cls.needs, like=old.spec if old else None, **asked)
@@ -77,6 +78,7 @@ def fit(
     net.to(device)
     named = dataset.name if source is dataset else str(source)
     info = _request(cls, recipe, options, named, dataset, data_options, os.fspath(init) if init else None)
+    info["data"]["options"] = asked
     run = _open_or_create(out, info) if parallel.main() else None
     run = run or Run(Path(), info)
     run.folder = Path(parallel.text_from_main(os.fspath(run.folder)))
