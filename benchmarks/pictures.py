@@ -21,10 +21,11 @@ from benchmarks.table import ROOT, with_table
 from genloom.run import Run, read_json
 
 KEPT = Path(__file__).with_name("pictures.json")
+SMALL = ["--data.size", "64", "--data.channels", "grey"]
 CASES: dict[str, dict[str, list[str]]] = {  # the options of each model
-    "faces": {"fastgan": [], "dcgan": []},
-    "emoji": {"stylegan2": [], "dcgan": []},
-    "cifar": {"stylegan2": [], "dcgan": []},
+    "faces": {"sngan": ["--model.no-conditional", "--model.augment", "diffaugment", *SMALL], "dcgan": SMALL},
+    "emoji": {"sngan": ["--data.channels", "rgba"], "dcgan": ["--data.channels", "rgba"]},
+    "cifar": {"biggan": ["--model.critic-steps", "2"], "dcgan": []},
 }
 TITLES = {"faces": "ORL faces, 64x64", "emoji": "Google's emoji, 64x64, RGBA", "cifar": "CIFAR-10, 32x32"}
 

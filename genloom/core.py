@@ -184,6 +184,10 @@ class Model(nn.Module):
         """Items start .. start + n - 1. Item i depends on (seed, i) alone, never on n or start."""
         raise NotImplementedError
 
+    def takes(self, condition: str) -> bool:
+        """Whether `sample` takes this condition as the model was built: a label only where it knows classes."""
+        return condition in self.conditions and (condition != "label" or bool(self.spec.classes))
+
     def sheet(self, samples: Any, *, seed: int = 0) -> Any:
         """What to show of samples 0, 1, ... of that seed: the same, or each beside what it was made from."""
         return samples

@@ -231,7 +231,7 @@ def _measured(
     """Sample, look, compare; and the pairs of samples and training pictures where there are training pictures."""
     rows, truth = some_rows(len(reference), n, seed), reference.labels()
     model, given = generate.load(run), dict[str, Any]()
-    if truth is not None and run.spec.classes == reference.spec.classes and "label" in model.conditions:
+    if truth is not None and run.spec.classes == reference.spec.classes and model.takes("label"):
         mixed = truth[rows][torch.randperm(len(rows), generator=generator(seed, 1))]  # in the reference's proportions
         given["label"] = mixed.repeat(math.ceil(n / len(mixed)))[:n]
     if model.needs:

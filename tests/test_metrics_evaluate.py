@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import genloom
 from genloom import measure
 from genloom.core import Card, Model, Recipe, Spec, generator, register
 from genloom.data import open_data
@@ -146,3 +147,11 @@ def test_without_the_training_data_the_rest_is_measured(run: Run) -> None:
     assert "could not be opened" in result["warnings"][-1] and len(result["metrics"]) == 1
     with pytest.raises(UserError, match="/gone/pictures"):
         measure.evaluate_run(run, n=50)
+
+
+def test_a_model_that_leaves_labels_out_is_measured_on_data_that_has_them(tmp_path: Path) -> None:
+    data = open_data("mnist", limit=64)
+    run = genloom.fit(
+        "sngan", data, tmp_path / "run", recipe="tiny", steps=1, quiet=True, config={"conditional": False}
+    )
+    assert genloom.evaluate(run, data, metrics=["kid"], n=20)["metrics"]

@@ -260,6 +260,9 @@ class Conditional(Adversarial):
         z = self.item_noise(n, self.latent, seed=seed, start=start)
         return self.make(z, self.wanted(n, label, start)).float()
 
+    def takes(self, condition: str) -> bool:
+        return super().takes(condition) and (condition != "label" or self.classes > 0)
+
     def wanted(self, n: int, label: int | Tensor | None, start: int) -> Tensor | None:
         """[n] labels to draw; None for a model without classes. Raises UserError for a class it does not have."""
         if self.classes:

@@ -43,13 +43,14 @@ class HingeGAN(Conditional):
         self.critic_steps, self.generator_rate, self.orthogonal = critic_steps, generator_rate, orthogonal
 
     def initialise(self) -> None:
-        """Every weight of two dimensions or more anew: a subclass calls it when its networks stand."""
+        """Every weight of two dimensions or more orthogonal: a subclass calls it when its networks stand.
+
+        A random matrix over its largest singular value shrinks most directions: a discriminator of such layers says
+        nothing for many steps.
+        """
         for p in self.parameters():
             if p.ndim > 1:
-                self.fill(p.data)
-
-    def fill(self, weight: Tensor) -> None:
-        nn.init.orthogonal_(weight)
+                nn.init.orthogonal_(p.data)
 
     def phases(self) -> list[Phase]:
         maker = Phase("generator", ("generator",), every=self.critic_steps, lr=self.generator_rate)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
-
 from genloom.core import Card, Recipe, Result, Spec, register
 from genloom.models.image.biggan import BigGAN
 
@@ -21,7 +19,7 @@ class SAGAN(BigGAN):
         year=2019,
         url="https://arxiv.org/abs/1805.08318",
         summary="Far places agree: attention beside convolution, in generator and discriminator.",
-        changes="Any size divisible by 4. A running average of the generator makes the samples.",
+        changes="Any size divisible by 4. Weights begin orthogonal, not Xavier's. A running average of the generator makes the samples.",
         results=(
             Result("FID", 18.65, "ImageNet 128x128", "table 2"),
             Result("Inception score", 52.52, "ImageNet 128x128", "table 2"),
@@ -32,7 +30,7 @@ class SAGAN(BigGAN):
         "cpu": Recipe(
             minutes=3,
             batch_size=64,
-            lr=2e-3,
+            lr=5e-4,
             betas=(0.0, 0.99),
             decay=0.5,
             model={"width": 8, "latent": 64, "attention": "half", "generator_rate": 0.5},
@@ -68,6 +66,3 @@ class SAGAN(BigGAN):
             conditional=conditional,
             augment=augment,
         )
-
-    def fill(self, weight: Tensor) -> None:
-        nn.init.xavier_uniform_(weight)

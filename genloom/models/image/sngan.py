@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
-
 from genloom.core import Card, Recipe, Result, Spec, register
 from genloom.models.image.biggan import BigGAN
 
@@ -23,8 +21,9 @@ class SNGAN(BigGAN):
         url="https://arxiv.org/abs/1802.05957",
         summary="Each weight of the discriminator over its largest singular value: stable at next to no cost.",
         changes="Labelled data get the conditional form of cGANs with Projection Discriminator (Miyato & Koyama 2018). "
-        "Residual blocks of the discriminator are as wide inside as at their end. Any size divisible by 4. A running "
-        "average of the generator makes the samples.",
+        "Residual blocks of the discriminator are as wide inside as at their end. Any size divisible by 4. Weights "
+        "begin orthogonal, not Xavier's, so that the discriminator is heard from the first step. A running average of the "
+        "generator makes the samples.",
         results=(
             Result("Inception score", 8.22, "CIFAR-10, unsupervised, residual, hinge", "table 2"),
             Result("FID", 21.7, "CIFAR-10, unsupervised, residual, hinge", "table 2"),
@@ -38,7 +37,7 @@ class SNGAN(BigGAN):
             lr=1e-3,
             betas=(0.0, 0.99),
             decay=0.5,
-            model={"width": 8, "latent": 64, "critic_width": 8, "critic_steps": 1},
+            model={"width": 8, "latent": 64, "critic_width": 8, "critic_steps": 2},
         ),
         "default": Recipe(
             steps=100_000, batch_size=64, betas=(0.0, 0.9), ema=0.9999, decay=0.3, model={"critic_steps": 2}
@@ -72,6 +71,3 @@ class SNGAN(BigGAN):
             conditional=conditional,
             augment=augment,
         )
-
-    def fill(self, weight: Tensor) -> None:
-        nn.init.xavier_uniform_(weight)
