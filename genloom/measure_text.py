@@ -88,4 +88,12 @@ def training_text(own: Dataset, model: Any) -> bytes:
 
 def row(name: str, estimate: Estimate, n_real: int, seed: int) -> dict[str, Any]:
     low, high = estimate.interval(seed=seed)
-    return {"name": name, "value": estimate.value, "low": low, "high": high, "n": n_real, "n_real": n_real, "note": estimate.note}
+    return {
+        "name": name,
+        "value": estimate.value,
+        "low": low,
+        "high": high,
+        "n": n_real,
+        "n_real": n_real,
+        "note": estimate.note,
+    }

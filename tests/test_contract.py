@@ -31,7 +31,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Dataset]:
     verses = tmp_path_factory.mktemp("text") / "verses.txt"
     verses.write_text("".join(f"{i} bottles of beer on the wall\n" for i in range(200)))
     text = open_data(verses, context=16)
-    return {"image": digits, "text": text} | {needs: open_data(pairs, modality="image", needs=needs) for needs in core.NEEDS}
+    return {"image": digits, "text": text} | {
+        needs: open_data(pairs, modality="image", needs=needs) for needs in core.NEEDS
+    }
 
 
 def data_for(name: str, data: dict[str, Dataset]) -> Dataset:
