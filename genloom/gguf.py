@@ -46,7 +46,7 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     weights = {}
     for name, (data, stored) in tensors.items():
         part = name.removesuffix(".weight")
-        value = torch.from_numpy(np.ascontiguousarray(lib.dequantize(data, stored), np.float32))
+        value = torch.from_numpy(np.array(lib.dequantize(data, stored), np.float32))
         if part in WHOLE:
             weights[f"{WHOLE[part]}.weight"] = value
         elif part.startswith("blk.") and (inner := part.split(".", 2)[2]) in PARTS:
@@ -108,5 +108,5 @@ def gguf_library() -> Any:
     try:
         import gguf
     except ImportError:
-        raise UserError("GGUF files need the library `gguf`: pip install gguf.") from None
+        raise UserError("GGUF files need the library `gguf`: pip install 'genloom[text]'.") from None
     return gguf
