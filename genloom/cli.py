@@ -119,7 +119,7 @@ def _fit(words: list[str]) -> None:
     )
     if parallel.main():
         print(f"run     {run.folder}\nreport  {run.folder / 'report.html'}\nnext    genloom sample {run.folder}")
-    parallel.teardown()
+    parallel.finish()
 
 
 def _fit_form(cls: type[Model], recipe: str, options: Options) -> Any:
@@ -353,31 +353,20 @@ def _data(words: list[str]) -> None:
 
 
 def _inspect(words: list[str]) -> None:
+    import importlib
+
     from genloom.data import find_modality, options_of, resolve
 
     folder = _first_word(words)
     found = resolve(folder) if folder else None
-    if (find_modality(found) if isinstance(found, Path) else getattr(found, "modality", "")) == "text":
-        return _inspect_text(words)
-    from genloom.data.inspect import format_report, inspect
-
-    image = options_of("image")
-    path = Annotated[str, Positional, arg(metavar="PATH", help="a folder, zip or tar, or a built-in name")]
+    text = (find_modality(found) if isinstance(found, Path) else getattr(found, "modality", "")) == "text"
+    module = importlib.import_module(f"genloom.data.inspect{'_text' if text else ''}")
+    options = options_of("text" if text else "image")
+    path = Annotated[str, Positional, arg(metavar="PATH", help="a file, folder, zip or tar, or a built-in name")]
     as_json = Annotated[bool, arg(help="print JSON")]
-    fields: list[Any] = [("PATH", path), ("json", as_json, False), ("data", image, field(default_factory=image))]
+    fields: list[Any] = [("PATH", path), ("json", as_json, False), ("data", options, field(default_factory=options))]
     args = parse(make_dataclass("Inspect", fields), "data inspect", words)
-    _show(inspect(args.PATH, **_changed(args.data, image())), format_report, args.json)
-
-
-def _inspect_text(words: list[str]) -> None:
-    from genloom.data import resolve
-    from genloom.data.inspect_text import format_report, inspect
-    from genloom.data.text import TextOptions
-
-    path = Annotated[str, Positional, arg(metavar="PATH", help="a text file, a folder, zip or tar, or a built-in name")]
-    as_json = Annotated[bool, arg(help="print JSON")]
-    args = parse(make_dataclass("Inspect", [("PATH", path), ("json", as_json, False)]), "data inspect", words)
-    _show(inspect(resolve(args.PATH), TextOptions()), format_report, args.json)
+    _show(module.inspect(args.PATH, **_changed(args.data, options())), module.format_report, args.json)
 
 
 # ── helpers ──────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from genloom.data import resolve
 from genloom.data.catalog import Entry
 from genloom.data.documents import Document, Found, documents, nothing_usable
 from genloom.data.text import TextOptions, text_pieces, texts_in
@@ -22,10 +23,11 @@ LONGEST = 2**20  # characters of a document that are compared
 SHOWN = 10
 
 
-def inspect(found: Entry | Path, options: TextOptions) -> dict[str, Any]:
+def inspect(source: str | Path, **given: Any) -> dict[str, Any]:
     """Keys: source, kind, documents, characters, examples, distinct (characters), duplicates and near (groups of names),
     unreadable (name: why), notes. Raises UserError when nothing can be read."""
-    seen = Found()
+    TextOptions.of(given)
+    found, seen = resolve(source), Found()
     read: Iterator[Document]
     if isinstance(found, Entry):
         texts, _ = found.load("train")
