@@ -40,8 +40,10 @@ class Window:
     `logits` [N, V] are those of the next token.
     """
 
-    def __init__(self, network: Transformer, rows: Sequence[Sequence[int]], context: int):
+    def __init__(self, network: Transformer, rows: Sequence[Sequence[int]], context: int, limit: int | None = None):
+        """`limit`: how many tokens will be pushed at most, where that is known: room is made for no more."""
         self.network, self.context = network, context
+        self.room = min(context, max(map(len, rows)) + (context if limit is None else limit))
         self.device = next(network.parameters()).device
         self.logits: Tensor
         self.pads: Tensor | None  # [N]: how many places are filled up on the left of each row
@@ -74,7 +76,7 @@ class Window:
         pads = [width - len(row) for row in self.rows]
         ids = torch.tensor([[0] * p + row for p, row in zip(pads, self.rows, strict=True)], device=self.device)
         like = network.tokens.weight.new_zeros((), dtype=computed_in(network))
-        self.cache = Cache(network.plan, len(ids), self.context, like)
+        self.cache = Cache(network.plan, len(ids), self.room, like)
         self.pads = torch.tensor(pads, device=self.device) if any(pads) else None
         mask = positions = None
         if self.pads is not None:
@@ -115,7 +117,7 @@ def draw(
     Row i's draws depend on (seed, start + i) alone. `goes_on(i)` is asked after each step (a stop string may have
     come), `constraints` hold one a row, or nothing.
     """
-    window = Window(network, prompts, context)
+    window = Window(network, prompts, context, limit)
     live = list(range(len(prompts)))
     streams = [torch.rand(limit, generator=generator(seed, start + i)) for i in live]
     size, device = network.plan.vocabulary, window.device
