@@ -16,6 +16,8 @@ _NAMES = {
         "compare",
         "edit",
         "evaluate",
+        "evaluate_tasks",
+        "export",
         "fit",
         "import_",
         "inspect",
@@ -36,7 +38,21 @@ __all__ = sorted(_HOME)
 
 if TYPE_CHECKING:
     from genloom import data, models
-    from genloom.api import compare, edit, evaluate, fit, import_, inspect, interpolate, load, mix, project, sample
+    from genloom.api import (
+        compare,
+        edit,
+        evaluate,
+        evaluate_tasks,
+        export,
+        fit,
+        import_,
+        inspect,
+        interpolate,
+        load,
+        mix,
+        project,
+        sample,
+    )
     from genloom.core import Batch, Card, Model, Phase, Recipe, Result, Spec, register
     from genloom.errors import UserError
     from genloom.run import Run

@@ -64,8 +64,10 @@ def fit(
     data_options = data_options or {}
     source = data if isinstance(data, (str, Dataset)) else Path(data)
     dataset = source
+    asked = dict(data_options)
     if not isinstance(dataset, Dataset):
-        dataset = open_data(dataset, modality=cls.modality, needs=cls.needs, **data_options)
+        asked = cls.asks(options.model) | dict(data_options)
+        dataset = open_data(dataset, modality=cls.modality, needs=cls.needs, like=old.spec if old else None, **asked)
     machine.keep_freed_memory()
     machine.multiply_fast()
     torch.manual_seed(core.mix(options.seed, 0))
@@ -76,6 +78,7 @@ def fit(
     net.to(device)
     named = dataset.name if source is dataset else str(source)
     info = _request(cls, recipe, options, named, dataset, data_options, os.fspath(init) if init else None)
+    info["data"]["options"] = asked
     run = _open_or_create(out, info) if parallel.main() else None
     run = run or Run(Path(), info)
     run.folder = Path(parallel.text_from_main(os.fspath(run.folder)))
@@ -233,6 +236,22 @@ def evaluate(
     write_model_card(opened.folder)
     write_report(opened.folder)
     return result
+
+
+def evaluate_tasks(
+    run: str | os.PathLike[str] | Run, tasks: str | os.PathLike[str], *, shots: Sequence[int] = (0,), seed: int = 0
+) -> dict[str, Any]:
+    """Few-shot tasks for a language model, from JSON lines: accuracy at each number of solved examples before a task."""
+    from genloom import tasks as module
+
+    return module.evaluate_tasks(Run.open(run), Path(tasks), shots, seed)
+
+
+def export(run: str | os.PathLike[str] | Run, out: str | os.PathLike[str]) -> Path:
+    """A language model's run as a folder that Hugging Face's transformers loads; LoRA is merged into its weights."""
+    from genloom.export import to_transformers
+
+    return to_transformers(Run.open(run), Path(out))
 
 
 def compare(runs: Sequence[str | os.PathLike[str] | Run]) -> list[dict[str, Any]]:

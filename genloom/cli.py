@@ -17,17 +17,19 @@ from tyro.conf import Positional, arg
 
 from genloom import __version__
 from genloom.errors import UserError, unknown
-from genloom.forms import FLAT, Compare, Edit, Evaluate, Import, Mix, Models, Project, Sample
+from genloom.forms import FLAT, Compare, Edit, Evaluate, Export, Import, Mix, Models, Project, Sample
 
 if TYPE_CHECKING:
     from genloom.core import Model
+    from genloom.run import Run
     from genloom.state import Options
 
 HELP = """genloom: train, sample, measure and compare generative models on your own data
 
   genloom fit MODEL DATA      train a model on data into a run folder (again: resume)
   genloom import MODEL FILE   take an official checkpoint as a run folder
-  genloom sample RUN          draw samples from a run into files
+  genloom export RUN FOLDER   write a language model for transformers
+  genloom sample RUN          draw samples from a run into files, or text onto the screen
   genloom project RUN PICTURE find a real picture in a StyleGAN's styles
   genloom edit RUN            directions that change a picture's meaning, and sheets of what they do
   genloom mix RUN             pictures with the coarse styles of some seeds and the fine ones of others
@@ -65,6 +67,7 @@ def _run(words: list[str]) -> int:
     verbs: dict[str, Callable[[list[str]], None]] = {
         "fit": _fit,
         "import": _import,
+        "export": _export,
         "sample": _sample,
         "project": _project,
         "edit": _edit,
@@ -116,7 +119,7 @@ def _fit(words: list[str]) -> None:
     )
     if parallel.main():
         print(f"run     {run.folder}\nreport  {run.folder / 'report.html'}\nnext    genloom sample {run.folder}")
-    parallel.teardown()
+    parallel.finish()
 
 
 def _fit_form(cls: type[Model], recipe: str, options: Options) -> Any:
@@ -149,9 +152,17 @@ def _import(words: list[str]) -> None:
     print(f"run     {run.folder}\nnext    genloom sample {run.folder}")
 
 
+def _export(words: list[str]) -> None:
+    args = parse(Export, "export", words)
+    _trust(args.code)
+    from genloom import api
+
+    print(f"folder  {api.export(args.RUN, args.OUT)}")
+
+
 def _sample(words: list[str]) -> None:
     args, asked = _with_conditions(Sample, "sample", words)
-    if args.n < 1:
+    if args.n is not None and args.n < 1:
         raise UserError(f"-n must be 1 or more, not {args.n}.")
     if args.seeds and args.interpolate:
         raise UserError(
@@ -170,13 +181,31 @@ def _sample(words: list[str]) -> None:
         frames = verbs.interpolate_to_file(run, seeds, out, args.frames, **asked)
         print(f"film    {out}, {frames} frames")
         return
+    if run.spec.modality == "text" and args.out is None and not args.seeds:
+        return _tell(run, args.n or 1, args.seed, asked)
     if args.seeds:
         out = args.out or samples / "seeds"
         paths = verbs.seeds_to_files(run, args.seeds, out, **asked)
     else:
         out = args.out or samples / f"seed{args.seed}"
-        paths = generate.to_files(run, args.n, out, seed=args.seed, **asked)
+        paths = generate.to_files(run, args.n or 64, out, seed=args.seed, **asked)
     print(f"{len(paths)} samples in {out}")
+
+
+def _tell(run: Run, n: int, seed: int, asked: dict[str, Any]) -> None:
+    """Texts on the screen: one as it comes, several one after another."""
+    from genloom import generate
+
+    prompt = asked.get("prompt") or ""
+    print(prompt if n == 1 else "", end="", flush=True)
+    texts = generate.tell(
+        run, n, lambda row, piece: print(piece if n == 1 else "", end="", flush=True), seed=seed, **asked
+    )
+    if n == 1:
+        print()
+        return
+    for i, text in enumerate(texts):
+        print(f"── {i} ──\n{prompt}{text}\n")
 
 
 def _project(words: list[str]) -> None:
@@ -233,7 +262,7 @@ def _condition_fields(folder: str) -> list[tuple[str, Any, Any]]:
     cls = model_of(Run.open(folder))
     parameters = inspect.signature(cls.sample, eval_str=True).parameters
     kinds = {name: parameters[name].annotation for name in cls.conditions}
-    typed = {"label": str, "source": str}  # a class by name or number; a path
+    typed = {"label": str, "source": str, "prompt": str, "stop": str, "schema": str}
     return [(name, typed.get(name, kind) | None, None) for name, kind in kinds.items()]
 
 
@@ -243,12 +272,26 @@ def _evaluate(words: list[str]) -> None:
     from genloom.measure import format_result
 
     _trust(args.code)
+    if args.tasks:
+        return _tasks(args)
     metrics = [m.strip() for m in args.metrics.split(",")] if args.metrics else None
     result = api.evaluate(args.RUN, args.data, metrics=metrics, n=args.n, extractor=args.extractor, seed=args.seed)
     if args.json:
         print(json.dumps(result, indent=1))
     else:
         print(f"{format_result(result)}\nreport  {Path(args.RUN) / 'report.html'}")
+
+
+def _tasks(args: Evaluate) -> None:
+    from genloom import api
+    from genloom.latents.verbs import numbers
+
+    assert args.tasks is not None
+    result = api.evaluate_tasks(args.RUN, args.tasks, shots=list(numbers("shots", args.shots)), seed=args.seed)
+    if args.json:
+        return print(json.dumps(result, indent=1))
+    for m in result["metrics"]:
+        print(f"  {m['name']:<28}  {m['value']:>8.4g}   95 %: {m['low']:.4g} to {m['high']:.4g}")
 
 
 def _compare(words: list[str]) -> None:
@@ -310,15 +353,20 @@ def _data(words: list[str]) -> None:
 
 
 def _inspect(words: list[str]) -> None:
-    from genloom.data import options_of
-    from genloom.data.inspect import format_report, inspect
+    import importlib
 
-    image = options_of("image")
-    path = Annotated[str, Positional, arg(metavar="PATH", help="a folder, zip or tar, or a built-in name")]
+    from genloom.data import find_modality, options_of, resolve
+
+    folder = _first_word(words)
+    found = resolve(folder) if folder else None
+    text = (find_modality(found) if isinstance(found, Path) else getattr(found, "modality", "")) == "text"
+    module = importlib.import_module(f"genloom.data.inspect{'_text' if text else ''}")
+    options = options_of("text" if text else "image")
+    path = Annotated[str, Positional, arg(metavar="PATH", help="a file, folder, zip or tar, or a built-in name")]
     as_json = Annotated[bool, arg(help="print JSON")]
-    fields: list[Any] = [("PATH", path), ("json", as_json, False), ("data", image, field(default_factory=image))]
+    fields: list[Any] = [("PATH", path), ("json", as_json, False), ("data", options, field(default_factory=options))]
     args = parse(make_dataclass("Inspect", fields), "data inspect", words)
-    _show(inspect(args.PATH, **_changed(args.data, image())), format_report, args.json)
+    _show(module.inspect(args.PATH, **_changed(args.data, options())), module.format_report, args.json)
 
 
 # ── helpers ──────────────────────────────────────────────────────────────────────────────────────────────────────

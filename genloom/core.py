@@ -90,7 +90,10 @@ class Recipe:
         weight_decay: AdamW's weight decay
         ema: decay of the averaged weights, that sampling uses
         clip: largest gradient norm
+        warmup: first share of the run over which the rate rises from zero
         decay: last share of the run over which the rate falls to zero
+        curve: how it falls there
+        optimiser: adamw for all, or muon for matrices and adamw for the rest
         model: arguments of the model
     """
 
@@ -102,7 +105,10 @@ class Recipe:
     weight_decay: float = 0.0
     ema: float = 0.999
     clip: float | None = None
+    warmup: float = 0.0
     decay: float = 0.0
+    curve: Literal["linear", "cosine"] = "linear"
+    optimiser: Literal["adamw", "muon"] = "adamw"
     model: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -125,7 +131,8 @@ class Model(nn.Module):
 
     `samples_with` names the sub-modules that `sample` needs (all when empty): they are averaged and published.
     `conditions` names what `sample` accepts beside n and seed. `bf16` says that quality holds under bf16 autocast.
-    `needs` is what data it takes beyond its modality, a key of NEEDS.
+    `needs` is what data it takes beyond its modality, a key of NEEDS. `looks_with` are conditions of the samples that a
+    run in training is looked at with.
     `config` holds the hyper-parameters that it was built with.
     """
 
@@ -137,6 +144,12 @@ class Model(nn.Module):
     conditions: ClassVar[tuple[str, ...]] = ()
     bf16: ClassVar[bool] = True
     needs: ClassVar[str] = ""
+    looks_with: ClassVar[Mapping[str, Any]] = {}
+
+    @classmethod
+    def asks(cls, config: Mapping[str, Any]) -> dict[str, Any]:
+        """Options of the data that these hyper-parameters decide: how much of a text it sees at once, say."""
+        return {}
 
     def __init__(self, spec: Spec):
         super().__init__()
@@ -155,6 +168,14 @@ class Model(nn.Module):
 
     def prepare(self, batch: Batch) -> None:
         """Shown some items of the data, evenly spaced, before the first step: for buffers that the data fills."""
+
+    def matrix(self, name: str, parameter: nn.Parameter) -> bool:
+        """Whether weight decay shrinks this parameter, and Muon orthogonalises its steps: matrices of products alone."""
+        return parameter.ndim > 1
+
+    def starts_fresh(self, name: str) -> bool:
+        """Whether a weight is this run's own, and not taken from the run that it starts from."""
+        return False
 
     def after_step(self, progress: float) -> None:
         """Called once a step with progress in [0, 1]: schedules, adaptive strengths (keep them in buffers)."""

@@ -18,7 +18,7 @@ class Sample:
     """Draw samples from a run into files."""
 
     RUN: RunFolder
-    n: Annotated[int, arg(aliases=["-n"])] = 64  # how many
+    n: Annotated[int | None, arg(aliases=["-n"])] = None  # how many: by default 64, of texts 1
     out: Path | None = (
         None  # the folder to write into, by default RUN/samples/seedS; of a walk the film: .webp, .gif or .png
     )
@@ -37,6 +37,15 @@ class Import:
     CHECKPOINT: Annotated[Path, Positional, arg(metavar="CHECKPOINT", help="a .pkl, .pth or .safetensors file")]
     out: Path  # the run folder to make
     config: Path | None = None  # JSON: the reference's own options, where the file does not tell them
+
+
+@dataclass
+class Export:
+    """Write a language model as a folder that transformers loads."""
+
+    RUN: RunFolder
+    OUT: Annotated[Path, Positional, arg(metavar="OUT", help="the folder to make")]
+    code: Code = None
 
 
 @dataclass
@@ -90,6 +99,8 @@ class Evaluate:
     metrics: str | None = None  # fd,kid,… by default all
     n: Annotated[int, arg(aliases=["-n"])] = 10_000  # samples to draw
     extractor: str | None = None  # digits, lite0 or inception
+    tasks: Path | None = None  # of a language model: JSON lines of few-shot tasks, in place of the data
+    shots: str = "0"  # solved examples before each task: 0,1,5
     seed: int = 0  # of the samples
     json: bool = False  # print JSON
     code: Code = None

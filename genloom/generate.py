@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,15 @@ def load(run: Run, device: torch.device | None = None) -> Model:
     if lost := [*wrong.unexpected_keys, *(k for k in wrong.missing_keys if k.startswith(needed))]:
         raise UserError(f"'{run.folder}/{WEIGHTS}' is of another model: '{lost[0]}' does not fit '{model.name}'.")
     return model.to(device or parallel.device()).eval()
+
+
+@torch.inference_mode()
+def tell(run: Run, n: int, show: Callable[[int, str], None], *, seed: int = 0, **conditions: Any) -> list[str]:
+    """n texts of a language model; `show(row, piece)` is called as they come."""
+    model = load(run)
+    given = checked(model, conditions)
+    with autocast(model.device, resolve_precision(model, "auto")):
+        return model.sample(n, seed=seed, show=show, **given)  # type: ignore[call-arg, return-value]
 
 
 def samples(run: Run, n: int, *, seed: int = 0, **conditions: Any) -> Tensor | list[Any]:

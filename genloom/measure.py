@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genloom import generate
+from genloom import generate, measure_text
 from genloom.core import generator
 from genloom.data import open_data
 from genloom.data.base import Dataset
@@ -180,16 +180,20 @@ def evaluate_run(
     Raises UserError for what the caller can mend.
     """
     started = time.perf_counter()
-    chosen(metrics)
+    if run.spec.modality == "image":
+        chosen(metrics)
     if n < FEWEST:
         raise UserError(f"-n {n} is too few to measure: give {FEWEST} or more, 10000 for figures to compare.")
-    if run.spec.modality != "image":
-        raise UserError(f"evaluate measures pictures so far, and this run makes {run.spec.modality}.")
+    if run.spec.modality not in ("image", "text"):
+        raise UserError(f"evaluate measures pictures and text so far, and this run makes {run.spec.modality}.")
     own, lost = _own_data(run)
     given = _open_like(run, data) if isinstance(data, str | Path) else data or own
     if given is None:
         raise UserError(lost)
     reference = given.held_out() or given
+    if run.spec.modality == "text":
+        result = measure_text.measured(run, own, reference, metrics, n, seed)
+        return _kept(run, result, own, lost, given, reference, n, started)
     ours, theirs = (" × ".join(map(str, spec.shape)) for spec in (run.spec, reference.spec))
     if ours != theirs:
         raise UserError(
@@ -198,6 +202,20 @@ def evaluate_run(
     if model_of(run).needs:
         n = min(n, len(reference))  # a sample of each source
     result = _measured(run, own, reference, _eye(extractor, given.name), metrics, n, seed)
+    return _kept(run, result, own, lost, given, reference, n, started)
+
+
+def _kept(
+    run: Run,
+    result: dict[str, Any],
+    own: Dataset | None,
+    lost: str,
+    given: Dataset,
+    reference: Dataset,
+    n: int,
+    started: float,
+) -> dict[str, Any]:
+    """The result with what it was measured on, in the run's metrics.json."""
     if own is None:
         result["warnings"].append(lost)
     part = "all of it, no part was held out" if reference is given else "held-out part"
@@ -271,7 +289,13 @@ def _own_data(run: Run) -> tuple[Dataset | None, str]:
     if not about["source"]:
         return None, "This run was imported, so its training data is not known: give --data."
     try:
-        return open_data(about["source"], modality="image", needs=model_of(run).needs, **about.get("options", {})), ""
+        return open_data(
+            about["source"],
+            modality=run.spec.modality,
+            needs=model_of(run).needs,
+            like=run.spec if run.spec.modality == "text" else None,
+            **about.get("options", {}),
+        ), ""
     except UserError as error:
         return None, f"The run's training data could not be opened, so copies were not looked for: {error}"
 
@@ -279,7 +303,9 @@ def _own_data(run: Run) -> tuple[Dataset | None, str]:
 def _open_like(run: Run, data: str | Path) -> Dataset:
     """Other data, read as the run's own was: same size and colours, but with labels of its own."""
     options = {k: v for k, v in run.info["data"].get("options", {}).items() if k not in ("labels", "limit")}
-    return open_data(data, modality="image", needs=model_of(run).needs, **options)
+    if run.spec.modality == "text":
+        options |= {"context": run.spec.shape[0] - 1}
+    return open_data(data, modality=run.spec.modality, needs=model_of(run).needs, like=run.spec, **options)
 
 
 def _save_pairs(run: Run, own: Dataset, rows: np.ndarray, fake: Tensor, made: Tensor, train: Tensor) -> None:

@@ -1,6 +1,6 @@
 """Official checkpoints -> tensors and options. Nothing in a file is executed: what is not a tensor's parts is refused.
 
-Formats: safetensors; PyTorch's `torch.save` (state dicts, nested or not); NVIDIA's StyleGAN pickles, whose networks are
+Formats: safetensors; a folder of Hugging Face's transformers; GGUF; PyTorch's `torch.save` (state dicts, nested or not); NVIDIA's StyleGAN pickles, whose networks are
 read as the tensors and constructor arguments that they hold, and whose embedded source code is never looked at.
 """
 
@@ -19,7 +19,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from genloom import gguf
 from genloom.errors import UserError
+from genloom.run import read_json
+from genloom.text import tokenizer
 
 LARGEST = 16 << 30  # bytes
 
@@ -29,15 +32,42 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
     Raises UserError for a missing, damaged, or hostile file.
     """
+    if path.is_dir():
+        return _folder(path)
     if not path.is_file():
         raise UserError(f"There is no checkpoint '{path}'.")
     if path.stat().st_size > LARGEST:
         raise UserError(f"'{path}' is larger than {LARGEST >> 30} GiB: that is no checkpoint known here.")
+    if path.suffix == ".gguf":
+        return gguf.read(path)
     if path.suffix == ".safetensors":
         return _safetensors(path)
     if path.suffix in (".pkl", ".pickle"):
         return _networks(path)
     return _state_dict(path)
+
+
+def _folder(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """A folder as Hugging Face's transformers keeps a model: config.json, weights in one file or several, a tokenizer."""
+    if not (path / "config.json").is_file():
+        raise UserError(f"'{path}' holds no config.json: give the folder that it lies in, or a checkpoint file.")
+    told = read_json(path / "config.json")
+    indices = [i for i in ("model.safetensors.index.json", "pytorch_model.bin.index.json") if (path / i).is_file()]
+    if indices:
+        names = sorted(set(map(str, read_json(path / indices[0]).get("weight_map", {}).values())))
+    else:
+        names = [n for n in ("model.safetensors", "pytorch_model.bin") if (path / n).is_file()][:1]
+    if not names:
+        raise UserError(f"'{path}' holds no weights: model.safetensors or pytorch_model.bin.")
+    weights: dict[str, Tensor] = {}
+    for name in names:
+        weights |= read_checkpoint(path / Path(name).name)[0]  # the name alone: an index leads nowhere else
+    ends: Any = told.get("eos_token_id") or None
+    try:
+        vocabulary = tokenizer.at(path, ends[0] if isinstance(ends, list) else ends)
+    except UserError:
+        return weights, told
+    return weights, {**told, "tokenizer": vocabulary.to_json()}
 
 
 def _safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

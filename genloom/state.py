@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Literal
 
 import torch
@@ -48,6 +49,7 @@ class Options(Recipe):
             "ema": (0 <= self.ema < 1, "in [0, 1)"),
             "clip": (self.clip is None or self.clip > 0, "more than 0"),
             "decay": (0 <= self.decay <= 1, "in [0, 1]"),
+            "warmup": (0 <= self.warmup < 1, "in [0, 1)"),
             "accumulate": (self.accumulate >= 1 and not self.batch_size % self.accumulate, "a divisor of --batch-size"),
             "save_minutes": (self.save_minutes >= 0, "0 or more"),
         }
@@ -56,8 +58,10 @@ class Options(Recipe):
                 raise UserError(f"--{name.replace('_', '-')} must be {rule}, not {getattr(self, name)}.")
 
     def rate_at(self, progress: float) -> float:
-        """The rate at a share of the run in [0, 1]: `lr`, then linearly to 0 over the last `decay` of it."""
-        return self.lr * min(1.0, (1.0 - progress) / self.decay) if self.decay else self.lr
+        """The rate at a share of the run in [0, 1]: `lr` between a rise from 0 and a fall to 0, both shares of it."""
+        rise = min(1.0, progress / self.warmup) if self.warmup else 1.0
+        left = min(1.0, (1.0 - progress) / self.decay) if self.decay else 1.0
+        return self.lr * rise * (left if self.curve == "linear" else 0.5 - 0.5 * math.cos(math.pi * left))
 
 
 class State:
@@ -72,15 +76,12 @@ class State:
         self.phases = model.phases()
         self.moved: dict[Moves, list[nn.Parameter]] = {}
         self.frozen: dict[Moves, list[nn.Parameter]] = {}
-        self.optimisers: dict[Moves, Optimizer] = {}
-        fused = model.device.type in ("cpu", "cuda")
+        self.optimisers: dict[Moves, list[Optimizer]] = {}
         for moves in {p.moves: None for p in self.phases}:
             moved = self.moved[moves] = parameters(model, moves)
             mine = set(moved)
             self.frozen[moves] = [p for p in parameters(model, ()) if p not in mine]
-            self.optimisers[moves] = AdamW(
-                moved, options.lr, options.betas, weight_decay=options.weight_decay, fused=fused
-            )
+            self.optimisers[moves] = optimisers(model, moved, options)
         self.precision = resolve_precision(model, options.precision)
         self.scaler = torch.amp.GradScaler(model.device.type, enabled=self.precision == "fp16")
         self.loss: Callable[[Batch, str], dict[str, Tensor]] = torch.compile(model) if options.compile else model
@@ -91,8 +92,8 @@ class State:
         named = {f"model.{k}": v for k, v in self.model.state_dict().items()}
         named |= {f"average.{k}": v for k, v in self.published().items()}
         names: dict[Tensor, str] = {p: k for k, p in self.model.named_parameters()}
-        for key, optimiser in self.optimisers.items():
-            for p, slots in optimiser.state.items():
+        for key, several in self.optimisers.items():
+            for p, slots in chain.from_iterable(o.state.items() for o in several):
                 named |= {f"optimiser.{'+'.join(key)}.{slot}.{names[p]}": v for slot, v in slots.items()}
         return named
 
@@ -112,16 +113,38 @@ class State:
         except RuntimeError as error:
             raise UserError(f"The saved state is of another model: {str(error).splitlines()[1].strip()}") from None
         names = dict(self.model.named_parameters())
-        for key, optimiser in self.optimisers.items():
-            optimiser.state.clear()
+        for key, several in self.optimisers.items():
+            of_optimiser = {p: o for o in several for group in o.param_groups for p in group["params"]}
+            for optimiser in several:
+                optimiser.state.clear()
             for name, value in under(tensors, f"optimiser.{'+'.join(key)}.").items():
                 slot, parameter = name.split(".", 1)
                 of = names[parameter]
                 like = torch.empty_like(of) if value.shape == of.shape else torch.empty_like(value, device=of.device)
-                optimiser.state[of][slot] = like.copy_(value)  # in the parameter's own memory layout
+                of_optimiser[of].state[of][slot] = like.copy_(value)  # in the parameter's own memory layout
         for name in NUMBERS:
             setattr(self, name, numbers[name])
         self.scaler.load_state_dict(numbers["scaler"])
+
+
+def optimisers(model: Model, moved: list[nn.Parameter], options: Options) -> list[Optimizer]:
+    """AdamW, with weight decay on matrices alone; with `muon` those go to Muon (Jordan et al. 2024), at AdamW's scale."""
+    mine, decay = set(moved), options.weight_decay
+    matrices = [p for name, p in model.named_parameters() if p in mine and model.matrix(name, p)]
+    chosen = set(matrices)
+    rest = [p for p in moved if p not in chosen]
+    fused = model.device.type in ("cpu", "cuda")
+    if options.optimiser == "muon" and matrices:
+        if wrong := next((p for p in matrices if p.ndim != 2), None):
+            raise UserError(
+                f"Muon moves matrices, and '{model.name}' has weights of {wrong.ndim} dimensions: use adamw."
+            )
+        muon = torch.optim.Muon(matrices, options.lr, weight_decay=decay, adjust_lr_fn="match_rms_adamw")
+        return [muon, AdamW(rest, options.lr, options.betas, weight_decay=0.0, fused=fused)]
+    groups: list[dict[str, Any]] = (
+        [{"params": matrices}, {"params": rest, "weight_decay": 0.0}] if decay else [{"params": moved}]
+    )
+    return [AdamW([g for g in groups if g["params"]], options.lr, options.betas, weight_decay=decay, fused=fused)]
 
 
 def parameters(model: Model, names: Moves) -> list[nn.Parameter]:

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -49,7 +50,7 @@ def step(state: State, batch: Batch, options: Options, progress: float = 0.0) ->
 
 def update(state: State, phase: Phase, batch: Batch, options: Options, progress: float = 0.0) -> dict[str, Tensor]:
     """One phase: freeze the rest, forward, backward, average over ranks, clip, step."""
-    moved, optimiser = state.moved[phase.moves], state.optimisers[phase.moves]
+    moved, several = state.moved[phase.moves], state.optimisers[phase.moves]
     losses: dict[str, Tensor] = {}
     with frozen(state.frozen[phase.moves]):
         for micro in split(batch, options.accumulate):
@@ -59,14 +60,16 @@ def update(state: State, phase: Phase, batch: Batch, options: Options, progress:
             state.scaler.scale(torch.stack(list(means.values())).sum()).backward()
             losses = {k: losses.get(k, 0.0) + v.detach() for k, v in means.items()}
     parallel.average_gradients(moved)
-    for group in optimiser.param_groups:
+    for group in chain.from_iterable(o.param_groups for o in several):
         group["lr"] = options.rate_at(progress) * phase.lr * state.rate
     if (clip := phase.clip or options.clip) is not None:
-        state.scaler.unscale_(optimiser)
+        for optimiser in several:
+            state.scaler.unscale_(optimiser)
         nn.utils.clip_grad_norm_(moved, clip)
-    state.scaler.step(optimiser)
+    for optimiser in several:
+        state.scaler.step(optimiser)
+        optimiser.zero_grad()
     state.scaler.update()
-    optimiser.zero_grad()
     return losses
 
 
@@ -176,7 +179,7 @@ class Loop:
             return False
         if self.monitor:
             average, seed = self.state.average, self.options.seed
-            grid = draw(average, average.grid(), seed=seed, precision=self.state.precision)
+            grid = draw(average, average.grid(), seed=seed, precision=self.state.precision, **average.looks_with)
             seen, advice = self._watch(grid, losses)
             sheet = average.sheet(grid, seed=seed)
             self.monitor.tick(self._record(since, losses, seen), sheet if isinstance(sheet, Tensor) else None)
@@ -202,13 +205,22 @@ class Loop:
     @torch.no_grad()
     def _watch(self, grid: Any, losses: dict[str, float]) -> tuple[dict[str, float], list[str]]:
         if self.watch is None:
-            return {}, []
+            return self._unseen(), []
         model, device = self.state.model.eval(), self.state.model.device
         labels = {"label": model.item_labels(len(grid), None, 0)} if model.spec.classes else {}
         real, fake = model.critic(self.real), model.critic({"image": grid.to(device), **labels})
         held_out = model.critic(self.held_out) if self.held_out is not None else None
         model.train()
         return self.watch.look(grid, real, held_out, fake, losses, progress=self._progress())
+
+    def _unseen(self) -> dict[str, float]:
+        """The losses of the averaged model on items that it never saw."""
+        if self.held_out is None:
+            return {}
+        average = self.state.average
+        with autocast(average.device, self.state.precision):
+            terms = average(self.held_out, self.state.phases[0].name)
+        return {f"held-out {k}": float(v.float().mean()) for k, v in terms.items()}
 
     # keeping
     def save(self) -> None:

@@ -90,7 +90,7 @@ def start_from(model: Model, old: Model) -> list[str]:
         if given is not None and given.shape == mine.shape:
             mine.copy_(given)
             continue
-        if same_classes:
+        if same_classes and not model.starts_fresh(name):
             there = shape(given) if given is not None else "missing"
             raise UserError(
                 f"The run to start from is of other options: '{name}' is {there} there, {shape(mine)} here."

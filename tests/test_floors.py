@@ -11,8 +11,8 @@ HOUSE = Path(__file__).parent.parent / "genloom"
 FILES = sorted(HOUSE.rglob("*.py"))
 FLOORS = {
     0: ("errors", "parallel", "machine", "__init__"),
-    1: ("core", "nn", "objectives", "metrics"),
-    2: ("models", "data", "run", "reference", "provenance"),
+    1: ("core", "nn", "text", "objectives", "metrics"),
+    2: ("models", "data", "run", "reference", "gguf", "provenance"),
     3: (
         "plugins",
         "state",
@@ -26,7 +26,7 @@ FLOORS = {
         "audit",
         "export",
     ),
-    4: ("measure",),
+    4: ("measure", "measure_text", "tasks"),
     5: ("api",),
     6: ("cli", "forms", "serve", "__main__"),
 }

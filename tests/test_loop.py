@@ -187,7 +187,7 @@ def test_clipping_bounds_a_phase_s_gradient() -> None:
     options = resolve_options(cls, "tiny", {"clip": 1e-9, "precision": "fp32", "batch_size": 8})
     state = State(core.build(cls, data.spec, options.model), options)
     step(state, data.batch(np.arange(8)), options)
-    moments = [s["exp_avg"].norm() for o in state.optimisers.values() for s in o.state.values()]
+    moments = [s["exp_avg"].norm() for several in state.optimisers.values() for o in several for s in o.state.values()]
     assert torch.stack(moments).norm() <= 1e-9
 
 
@@ -233,12 +233,13 @@ for phase in state.phases:  # what the optimiser is given, at the first step
     def keep(optimiser, args, kwargs, phase=phase):
         mine = {id(p) for g in optimiser.param_groups for p in g["params"]}
         gradients.update({f"{phase.name}.{k}": p.grad.clone() for k, p in model.named_parameters() if id(p) in mine})
-    state.optimisers[phase.moves].register_step_pre_hook(keep)
+    for optimiser in state.optimisers[phase.moves]:
+        optimiser.register_step_pre_hook(keep)
 stream = batches(data, 16, seed=0, start=0, rank=parallel.rank(), world=parallel.world())
 step(state, {k: v.to(torch.get_default_dtype()) if k == "image" else v for k, v in next(stream).items()}, options)
 if parallel.rank() == 0:
     save_file(gradients, out)
-parallel.teardown()
+parallel.finish()
 """
 
 

@@ -98,6 +98,8 @@ def test_upfirdn2d_is_the_official_one() -> None:
     _, config, io = golden("upfirdn2d")
     for call in config["calls"]:
         i, options = call["index"], dict(call["kwargs"])
+        if call["fn"] == "filter2d":  # upfirdn2d with a padding: not a function here
+            continue
         f = resample.filter_of(call["f"])
         close(f, io[f"{i}.f_setup"], 1e-7)
         if call["fn"] != "upfirdn2d":

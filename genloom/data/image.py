@@ -132,13 +132,13 @@ def coins(numbers: np.ndarray, seed: int) -> np.ndarray:
 
 
 # ── from disk ────────────────────────────────────────────────────────────────────────────────────────────────────
-def from_path(path: Path, *, split: str = "train", **given: Any) -> ImageSet:
+def from_path(path: Path, *, split: str = "train", like: Spec | None = None, **given: Any) -> ImageSet:
     """The pictures of a folder, zip or tar, classes by sub-folder or labels file; options are those of ImageOptions.
 
     They are kept decoded up to 512 MB, else decoded as needed. Raises UserError when fewer than two can be used, when a
     class has none, or when the labels file does not fit the files.
     """
-    options = ImageOptions.of(given)
+    options = as_in(like, ImageOptions.of(given))
     files = pictures_in(path)
     chosen = choose(files, split, options)
     headers, bad = look(files, chosen.names)
@@ -181,6 +181,14 @@ def pictures_in(path: Path) -> Files:
         among = f", but {others}" if files.others else ": it is empty"
         raise UserError(f"'{path}' holds no picture{among}. Pictures end in .png, .jpg, .webp and the like.")
     return files
+
+
+def as_in(like: Spec | None, options: ImageOptions) -> ImageOptions:
+    """The options with size and colours of that Spec, where they say nothing else."""
+    if like is None:
+        return options
+    colours = options.channels if options.channels != "auto" else NAMES[like.shape[0]]
+    return replace(options, size=options.size or like.shape[-1], channels=colours)
 
 
 def choose(files: Files, split: str, options: ImageOptions) -> labelling.Labelled:
@@ -255,7 +263,7 @@ def open_picture(path: Path, spec: Spec, given: Mapping[str, Any]) -> Tensor:
 
 
 # ── by name ──────────────────────────────────────────────────────────────────────────────────────────────────────
-def from_catalog(entry: Entry, *, split: str = "train", **given: Any) -> ImageSet:
+def from_catalog(entry: Entry, *, split: str = "train", like: Spec | None = None, **given: Any) -> ImageSet:
     """A built-in data set, as it is or made to another size, channels, or number of pictures."""
     options = ImageOptions.of(given)
     if options.labels is not None:

@@ -144,24 +144,6 @@ def number(names: list[str], labels: list[str]) -> Labelled:
     return Labelled(names, np.fromiter((ids[c] for c in labels), np.int64, len(labels)), tuple(map(shown, classes)))
 
 
-class _Lookup:
-    """Files as people name them: the whole path, that below the common folder, the bare name, that without ending."""
-
-    def __init__(self, names: list[str]):
-        base = len(common_folder(names))
-        self.maps: list[dict[str, str | None]] = [{}, {}, {}, {}]
-        for name in names:
-            bare = name.rpartition("/")[2]
-            for table, key in zip(
-                self.maps, (name, name[base:], bare, bare[: len(bare) - len(suffix(bare))]), strict=True
-            ):
-                table[key] = name if table.get(key, name) == name else None  # two files of one name: neither
-
-    def __call__(self, file: str) -> str | None:
-        file = file.replace("\\", "/").removeprefix("./")
-        return next((name for table in self.maps if (name := table.get(file))), None)
-
-
 # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────────
 def read_labels(path: Path) -> dict[str, str]:
     """File name -> label from a CSV (comma, semicolon or tab) or JSONL file.

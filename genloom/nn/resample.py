@@ -98,13 +98,6 @@ def downsample2d(x: Tensor, f: Tensor) -> Tensor:
     return upfirdn2d(x, f, down=2, padding=(before, after, before, after))
 
 
-def filter2d(x: Tensor, f: Tensor, gain: float = 1.0) -> Tensor:
-    """[B, C, H, W] filtered at its own size."""
-    k = f.shape[-1]
-    before, after = k // 2, (k - 1) // 2
-    return upfirdn2d(x, f, padding=(before, after, before, after), gain=gain)
-
-
 def kaiser_lowpass(taps: int, cutoff: float, width: float, rate: float, radial: bool = False) -> Tensor:
     """A low-pass filter that sums to 1: [taps] to apply along both axes, or [taps, taps] with `radial` symmetry.
 

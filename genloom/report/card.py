@@ -96,7 +96,7 @@ def measures(story: Story) -> str:
     rows = ["| metric | value | 95 % interval | samples | judged by |", "|---|---:|---:|---:|---|"]
     for m in story.metrics:
         name = f"{plain(m['name'])} {family(m['name'])[1]}".strip()
-        judge = f"{plain(m['extractor'])} {m['sha256'][:8]}"
+        judge = f"{plain(m.get('extractor', 'itself'))} {m.get('sha256', '')[:8]}".strip()
         rows.append(f"| {name} | {number(m['value'])} | {interval(m)} | {words(m['n'])} | {judge} |")
     warned = "".join(f"\n\n{plain(w)}" for w in story.measured.get("warnings") or [])
     return "\n".join(rows) + f"{warned}\n\n{trained}"

@@ -161,7 +161,7 @@ def metrics(story: Story) -> str:
         small = " · ".join(text(s) for s in (what, m["note"]) if s)
         name = f"{text(m['name'])} {arrow}<small>{small}</small>"
         made = f"{text(m['n'])} / {text(m['n_real'])}"
-        judge = f"{text(m['extractor'])} {text(m['sha256'][:8])}"
+        judge = f"{text(m.get('extractor', 'itself'))} {text(m.get('sha256', '')[:8])}".strip()
         rows.append((name, f"<b>{number(m['value'])}</b>", interval(m), made, judge))
     names = ("Metric", "Value", "95 % interval", "Made / real", "Judged by")
     figures = table(names, rows, numbers=names[1:4])

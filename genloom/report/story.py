@@ -25,6 +25,10 @@ GLOSSARY = {  # family of a metric: what it is in plain words, and which way is 
     "is": ("Sure of a class each, and all classes present (Inception score's formula)", "↑"),
     "nearest": ("How new the samples are beside the training pictures", ""),
     "labels": ("Share of samples that are of the class asked for", "↑"),
+    "nats": ("Surprise at each token of unseen text, in nats", "↓"),
+    "perplexity": ("As if so many tokens were equally likely at each place", "↓"),
+    "bits": ("Surprise in bits", "↓"),
+    "repeats": ("Bytes of the longest stretch of a sample that stands in the training text", ""),
     "ssim": ("Structural likeness", "↑"),
     "psnr": ("Signal over error, in dB", "↑"),
 }

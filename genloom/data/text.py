@@ -1,0 +1,380 @@
+"""Text: files to tokens, in windows of one length; or questions with their answers, one an item."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, BinaryIO, Self
+
+import numpy as np
+import torch
+
+from genloom.core import Batch, Spec, mix
+from genloom.data.base import Dataset
+from genloom.data.catalog import Entry
+from genloom.data.documents import Document, Found, Turn, documents, nothing_usable
+from genloom.data.files import Files, index
+from genloom.errors import UserError, unknown
+from genloom.text import tokenizer as tokenizers
+from genloom.text.tokenizer import Bytes, Characters, Pairs, Tokenizer
+
+SUFFIXES = frozenset({".txt", ".md", ".text", ".jsonl", ".ndjson"})
+IN_MEMORY = 64 * 2**20  # bytes of tokens; more are mapped from a temporary file
+CHARACTERS = 16_384  # different ones, up to which `auto` makes each a token
+LEARNT_FROM = 64 * 2**20  # characters that a vocabulary is learnt from
+
+
+@dataclass(frozen=True)
+class TextOptions:
+    """How texts become items."""
+
+    context: int | None = None  # tokens that are seen at once, by default the model's
+    tokenizer: str = "auto"  # char, byte, bpe (learnt from this text), or the path of a tokenizer.json or its folder
+    vocabulary: int = 4096  # tokens of a learnt bpe
+    held_out: float = 0.05  # share of the documents (of one long text, its end) kept out of training
+
+    def __post_init__(self) -> None:
+        """Raises UserError for a value that makes no sense."""
+        for name, fits, wanted in (
+            ("context", self.context is None or self.context >= 1, "1 token or more"),
+            ("vocabulary", self.vocabulary >= 300, "300 or more: 256 bytes come first"),
+            ("held_out", 0 <= self.held_out <= 0.5, "a share from 0 to 0.5"),
+        ):
+            if not fits:
+                raise UserError(f"{name} must be {wanted}, not {getattr(self, name)}.")
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> Self:
+        """Options by name. Raises UserError for an unknown one, with the nearest."""
+        known = [f.name for f in fields(cls)]
+        for name in given:
+            if name not in known:
+                raise unknown("option", name, known)
+        return cls(**given)
+
+
+OPTIONS = TextOptions
+Reader = Callable[[], Iterator[Document]]  # reads all again at each call
+
+
+# ── from disk, or by name ────────────────────────────────────────────────────────────────────────────────────────────
+def from_path(path: Path, *, split: str = "train", like: Spec | None = None, **given: Any) -> Dataset:
+    """The texts of a file, folder, zip or tar; options are those of TextOptions.
+
+    Raises UserError when no text can be used.
+    """
+    options, found = TextOptions.of(given), Found()
+    files = texts_in(path)
+
+    def read() -> Iterator[Document]:
+        found.bad.clear()
+        found.notes.clear()
+        return documents(files, found)
+
+    return make(read, found, options, path.resolve().name, files.fingerprint, split, str(path), like)
+
+
+def from_catalog(entry: Entry, *, split: str = "train", like: Spec | None = None, **given: Any) -> Dataset:
+    texts, fingerprint = entry.load(split)
+
+    def read() -> Iterator[Document]:
+        return (Document(name, iter([text])) for name, text in texts)
+
+    return make(read, Found(), TextOptions.of(given), entry.name, fingerprint, split, entry.name, like)
+
+
+def texts_in(path: Path) -> Files:
+    """The text files of a folder, zip or tar, or a file that is one itself: of any size, for they are read in blocks."""
+    if path.is_file() and path.suffix.lower() in SUFFIXES:
+        status = path.stat()
+        rows = iter([(path.name, status.st_size, status.st_mtime_ns)])
+        return Files("file", lambda name: path.open("rb")).fill(rows, SUFFIXES)
+    files = index(path, SUFFIXES)
+    if files.kind == "folder":
+        files.open = lambda name: (path / name).open("rb")
+    return files
+
+
+def make(
+    read: Reader,
+    found: Found,
+    options: TextOptions,
+    name: str,
+    fingerprint: str,
+    split: str,
+    where: str,
+    like: Spec | None,
+) -> Dataset:
+    """Read all, find a tokenizer, and give the split that is wanted."""
+    if split not in ("train", "test"):
+        raise unknown("split", split, ("train", "test"))
+    context = options.context or 256
+    tokens = known_tokenizer(options, read, like) if like else find_tokenizer(options, read)
+    kept, counted = Kept(tokens, options.held_out, context), 0
+    for document in read():
+        kept.add(document)
+        counted += 1
+    if not counted or not kept.parts["train"]:
+        raise nothing_usable(where, found)
+    kept.close()
+    print_ = hashlib.blake2b(repr((fingerprint, options, tokens.size)).encode(), digest_size=16).hexdigest()
+    spec = Spec("text", (context + 1,), extra={"vocabulary": tokens.size, "tokenizer": tokens.to_json()})
+    summary = {
+        "items": counted,
+        "kind": "texts",
+        "tokens": len(kept.parts["train"]),
+        "held_out": len(kept.parts["test"]),
+        "tokenizer": tokens.kind,
+        "vocabulary": tokens.size,
+        "skipped": {"count": len(found.bad), "files": dict(list(found.bad.items())[:20])},
+        "notes": [*found.notes, *kept.notes],
+    }
+    sets = {which: kept.dataset(which, name, spec, print_, summary) for which in ("train", "test")}
+    if sets["train"] is None or (split == "test" and sets["test"] is None):
+        raise UserError(
+            f"'{where}' holds too little text: {len(kept.parts['train'])} tokens, and one item takes {context + 1}."
+        )
+    wanted = sets[split]
+    assert wanted is not None
+    if split == "train":
+        wanted.other = sets["test"]
+    return wanted
+
+
+def known_tokenizer(options: TextOptions, read: Reader, like: Spec) -> Tokenizer:
+    """The tokenizer of that Spec. Raises UserError when another one is asked for."""
+    own = tokenizers.from_json(like.extra["tokenizer"])
+    if options.tokenizer not in ("auto", own.kind, own.kind[:4]):
+        other = find_tokenizer(options, read)
+        if other.to_json() != own.to_json():
+            raise UserError(
+                f"The run to go on from reads {own.size} tokens of kind {own.kind}, and --data.tokenizer asks for "
+                f"{other.size} of kind {other.kind}: leave it out."
+            )
+    return own
+
+
+def find_tokenizer(options: TextOptions, read: Reader) -> Tokenizer:
+    """The tokenizer of that name, or at that path. Raises UserError when there is none."""
+    kind = options.tokenizer
+    if kind == "byte":
+        return Bytes()
+    if kind in ("auto", "char"):
+        seen: set[str] = set()
+        for document in read():
+            for piece in text_pieces(document):
+                seen.update(piece)
+            if kind == "auto" and len(seen) > CHARACTERS:
+                return learnt(read, options.vocabulary)
+        return Characters("".join(sorted(seen)))
+    if kind == "bpe":
+        return learnt(read, options.vocabulary)
+    return tokenizers.at(Path(kind).expanduser())
+
+
+def learnt(read: Reader, size: int) -> Pairs:
+    def pieces() -> Iterator[str]:
+        count = 0
+        for document in read():
+            for piece in text_pieces(document):
+                yield piece
+                count += len(piece)
+                if count > LEARNT_FROM:
+                    return
+
+    return Pairs.train(pieces(), size)
+
+
+def text_pieces(document: Document) -> Iterator[str]:
+    return iter([t.text for t in document.turns]) if document.turns else document.pieces
+
+
+# ── tokens ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+class Growing:
+    """Numbers added at the end, in memory while they are few, else in a temporary file that is mapped."""
+
+    def __init__(self, dtype: type):
+        self.dtype, self.count = np.dtype(dtype), 0
+        self.pieces: list[np.ndarray] = []
+        self.file: BinaryIO | None = None
+
+    def __len__(self) -> int:
+        return self.count
+
+    def add(self, numbers: Iterable[int]) -> None:
+        new = np.fromiter(numbers, self.dtype)
+        self.count += len(new)
+        self.pieces.append(new)
+        if sum(map(len, self.pieces[-1:])) and self.count * self.dtype.itemsize > IN_MEMORY:
+            self._spill()
+
+    def _spill(self) -> None:
+        if self.file is None:
+            self.file = tempfile.TemporaryFile(prefix="genloom-tokens-")  # noqa: SIM115, it lives as long as the data
+        try:
+            for piece in self.pieces:
+                self.file.write(piece.tobytes())
+        except OSError as error:
+            raise UserError(f"The tokens do not fit into {tempfile.gettempdir()} ({error}): free some space.") from None
+        self.pieces.clear()
+
+    def array(self) -> np.ndarray:
+        if self.file is None:
+            self.pieces = [np.concatenate(self.pieces)] if self.pieces else [np.empty(0, self.dtype)]
+            return self.pieces[0]
+        self._spill()
+        self.file.flush()
+        return np.memmap(self.file, self.dtype, "r")
+
+
+class Kept:
+    """Documents as tokens, those to train on and those held out: every k-th document, or the end of a few long ones."""
+
+    def __init__(self, tokens: Tokenizer, held_out: float, context: int):
+        self.tokens, self.held_out, self.context = tokens, held_out, context
+        dtype = np.uint16 if tokens.size <= 2**16 else np.uint32
+        self.parts = {which: Growing(dtype) for which in ("train", "test")}
+        self.learnt = {which: Growing(np.uint8) for which in ("train", "test")}
+        self.starts: dict[str, list[int]] = {"train": [0], "test": [0]}
+        self.examples = False
+        self.count = 0
+        self.notes: list[str] = []
+
+    def add(self, document: Document) -> None:
+        every = round(1 / self.held_out) if self.held_out else 0
+        which = "test" if every and self.count % every == every - 1 else "train"
+        self.count += 1
+        part = self.parts[which]
+        if document.turns:
+            self.examples = True
+            for ids, learnt in self._turns(document.turns):
+                part.add(ids)
+                self.learnt[which].add([learnt] * len(ids))
+        else:
+            for piece in document.pieces:
+                part.add(self.tokens.encode(piece))
+            part.add([self.tokens.end])
+        self.starts[which].append(len(part))
+
+    def _turns(self, turns: list[Turn]) -> Iterator[tuple[list[int], bool]]:
+        """Tokens of each turn and whether they are learnt: in the marks of a chat where the tokenizer has them."""
+        marks = chat_marks(self.tokens)
+        for turn in turns:
+            if marks:
+                yield [marks[0], *self.tokens.encode(f"{turn.role}\n")], False
+                yield [*self.tokens.encode(turn.text), marks[1]], turn.learnt
+                yield self.tokens.encode("\n"), False
+            else:
+                yield self.tokens.encode(turn.text), turn.learnt
+        if not marks:
+            yield [self.tokens.end], True
+
+    def close(self) -> None:
+        """Hold out the end of a few long texts where no document was held out."""
+        self.arrays = {which: part.array() for which, part in self.parts.items()}
+        if len(self.arrays["test"]) or not self.held_out or self.examples:
+            return
+        tokens = self.arrays["train"]
+        cut = int(len(tokens) * (1 - self.held_out))
+        if len(tokens) - cut > self.context:
+            self.arrays = {"train": tokens[:cut], "test": tokens[cut:]}
+            self.notes.append(f"The last {self.held_out:.0%} of the text are held out of training.")
+
+    def dataset(self, which: str, name: str, spec: Spec, fingerprint: str, summary: dict[str, Any]) -> TextSet | None:
+        tokens = self.arrays[which]
+        if self.examples:
+            learnt, starts = self.learnt[which].array(), np.array(self.starts[which])
+            return Examples(name, spec, fingerprint, summary, tokens, learnt, starts) if len(starts) > 1 else None
+        enough = len(tokens) > self.context
+        return TextSet(name, spec, fingerprint, summary, tokens, shifts=which == "train") if enough else None
+
+
+def chat_marks(tokens: Tokenizer) -> tuple[int, int] | None:
+    """The tokens that begin and end a message, of tokenizers that have them."""
+    if not isinstance(tokens, Pairs):
+        return None
+    begin, end = (tokens.inner.token_to_id(t) for t in ("<|im_start|>", "<|im_end|>"))
+    return None if begin is None or end is None else (begin, end)
+
+
+# ── items ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+class TextSet(Dataset):
+    """Windows of T + 1 tokens of one long row of documents; with `shifts` each begins a little later, by (seed, number)."""
+
+    def __init__(
+        self,
+        name: str,
+        spec: Spec,
+        fingerprint: str,
+        summary: dict[str, Any],
+        tokens: np.ndarray,
+        shifts: bool,
+    ):
+        self.name, self.spec, self.fingerprint, self.summary = name, spec, fingerprint, summary
+        self.tokens, self.shifts = tokens, shifts
+        self.window = spec.shape[0]
+        self.other: Dataset | None = None
+
+    def __len__(self) -> int:
+        return max(1, (len(self.tokens) - 1) // (self.window - 1))
+
+    def batch(self, indices: np.ndarray, *, seed: int = 0) -> Batch:
+        step = self.window - 1
+        starts = indices.astype(np.int64) * step
+        if self.shifts:
+            random = np.random.Generator(np.random.PCG64(mix(seed, 2)))
+            starts += random.integers(0, step, len(starts))
+        starts = np.minimum(starts, len(self.tokens) - self.window)
+        rows = np.stack([self.tokens[s : s + self.window] for s in starts]).astype(np.int64)
+        return {"text": torch.from_numpy(rows)}
+
+    def held_out(self) -> Dataset | None:
+        return self.other
+
+
+class Examples(TextSet):
+    """One question with its answer an item, filled up at the end; `weight` is 1 on the targets that are learnt."""
+
+    def __init__(
+        self,
+        name: str,
+        spec: Spec,
+        fingerprint: str,
+        summary: dict[str, Any],
+        tokens: np.ndarray,
+        learnt: np.ndarray,
+        starts: np.ndarray,
+    ):
+        super().__init__(name, spec, fingerprint, summary, tokens, shifts=False)
+        self.learnt, self.starts = learnt, starts
+        self.end = tokenizers.from_json(spec.extra["tokenizer"]).end
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def batch(self, indices: np.ndarray, *, seed: int = 0) -> Batch:
+        spans = [(self.starts[i], min(self.starts[i + 1], self.starts[i] + self.window)) for i in indices]
+        longest = max(max(b - a for a, b in spans), 2)
+        text = np.full((len(spans), longest), self.end, np.int64)
+        weight = np.zeros((len(spans), longest - 1), np.float32)
+        for row, (a, b) in enumerate(spans):
+            text[row, : b - a] = self.tokens[a:b]
+            weight[row, : b - a - 1] = self.learnt[a + 1 : b]
+        return {"text": torch.from_numpy(text), "weight": torch.from_numpy(weight)}
+
+
+# ── to disk ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+def write(texts: list[str], out: Path, *, spec: Spec, names: list[str] | None = None) -> list[Path]:
+    """A .txt file each, under these names or by number. Raises UserError when the folder cannot be written."""
+    names = names or [f"{i:04}" for i in range(len(texts))]
+    paths = [out / f"{name}.txt" for name in names]
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for path, text in zip(paths, texts, strict=True):
+            path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"'{out}' cannot be written: {error.strerror}.") from None
+    return paths

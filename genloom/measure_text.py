@@ -1,0 +1,99 @@
+"""A language model's run + text -> metrics.json: its surprise at all of the held-out text, and what it repeats."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genloom import generate
+from genloom.data.base import Dataset
+from genloom.errors import UserError, unknown
+from genloom.metrics import text as figures
+from genloom.metrics.distribution import Estimate
+from genloom.run import Run
+
+METRICS = ("nats", "bits", "perplexity", "repeats")
+BATCH = 32
+SAMPLES = 16  # looked through for repeats
+LENGTH = 200  # tokens of each
+
+
+def measured(run: Run, own: Dataset | None, reference: Dataset, metrics: Any, n: int, seed: int) -> dict[str, Any]:
+    """Surprise per token (nats, perplexity), per byte and character (bits) over the whole reference; repeats of samples.
+
+    Windows follow one another: each token is predicted once, from those before it in its window.
+    """
+    for name in metrics or ():
+        if name not in METRICS:
+            raise unknown("metric of text", name, METRICS)
+    wanted, model = tuple(metrics or METRICS), generate.load(run)
+    result: dict[str, Any] = {"metrics": [], "warnings": []}
+    context = run.spec.shape[0] - 1
+    if set(wanted) & {"nats", "bits", "perplexity"}:
+        nats, tokens, characters, size = surprises(model, reference)
+        each = figures.surprise(nats, tokens, f"mean over all {int(tokens.sum()):,} tokens, nats")
+        found = {f"nats@{context}": each, f"perplexity@{context}": figures.perplexity(each, "per token")}
+        per_byte = figures.in_bits(figures.surprise(nats, size), "bits per byte of UTF-8")
+        per_character = figures.in_bits(figures.surprise(nats, characters), "bits per character")
+        found |= {f"bits-per-byte@{context}": per_byte, f"bits-per-character@{context}": per_character}
+        result["metrics"] += [
+            row(name, e, len(reference), seed)
+            for name, e in found.items()
+            if name.split("-")[0].split("@")[0] in wanted
+        ]
+    if "repeats" in wanted and own is not None:
+        samples = generate.draw(model, min(n, SAMPLES), seed=seed, length=LENGTH)
+        search = figures.Repeats(training_text(own, model))
+        repeats = [search.longest(i, s) for i, s in enumerate(samples)]
+        result["metrics"].append(row("repeats", figures.mean_length(repeats), len(own), seed))
+        worst = sorted(repeats, key=lambda r: -r.length)[:5]
+        result["repeats"] = [r._asdict() for r in worst]
+    return result
+
+
+@torch.inference_mode()
+def surprises(model: Any, data: Dataset) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """[N] nats, tokens, characters and bytes of every window."""
+    nats, tokens, characters, sizes = [], [], [], []
+    vocabulary = model.tokenizer
+    with generate.autocast(model.device, generate.resolve_precision(model, "auto")):
+        for start in range(0, len(data), BATCH):
+            batch = data.batch(np.arange(start, min(start + BATCH, len(data))))
+            moved = {k: v.to(model.device) for k, v in batch.items()}
+            mean = model(moved, "all")["nats"].float().cpu()
+            weight = batch.get("weight", torch.ones(batch["text"][:, 1:].shape))
+            count = weight.sum(1)
+            nats.append(mean * count)
+            tokens.append(count)
+            for ids, learnt in zip(batch["text"][:, 1:].tolist(), weight.bool().tolist(), strict=True):
+                raw = b"".join(vocabulary.piece(t) for t in itertools.compress(ids, learnt))
+                sizes.append(max(len(raw), 1))
+                characters.append(max(sum(b & 0xC0 != 0x80 for b in raw), 1))
+    return torch.cat(nats), torch.cat(tokens), torch.tensor(characters), torch.tensor(sizes)
+
+
+def training_text(own: Dataset, model: Any) -> bytes:
+    tokens = getattr(own, "tokens", None)
+    if tokens is None:
+        raise UserError("This data keeps no row of tokens to look for repeats in: leave 'repeats' out.")
+    if len(tokens) * 2 > figures.LARGEST:
+        tokens = tokens[: figures.LARGEST // 2]
+    pieces = [model.tokenizer.piece(t) for t in range(model.vocabulary)]
+    return b"".join([pieces[t] for t in tokens.tolist()])
+
+
+def row(name: str, estimate: Estimate, n_real: int, seed: int) -> dict[str, Any]:
+    low, high = estimate.interval(seed=seed)
+    return {
+        "name": name,
+        "value": estimate.value,
+        "low": low,
+        "high": high,
+        "n": n_real,
+        "n_real": n_real,
+        "note": estimate.note,
+    }
