@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -192,30 +192,9 @@ def evaluate_run(
         raise UserError(lost)
     reference = given.held_out() or given
     if run.spec.modality == "text":
-        result = measure_text.measured(run, own, reference, metrics, n, seed)
-        return _kept(run, result, own, lost, given, reference, n, started)
-    ours, theirs = (" × ".join(map(str, spec.shape)) for spec in (run.spec, reference.spec))
-    if ours != theirs:
-        raise UserError(
-            f"This run makes pictures of {ours} and '{reference.name}' holds {theirs}: give data of that shape."
-        )
-    if model_of(run).needs:
-        n = min(n, len(reference))  # a sample of each source
-    result = _measured(run, own, reference, _eye(extractor, given.name), metrics, n, seed)
-    return _kept(run, result, own, lost, given, reference, n, started)
-
-
-def _kept(
-    run: Run,
-    result: dict[str, Any],
-    own: Dataset | None,
-    lost: str,
-    given: Dataset,
-    reference: Dataset,
-    n: int,
-    started: float,
-) -> dict[str, Any]:
-    """The result with what it was measured on, in the run's metrics.json."""
+        result, n = measure_text.measured(run, own, reference, metrics, seed), len(reference)
+    else:
+        result, n = _measured_pictures(run, own, reference, _eye(extractor, given.name), metrics, n, seed)
     if own is None:
         result["warnings"].append(lost)
     part = "all of it, no part was held out" if reference is given else "held-out part"
@@ -225,10 +204,17 @@ def _kept(
     return result
 
 
-def _measured(
+def _measured_pictures(
     run: Run, own: Dataset | None, reference: Dataset, eye: Extractor, metrics: Sequence[str] | None, n: int, seed: int
-) -> dict[str, Any]:
-    """Sample, look, compare; and the pairs of samples and training pictures where there are training pictures."""
+) -> tuple[dict[str, Any], int]:
+    """Sample, look, compare, and how many samples; and the pairs of samples and training pictures where there are such."""
+    ours, theirs = (" × ".join(map(str, spec.shape)) for spec in (run.spec, reference.spec))
+    if ours != theirs:
+        raise UserError(
+            f"This run makes pictures of {ours} and '{reference.name}' holds {theirs}: give data of that shape."
+        )
+    if model_of(run).needs:
+        n = min(n, len(reference))  # a sample of each source
     rows, truth = some_rows(len(reference), n, seed), reference.labels()
     model, given = generate.load(run), dict[str, Any]()
     if truth is not None and run.spec.classes == reference.spec.classes and model.takes("label"):
@@ -250,12 +236,12 @@ def _measured(
         result["classes"]["judge_accuracy"] = float(right.double().mean())  # on the real pictures: how far to trust it
     if own is not None:
         _save_pairs(run, own, train_rows, fake, made.features, (train or real).features)
-    return result
+    return result, n
 
 
 def format_result(result: dict[str, Any]) -> str:
     """The figures as lines for a terminal."""
-    lines = [f"{result['n']:,} samples against {result['data']}, {result['seconds']:.0f} s"]
+    lines = [f"{result['n']:,} {result.get('counted', 'samples')} against {result['data']}, {result['seconds']:.0f} s"]
     width = max(len(m["name"]) for m in result["metrics"])
     for m in result["metrics"]:
         lines.append(f"  {m['name']:<{width}}  {m['value']:>9.4g}   95 %: {m['low']:.4g} to {m['high']:.4g}")
@@ -289,13 +275,7 @@ def _own_data(run: Run) -> tuple[Dataset | None, str]:
     if not about["source"]:
         return None, "This run was imported, so its training data is not known: give --data."
     try:
-        return open_data(
-            about["source"],
-            modality=run.spec.modality,
-            needs=model_of(run).needs,
-            like=run.spec if run.spec.modality == "text" else None,
-            **about.get("options", {}),
-        ), ""
+        return _opened(run, about["source"], about.get("options", {})), ""
     except UserError as error:
         return None, f"The run's training data could not be opened, so copies were not looked for: {error}"
 
@@ -303,8 +283,10 @@ def _own_data(run: Run) -> tuple[Dataset | None, str]:
 def _open_like(run: Run, data: str | Path) -> Dataset:
     """Other data, read as the run's own was: same size and colours, but with labels of its own."""
     options = {k: v for k, v in run.info["data"].get("options", {}).items() if k not in ("labels", "limit")}
-    if run.spec.modality == "text":
-        options |= {"context": run.spec.shape[0] - 1}
+    return _opened(run, data, options)
+
+
+def _opened(run: Run, data: str | Path, options: Mapping[str, Any]) -> Dataset:
     return open_data(data, modality=run.spec.modality, needs=model_of(run).needs, like=run.spec, **options)
 
 

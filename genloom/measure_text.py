@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,9 @@ SAMPLES = 16  # looked through for repeats
 LENGTH = 200  # tokens of each
 
 
-def measured(run: Run, own: Dataset | None, reference: Dataset, metrics: Any, n: int, seed: int) -> dict[str, Any]:
+def measured(
+    run: Run, own: Dataset | None, reference: Dataset, metrics: Sequence[str] | None, seed: int
+) -> dict[str, Any]:
     """Surprise per token (nats, perplexity), per byte and character (bits) over the whole reference; repeats of samples.
 
     Windows follow one another: each token is predicted once, from those before it in its window.
@@ -31,7 +34,7 @@ def measured(run: Run, own: Dataset | None, reference: Dataset, metrics: Any, n:
         if name not in METRICS:
             raise unknown("metric of text", name, METRICS)
     wanted, model = tuple(metrics or METRICS), generate.load(run)
-    result: dict[str, Any] = {"metrics": [], "warnings": []}
+    result: dict[str, Any] = {"counted": "windows of text", "metrics": [], "warnings": []}
     context = run.spec.shape[0] - 1
     if set(wanted) & {"nats", "bits", "perplexity"}:
         nats, tokens, characters, size = surprises(model, reference)
@@ -46,10 +49,10 @@ def measured(run: Run, own: Dataset | None, reference: Dataset, metrics: Any, n:
             if name.split("-")[0].split("@")[0] in wanted
         ]
     if "repeats" in wanted and own is not None:
-        samples = generate.draw(model, min(n, SAMPLES), seed=seed, length=LENGTH)
+        samples = generate.draw(model, SAMPLES, seed=seed, length=LENGTH)
         search = figures.Repeats(training_text(own, model))
         repeats = [search.longest(i, s) for i, s in enumerate(samples)]
-        result["metrics"].append(row("repeats", figures.mean_length(repeats), len(own), seed))
+        result["metrics"].append(row("repeats", figures.mean_length(repeats), SAMPLES, seed, len(own)))
         worst = sorted(repeats, key=lambda r: -r.length)[:5]
         result["repeats"] = [r._asdict() for r in worst]
     return result
@@ -86,14 +89,14 @@ def training_text(own: Dataset, model: Any) -> bytes:
     return b"".join([pieces[t] for t in tokens.tolist()])
 
 
-def row(name: str, estimate: Estimate, n_real: int, seed: int) -> dict[str, Any]:
+def row(name: str, estimate: Estimate, n: int, seed: int, n_real: int | None = None) -> dict[str, Any]:
     low, high = estimate.interval(seed=seed)
     return {
         "name": name,
         "value": estimate.value,
         "low": low,
         "high": high,
-        "n": n_real,
-        "n_real": n_real,
+        "n": n,
+        "n_real": n if n_real is None else n_real,
         "note": estimate.note,
     }

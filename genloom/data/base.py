@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from genloom.core import Batch, Spec
+from genloom.errors import unknown
 
 
 class Dataset(ABC):
@@ -48,3 +50,12 @@ def sentences(summary: Mapping[str, Any]) -> list[str]:
     more = " and more" if skipped["count"] > len(left) else ""
     found = [f"Left out, for they cannot be read: {', '.join(left)}{more}; {skipped['count']} in all."] if left else []
     return [*found, *summary.get("notes", ())]
+
+
+def known_options(form: Any, given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The options, all fields of that dataclass. Raises UserError for one that is not, with the nearest."""
+    known = [f.name for f in fields(form)]
+    for name in given:
+        if name not in known:
+            raise unknown("option", name, known)
+    return given

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from math import inf
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
 from PIL import ImageColor
 
+from genloom.data.base import known_options
 from genloom.data.decode import Header, Plan, Unreadable, read_header
 from genloom.data.files import Files
 from genloom.data.labels import spread
-from genloom.errors import UserError, unknown
+from genloom.errors import UserError
 
 FEW = 100  # pictures, below which a GAN sees each of them too often
 LOOKED_AT = 256  # headers, evenly spaced, from which size and channels follow
@@ -55,12 +56,8 @@ class ImageOptions:
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Self:
         """Options by name. Raises UserError for an unknown one, with the nearest."""
-        known = [f.name for f in fields(cls)]
-        for name in given:
-            if name not in known:
-                raise unknown("option", name, known)
         labels = given.get("labels")
-        return cls(**{**given, "labels": labels and Path(labels).expanduser()})
+        return cls(**{**known_options(cls, given), "labels": labels and Path(labels).expanduser()})
 
     def colour(self) -> tuple[int, int, int]:
         """The background as red, green, blue."""

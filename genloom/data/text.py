@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from genloom.core import Batch, Spec, mix
-from genloom.data.base import Dataset
+from genloom.data.base import Dataset, known_options
 from genloom.data.catalog import Entry
 from genloom.data.documents import Document, Found, Turn, documents, nothing_usable
 from genloom.data.files import Files, index
@@ -49,11 +49,7 @@ class TextOptions:
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Self:
         """Options by name. Raises UserError for an unknown one, with the nearest."""
-        known = [f.name for f in fields(cls)]
-        for name in given:
-            if name not in known:
-                raise unknown("option", name, known)
-        return cls(**given)
+        return cls(**known_options(cls, given))
 
 
 OPTIONS = TextOptions
@@ -111,7 +107,7 @@ def make(
     """Read all, find a tokenizer, and give the split that is wanted."""
     if split not in ("train", "test"):
         raise unknown("split", split, ("train", "test"))
-    context = options.context or 256
+    context = options.context or (like.shape[0] - 1 if like else 256)
     tokens = known_tokenizer(options, read, like) if like else find_tokenizer(options, read)
     kept, counted = Kept(tokens, options.held_out, context), 0
     for document in read():
@@ -284,12 +280,11 @@ class Kept:
             self.notes.append(f"The last {self.held_out:.0%} of the text are held out of training.")
 
     def dataset(self, which: str, name: str, spec: Spec, fingerprint: str, summary: dict[str, Any]) -> TextSet | None:
-        tokens = self.arrays[which]
+        about = (name, spec, fingerprint, summary, self.arrays[which])
         if self.examples:
             learnt, starts = self.learnt[which].array(), np.array(self.starts[which])
-            return Examples(name, spec, fingerprint, summary, tokens, learnt, starts) if len(starts) > 1 else None
-        enough = len(tokens) > self.context
-        return TextSet(name, spec, fingerprint, summary, tokens, shifts=which == "train") if enough else None
+            return Examples(*about, learnt=learnt, starts=starts, end=self.tokens.end) if len(starts) > 1 else None
+        return TextSet(*about, shifts=which == "train") if len(about[-1]) > self.context else None
 
 
 def chat_marks(tokens: Tokenizer) -> tuple[int, int] | None:
@@ -311,6 +306,7 @@ class TextSet(Dataset):
         fingerprint: str,
         summary: dict[str, Any],
         tokens: np.ndarray,
+        *,
         shifts: bool,
     ):
         self.name, self.spec, self.fingerprint, self.summary = name, spec, fingerprint, summary
@@ -338,19 +334,9 @@ class TextSet(Dataset):
 class Examples(TextSet):
     """One question with its answer an item, filled up at the end; `weight` is 1 on the targets that are learnt."""
 
-    def __init__(
-        self,
-        name: str,
-        spec: Spec,
-        fingerprint: str,
-        summary: dict[str, Any],
-        tokens: np.ndarray,
-        learnt: np.ndarray,
-        starts: np.ndarray,
-    ):
-        super().__init__(name, spec, fingerprint, summary, tokens, shifts=False)
-        self.learnt, self.starts = learnt, starts
-        self.end = tokenizers.from_json(spec.extra["tokenizer"]).end
+    def __init__(self, *about: Any, learnt: np.ndarray, starts: np.ndarray, end: int):
+        super().__init__(*about, shifts=False)
+        self.learnt, self.starts, self.end = learnt, starts, end
 
     def __len__(self) -> int:
         return len(self.starts) - 1

@@ -72,6 +72,8 @@ class Story:
         modality, shape = self.run.spec.modality, self.run.spec.shape
         if modality == "image":
             return f"{shape[2]} × {shape[1]} {'grey' if shape[0] == 1 else 'colour'}"
+        if modality == "text":
+            return f"{shape[0] - 1} tokens at once"
         return f"{modality} {' × '.join(str(s) for s in shape)}"
 
     @property
@@ -88,7 +90,7 @@ class Story:
     def summary(self) -> str:
         """`gan, trained for 3 min (14,204 steps) on 60,000 pictures of mnist, 28 × 28 grey, on cpu.`"""
         items = (self.info["data"].get("summary") or {}).get("items")
-        noun = "pictures" if self.run.spec.modality == "image" else "items"
+        noun = {"image": "pictures", "text": "texts"}.get(self.run.spec.modality, "items")
         what = f"{items:,} {noun} of {self.data}" if isinstance(items, int) else self.data
         return f"{self.model}, {self.trained or 'begun'} on {what}, {self.item}, on {self.device}."
 
