@@ -58,7 +58,14 @@ class BigGAN(HingeGAN):
             lr=1e-3,
             betas=(0.0, 0.99),
             decay=0.5,
-            model={"width": 8, "latent": 60, "shared": 32, "critic_steps": 1, "generator_rate": 0.5},
+            model={
+                "width": 8,
+                "latent": 60,
+                "shared": 32,
+                "attention": "none",
+                "critic_steps": 1,
+                "generator_rate": 0.5,
+            },
         ),
         "default": Recipe(
             steps=100_000,

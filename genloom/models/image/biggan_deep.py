@@ -57,7 +57,7 @@ class BigGANDeep(HingeGAN):
             lr=1e-3,
             betas=(0.0, 0.99),
             decay=0.5,
-            model={"width": 8, "latent": 32, "critic_steps": 1, "generator_rate": 1.0},
+            model={"width": 8, "latent": 32, "attention": "none", "critic_steps": 2, "generator_rate": 1.0},
         ),
         "default": Recipe(
             steps=100_000,
