@@ -16,14 +16,18 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
+
 import genloom
+from benchmarks.machine import matmul_gflops
 from benchmarks.table import ROOT, with_table
 from genloom.run import Run, read_json
 
 KEPT = Path(__file__).with_name("pictures.json")
-SMALL = ["--data.size", "64", "--data.channels", "grey"]
+FACES = ["--data.size", "64", "--data.channels", "grey", "--data.mirror"]
+WIDTHS = ["--model.widths", "64 32 16 8", "--model.groups", "8 4 2 1"]
 CASES: dict[str, dict[str, list[str]]] = {  # the options of each model
-    "faces": {"sngan": ["--model.no-conditional", "--model.augment", "diffaugment", *SMALL], "dcgan": SMALL},
+    "faces": {"r3gan": [*WIDTHS, *FACES], "dcgan": ["--lr", "5e-4", *FACES]},
     "emoji": {"sngan": ["--data.channels", "rgba"], "dcgan": ["--data.channels", "rgba"]},
     "cifar": {"biggan": ["--model.critic-steps", "2"], "dcgan": []},
 }
@@ -56,6 +60,7 @@ def measure(case: str, model: str, folder: Path, args: argparse.Namespace) -> di
         "case": case,
         "model": model,
         "minutes": minutes,
+        "gflops": args.gflops,
         "steps": numbers["step"],
         "images_per_second": round(numbers["step"] * run.info["options"]["batch_size"] / numbers["seconds"]),
         "samples": samples,
@@ -89,7 +94,7 @@ def sections(rows: list[dict[str, Any]]) -> str:
         for r in mine:
             lines += [
                 "",
-                f"`{r['model']}` after {r['minutes']:g} minutes on one core, {r['samples']:,} samples measured:",
+                f"`{r['model']}` after {r['minutes']:g} minutes on one core of {r['gflops']} GFLOP/s, {r['samples']:,} samples:",
                 "",
             ]
             lines += [
@@ -103,6 +108,14 @@ def sections(rows: list[dict[str, Any]]) -> str:
     return "\n\n".join(parts)
 
 
+def one_core() -> float:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    rate = matmul_gflops()
+    torch.set_num_threads(threads)
+    return rate
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("case", choices=CASES)
@@ -110,6 +123,7 @@ def main() -> None:
     parser.add_argument("--labels", default=None)
     parser.add_argument("--minutes", type=float, default=20.0)
     parser.add_argument("--samples", type=int, default=2000)
+    parser.add_argument("--gflops", type=int, default=round(one_core()), help="the products of one core, by itself")
     parser.add_argument("--out", type=Path, default=Path("runs/pictures"))
     args = parser.parse_args()
     more = ["--data.labels", args.labels] if args.labels else []

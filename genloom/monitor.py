@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from rich.live import Live
 
 DRAW_SECONDS = 0.5  # between two drawings of the progress line
-PICTURES = "[0-9]" * 8 + ".png"  # kept at each tick, named by step
+STEP = "[0-9]" * 8  # what is kept at each tick is named by its step
+PICTURES, TEXTS = f"{STEP}.png", f"{STEP}.txt"
 PICTURE_SIDE = 1024  # of those, at most
 FRAMES = 48  # of the film, at most
 FRAME_SIDE = 448  # of those, at most
@@ -86,12 +87,14 @@ class Monitor:
         self.next_draw = now + DRAW_SECONDS
         self._draw()
 
-    def tick(self, record: Mapping[str, Any], grid: Tensor | None) -> None:
-        """One look: a line of the log, the screen, TensorBoard; pictures [N, C, H, W] in [-1, 1] as a PNG."""
+    def tick(self, record: Mapping[str, Any], grid: Tensor | list[str] | None) -> None:
+        """One look: a line of the log, the screen, TensorBoard; pictures [N, C, H, W] in [-1, 1] as a PNG, or a text."""
         self.record = dict(record)
         self.step, self.seconds, self.since = record["step"], record["seconds"], time.monotonic()
         self._log(record)
-        if grid is not None and grid.ndim == 4:
+        if isinstance(grid, list):
+            self._keep_text(grid[0])
+        elif grid is not None and grid.ndim == 4:
             self._keep(grid)
         if self.board:
             self.board.tick(record, self.grid)
@@ -161,6 +164,11 @@ class Monitor:
         small.thumbnail((PICTURE_SIDE, PICTURE_SIDE), Image.Resampling.LANCZOS)
         _save(small, self.fixed / f"{self.step:08d}.png", format="PNG")
 
+    def _keep_text(self, text: str) -> None:
+        path = self.fixed / f"{self.step:08d}.txt"
+        with writing(path):
+            path.write_text(text, encoding="utf-8")
+
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
@@ -200,15 +208,15 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
 
 
 def truncate_log(folder: Path, step: int) -> None:
-    """Drop the log's lines, and the pictures, of steps after `step`: a resumed run makes them again."""
+    """Drop the log's lines, and the samples, of steps after `step`: a resumed run makes them again."""
     folder = Path(folder)
     kept = [r for r in read_log(folder) if r["step"] <= step]
     if (folder / "log.jsonl").is_file():
         with atomic(folder / "log.jsonl") as path:
             path.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in kept), encoding="utf-8")
-    for picture in (folder / "samples" / "fixed").glob(PICTURES):
-        if int(picture.stem) > step:
-            picture.unlink(missing_ok=True)
+    for sample in (folder / "samples" / "fixed").glob(f"{STEP}.*"):
+        if int(sample.stem) > step:
+            sample.unlink(missing_ok=True)
 
 
 # ── TensorBoard ──────────────────────────────────────────────────────────────────────────────────────────────────

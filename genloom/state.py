@@ -16,6 +16,7 @@ from torch.optim import AdamW, Optimizer
 from genloom.core import Batch, Model, Recipe
 from genloom.errors import UserError
 from genloom.generate import resolve_precision
+from genloom.nn.muon import Muon
 
 Moves = tuple[str, ...]
 NUMBERS = ("step", "seconds", "rate", "rollbacks")  # of the state, that are no tensors
@@ -139,7 +140,7 @@ def optimisers(model: Model, moved: list[nn.Parameter], options: Options) -> lis
             raise UserError(
                 f"Muon moves matrices, and '{model.name}' has weights of {wrong.ndim} dimensions: use adamw."
             )
-        muon = torch.optim.Muon(matrices, options.lr, weight_decay=decay, adjust_lr_fn="match_rms_adamw")
+        muon = Muon(matrices, options.lr, weight_decay=decay)
         return [muon, AdamW(rest, options.lr, options.betas, weight_decay=0.0, fused=fused)]
     groups: list[dict[str, Any]] = (
         [{"params": matrices}, {"params": rest, "weight_decay": 0.0}] if decay else [{"params": moved}]

@@ -31,6 +31,7 @@ from genloom.state import Options, State
 from genloom.watch import Watch
 
 LOOKS = 60  # over the length of a run: each is a line of the log and a frame of the film
+LOOKING = 0.1  # of the time, at most, is spent on looks
 ROLLBACKS = 3
 
 
@@ -108,6 +109,7 @@ class Loop:
         self.monitor: Monitor | None = None
         self.stopped_by: str | None = None
         self.sums: dict[str, tuple[Any, int]] = {}  # of each loss since the last look, and how many
+        self.pause = 1.0  # seconds from one look to the next, at least
         device = state.model.device
         self.real = move(some(data, 128), device)
         self.held_out = move(some(held_out, 128), device) if held_out is not None else None
@@ -149,10 +151,11 @@ class Loop:
                 progress = self._progress()
                 if self.monitor:
                     self.monitor.advance(state.step)
-                due = int(progress * LOOKS) > int(looked_at * LOOKS) and state.seconds - looked[1] > 1
-                if due or state.seconds - looked[1] > 60:
+                due = int(progress * LOOKS) > int(looked_at * LOOKS) and state.seconds - looked[1] > self.pause
+                if due or state.seconds - looked[1] > max(60, self.pause):
                     if not self._look(looked):
                         return False
+                    self.pause = max(1.0, parallel.from_main(time.perf_counter() - clock) / LOOKING)
                     looked, looked_at = (state.step, state.seconds), progress
                     if state.seconds - saved >= 60 * options.save_minutes:
                         self.save()
@@ -182,7 +185,7 @@ class Loop:
             grid = draw(average, average.grid(), seed=seed, precision=self.state.precision, **average.looks_with)
             seen, advice = self._watch(grid, losses)
             sheet = average.sheet(grid, seed=seed)
-            self.monitor.tick(self._record(since, losses, seen), sheet if isinstance(sheet, Tensor) else None)
+            self.monitor.tick(self._record(since, losses, seen), sheet)
             for sentence in advice:
                 self.monitor.say("advice", sentence, self.state.step)
         return True

@@ -51,7 +51,7 @@ class LanguageModel(Model):
         "pattern",
         "schema",
     )
-    looks_with: ClassVar[Mapping[str, Any]] = {"length": 80}
+    looks_with: ClassVar[Mapping[str, Any]] = {"length": 160}
     network: Transformer
 
     @classmethod

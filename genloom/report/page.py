@@ -16,10 +16,12 @@ from typing import Any
 
 from PIL import Image, ImageOps
 
+from genloom.monitor import TEXTS
 from genloom.report.curves import chart, number
 from genloom.report.story import Story, duration, family, interval, words
 
 LARGE = 2_000_000  # bytes of a picture beyond which the page embeds a lossy copy
+LAST, EARLIER = 2000, 160  # characters of a text that are shown
 SHARP = 900  # pixels: smaller pictures are enlarged by whole pixels to about this, so that browsers do not blur them
 
 
@@ -29,7 +31,7 @@ def write_report(folder: Path) -> Path:
     story = Story(folder)
     parts = [
         header(story),
-        pictures(story),
+        texts(story) if story.run.spec.modality == "text" else pictures(story),
         section("How it learned", curves(story)),
         section("How good it is", metrics(story)),
         section("Which classes", classes(story)),
@@ -103,6 +105,25 @@ def pictures(story: Story) -> str:
     return f'<div class="pictures">{"".join(figures)}</div>\n'
 
 
+def texts(story: Story) -> str:
+    """The text that was written at a look: the last, and before it the steps on the way there."""
+    written = sorted((story.run.folder / "samples" / "fixed").glob(TEXTS))
+    if not written:
+        return section("What it writes", kindly("Nothing written yet. Ask for some:", f"genloom sample {story.run.folder}"))
+    way = [written[i] for i in sorted({0, len(written) // 8, len(written) // 3}) if i < len(written) - 1]
+    last = f'<pre class="written">{shortened(written[-1], LAST)}</pre>'
+    steps = [f"<h3>step {int(p.stem):,}</h3><pre>{shortened(p, EARLIER)}</pre>" for p in way]
+    seed = text(story.info["options"].get("seed", 0))
+    note = f'<p class="note">The first text of seed {seed} after {int(written[-1].stem):,} steps, not chosen.</p>'
+    came = section("How it came to be", "".join(steps)) if steps else ""
+    return section("What it writes", last + note) + came
+
+
+def shortened(path: Path, length: int) -> str:
+    whole = path.read_text(encoding="utf-8", errors="replace").strip()
+    return escape(whole[:length] + ("…" if len(whole) > length else ""))
+
+
 def figure(path: Path, alt: str, caption: str, still: Path | None = None) -> str:
     """A picture with its caption; `still` is shown instead to those who ask their system for less motion."""
     image = f'<img src="{embedded(path)}" alt="{escape(alt)}">'
@@ -137,6 +158,8 @@ def curves(story: Story) -> str:
 
     variety, overfit = series(story, "watch", "variety"), series(story, "watch", "overfit_r_v")
     drawn = [panel(name, series(story, "losses", name)) for name in names]
+    unseen = [k for k in dict.fromkeys(k for t in story.ticks for k in (t.get("watch") or {})) if k.startswith("held-out ")]
+    drawn += [panel(name, series(story, "watch", name)) for name in unseen]
     drawn.append(panel("variety of samples, the data's being 1", variety, low=0.0, lines=[(1.0, "the data")]))
     drawn.append(panel("overfit of the critic: 0 none, 1 all", overfit, low=0.0, lines=[(0.5, "too much")]))
     drawn.append(panel("items a second", [(t["step"], t.get("rate")) for t in story.ticks], low=0.0))
