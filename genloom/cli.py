@@ -197,13 +197,16 @@ def _tell(run: Run, n: int, seed: int, asked: dict[str, Any]) -> None:
     from genloom import generate
 
     prompt = asked.get("prompt") or ""
-    print(prompt if n == 1 else "", end="", flush=True)
-    texts = generate.tell(
-        run, n, lambda row, piece: print(piece if n == 1 else "", end="", flush=True), seed=seed, **asked
-    )
+    waits = [prompt]  # until the model has taken it
+
+    def show(row: int, piece: str) -> None:
+        if n == 1:
+            print("".join(waits) + piece, end="", flush=True)
+            waits.clear()
+
+    texts = generate.tell(run, n, show, seed=seed, **asked)
     if n == 1:
-        print()
-        return
+        return print("".join(waits))
     for i, text in enumerate(texts):
         print(f"── {i} ──\n{prompt}{text}\n")
 

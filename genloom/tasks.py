@@ -91,7 +91,6 @@ def with_examples(tasks: Sequence[Task], shots: int, seed: int) -> list[str]:
     return prompts
 
 
-@torch.inference_mode()
 def scores(model: LanguageModel, pairs: Sequence[tuple[str, str]]) -> list[Score]:
     """Of each (context, continuation); a context is seen from its end where both are longer than the model's."""
     tokens = model.tokenizer
@@ -99,7 +98,13 @@ def scores(model: LanguageModel, pairs: Sequence[tuple[str, str]]) -> list[Score
     for context, continuation in pairs:
         before, after = tokens.encode(context) or [tokens.end], tokens.encode(continuation)
         rows.append(((before + after)[-(model.context + 1) :], min(len(after), model.context)))
-    found: dict[int, Score] = {}
+    return [Score(*s, len(pair[1].encode())) for s, pair in zip(scored(model, rows), pairs, strict=True)]
+
+
+@torch.inference_mode()
+def scored(model: LanguageModel, rows: Sequence[tuple[list[int], int]]) -> list[tuple[float, bool]]:
+    """Of each (tokens, n): the log-probability (nats) of the last n, and whether each of them is the likeliest."""
+    found: dict[int, tuple[float, bool]] = {}
     order = sorted(range(len(rows)), key=lambda i: len(rows[i][0]))
     with generate.autocast(model.device, generate.resolve_precision(model, "auto")):
         for start in range(0, len(order), BATCH):
@@ -108,15 +113,15 @@ def scores(model: LanguageModel, pairs: Sequence[tuple[str, str]]) -> list[Score
             ids = torch.tensor([rows[i][0] + [0] * (longest - len(rows[i][0])) for i in mine], device=model.device)
             logs = model.network(ids[:, :-1]).float().log_softmax(2)
             for i, own, text in zip(mine, logs, ids, strict=True):
-                found[i] = _score(own, text, len(rows[i][0]), rows[i][1], len(pairs[i][1].encode()))
+                found[i] = _score(own, text, len(rows[i][0]), rows[i][1])
     return [found[i] for i in range(len(rows))]
 
 
-def _score(logs: Tensor, ids: Tensor, length: int, count: int, size: int) -> Score:
+def _score(logs: Tensor, ids: Tensor, length: int, count: int) -> tuple[float, bool]:
     at = slice(length - 1 - count, length - 1)
     wanted = ids[length - count : length]
     own = logs[at].gather(1, wanted[:, None]).sum()
-    return Score(float(own), bool((logs[at].argmax(1) == wanted).all()), size)
+    return float(own), bool((logs[at].argmax(1) == wanted).all())
 
 
 def evaluate_tasks(run: Run, path: Path, shots: Sequence[int] = (0,), seed: int = 0) -> dict[str, Any]:

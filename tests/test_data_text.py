@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genloom.core import Spec
 from genloom.data import open_data
 from genloom.data.documents import Found, documents, told
-from genloom.data.text import TextOptions, texts_in
+from genloom.data.text import OnDisk, TextOptions, texts_in
 from genloom.errors import UserError
 from genloom.text import tokenizer as tokenizers
 
@@ -114,6 +115,18 @@ def test_of_one_text_the_end_is_held_out_and_said(tmp_path):
     assert any("last 5%" in n for n in data.summary["notes"])
 
 
+def test_windows_tell_where_documents_begin_where_that_is_asked(tmp_path):
+    rows = [json.dumps({"text": "ab" * (i + 1)}) for i in range(9)]
+    (tmp_path / "a.jsonl").write_text("\n".join(rows))
+    data = open_data(tmp_path, context=12, held_out=0, separate=True)
+    assert "document" not in open_data(tmp_path, context=12, held_out=0).batch(np.arange(2))
+    batch = data.batch(np.arange(len(data)))
+    end = tokenizers.from_json(data.spec.extra["tokenizer"]).end
+    for text, document in zip(batch["text"], batch["document"], strict=True):
+        assert len(document) == len(text) - 1
+        assert torch.equal(document.diff(), (text[:-2] == end).long())
+
+
 def test_windows_are_of_one_length_and_depend_on_seed_and_number(tmp_path):
     data = open_data(folder(tmp_path, a_txt="abcdefghij" * 300), context=16)
     one, same, other = (data.batch(np.arange(4), seed=s)["text"] for s in (1, 1, 2))
@@ -175,13 +188,15 @@ def test_options_that_make_no_sense(options, said):
         TextOptions.of(options)
 
 
-def test_many_tokens_are_mapped_from_disk(tmp_path, monkeypatch):
+def test_many_tokens_are_read_from_disk(tmp_path, monkeypatch):
     whole = open_data(folder(tmp_path, a_txt="abcdefghij" * 3000), context=16, tokenizer="byte")
     monkeypatch.setattr("genloom.data.text.IN_MEMORY", 1000)
     monkeypatch.setattr("genloom.data.documents.BLOCK", 777)
     monkeypatch.setattr("genloom.data.documents.LOOKED_AT", 100)
-    mapped = open_data(tmp_path, context=16, tokenizer="byte")
-    assert isinstance(mapped.tokens, np.memmap) and np.array_equal(mapped.tokens, whole.tokens)
+    read = open_data(tmp_path, context=16, tokenizer="byte")
+    for own, other in ((read, whole), (read.held_out(), whole.held_out())):
+        assert isinstance(own.tokens, OnDisk) and np.array_equal(own.tokens[:], other.tokens)
+        assert torch.equal(own.batch(np.arange(9))["text"], other.batch(np.arange(9))["text"])
 
 
 @pytest.mark.parametrize("name", ["shakespeare", "songci"])

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import json
 import math
 import re
+import sys
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import gguf
@@ -65,6 +69,37 @@ def test_only_what_can_still_be_finished_is_allowed(tokens: Tokenizer) -> None:
     assert set(own.allowed().nonzero().flatten().tolist()) == {tokens.encode("b")[0], tokens.end}
 
 
+@pytest.fixture
+def harness(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """genloom.harness on the real lm-eval where it is there, else on its base class alone."""
+    if importlib.util.find_spec("lm_eval") is None:
+        stand_in = ModuleType("lm_eval.api.model")
+        stand_in.LM = type("LM", (), {})  # type: ignore[attr-defined]
+        for name in ("lm_eval", "lm_eval.api", "lm_eval.api.model"):
+            monkeypatch.setitem(sys.modules, name, stand_in)
+    monkeypatch.delitem(sys.modules, "genloom.harness", raising=False)
+    yield importlib.import_module("genloom.harness")
+    sys.modules.pop("genloom.harness", None)
+
+
+def test_the_evaluation_harness_asks_a_run(run: Run, harness: Any) -> None:
+    asked = harness.Harness(run.folder)
+    right, wrong = asked.loglikelihood([SimpleNamespace(args=("sat on ", said)) for said in ("the", "zzz")])
+    assert right[1] and not wrong[1] and right[0] > wrong[0] + 3
+    whole, answer = "the dog sat on the log. " * 5, ("sat on ", {"until": [" "], "max_gen_toks": 40})
+    (rolled,) = asked.loglikelihood_rolling([SimpleNamespace(args=(whole,))])
+    assert -200 < rolled < -0.5
+    assert asked.generate_until([SimpleNamespace(args=answer)]) == ["the"]
+
+
+def test_the_harness_asks_for_each_token_once(harness: Any) -> None:
+    for length in range(2, 40):
+        windows = harness.windows_of(list(range(length)), 8)
+        asked = [t for tokens, count in windows for t in tokens[-count:]]
+        assert asked == list(range(1, length))
+        assert all(count < len(tokens) <= 9 for tokens, count in windows)
+
+
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
@@ -106,6 +141,13 @@ def test_lora_on_a_layer_that_is_not_there() -> None:
             Spec("text", (9,), extra={"vocabulary": 5}),
             {"layers": 1, "width": 8, "heads": 1, "lora": 2, "lora_targets": "gate"},
         )
+
+
+def test_items_longer_than_the_model_sees_are_refused_before_training(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text(TEXT)
+    with pytest.raises(UserError, match=r"Items of 100 tokens are longer than the 16 .* give --model.context 100 too"):
+        genloom.fit("gpt", tmp_path / "a.txt", tmp_path / "run", recipe="tiny", data_options={"context": 100})
+    assert not (tmp_path / "run").exists()
 
 
 # ── tasks ────────────────────────────────────────────────────────────────────────────────────────────────────────────

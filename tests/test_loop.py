@@ -21,6 +21,7 @@ import genloom
 from genloom import core
 from genloom.api import resolve_options
 from genloom.data import open_data
+from genloom.nn.muon import Muon
 from genloom.state import Options, State
 from genloom.train import step
 
@@ -273,3 +274,21 @@ def test_torchrun_fits_what_one_process_fits(tmp_path: Path, command) -> None:  
     one, two = (load_file(tmp_path / k / "weights.safetensors") for k in ("one", "two"))
     for k, weight in one.items():
         torch.testing.assert_close(two[k], weight, rtol=1e-4, atol=1e-4)
+
+
+# ── Muon ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+def test_muon_steps_as_pytorch_s_does_which_multiplies_in_bf16() -> None:
+    torch.manual_seed(0)
+    ours = [torch.nn.Parameter(torch.randn(*shape)) for shape in ((8, 24), (24, 8), (8, 24), (16, 16))]
+    theirs = [torch.nn.Parameter(p.detach().clone()) for p in ours]
+    began = [p.detach().clone() for p in ours]
+    muon = Muon(ours, 1e-2, weight_decay=0.1)
+    reference = torch.optim.Muon(theirs, 1e-2, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    for _ in range(3):
+        for p, q in zip(ours, theirs, strict=True):
+            p.grad = torch.randn_like(p)
+            q.grad = p.grad.clone()
+        muon.step()
+        reference.step()
+    for p, q, start in zip(ours, theirs, began, strict=True):
+        assert float((p - q).norm().detach()) < 0.03 * float((q - start).norm().detach())

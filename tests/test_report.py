@@ -51,6 +51,9 @@ INFO: dict[str, Any] = {
 }
 
 
+SPOKEN = INFO | {"model": "gpt", "spec": {"modality": "text", "shape": [65], "classes": [], "extra": {}}}
+
+
 def metric(name: str, value: float, low: float, high: float) -> dict[str, Any]:
     judge = {"extractor": "digits", "sha256": "ab12" * 16, "note": ""}
     return {"name": name, "value": value, "low": low, "high": high, "n": 1000, "n_real": 1000, **judge}
@@ -338,3 +341,17 @@ def test_a_step_with_nothing_to_draw_costs_next_to_nothing(tmp_path: Path) -> No
 
     with Monitor(tmp_path, 100, None, quiet=True, tensorboard=False) as monitor:
         assert min(cost(monitor)) < 2e-6
+
+
+def test_the_page_shows_what_a_language_model_writes_and_how_it_came_to(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "run.json").write_text(json.dumps(SPOKEN))
+    assert "genloom sample" in write_report(folder).read_text()
+    with Monitor(folder, 100, None, quiet=True, tensorboard=False) as monitor:
+        for step in range(10, 101, 10):
+            monitor.tick(tick(step, watch={"held-out nats": 3 - step / 100}), [f"after {step} {EVIL}" + "x" * 5000])
+    page = write_report(folder).read_text()
+    assert "after 100" in page and "after 10 " in page and "held-out nats" in page and EVIL not in page
+    truncate_log(folder, 50)
+    assert "after 100" not in write_report(folder).read_text()

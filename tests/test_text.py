@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,16 @@ GOLDEN = Path(__file__).parent / "golden"
 IO = load_file(GOLDEN / "logits.safetensors")
 CALLS = json.loads((GOLDEN / "logits.json").read_text())["calls"]
 TEXTS = ["To be, or not to be", "大江东去，浪淘尽", "naïve 👩‍🚀 rocket", "", "  spaces\n\nand lines\t"]
+
+
+@pytest.mark.parametrize("tokens", [Characters.of(TEXTS), Bytes(), Pairs.train(iter(TEXTS), 300)], ids=lambda t: t.kind)
+def test_an_array_of_tokens_is_the_tokens(tokens: tokenizers.Tokenizer) -> None:
+    for text in TEXTS:
+        assert tokens.array(text).tolist() == tokens.encode(text)
+    if isinstance(tokens, Characters):
+        for unknown in ("to é", "\U0010ffff"):
+            with pytest.raises(UserError, match=f"character {re.escape(repr(unknown[-1]))} is not among"):
+                tokens.array(unknown)
 
 
 # ── logits ───────────────────────────────────────────────────────────────────────────────────────────────────────────

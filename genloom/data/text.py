@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any, BinaryIO, Self
 
 import numpy as np
@@ -22,7 +23,7 @@ from genloom.text import tokenizer as tokenizers
 from genloom.text.tokenizer import Bytes, Characters, Pairs, Tokenizer
 
 SUFFIXES = frozenset({".txt", ".md", ".text", ".jsonl", ".ndjson"})
-IN_MEMORY = 64 * 2**20  # bytes of tokens; more are mapped from a temporary file
+IN_MEMORY = 64 * 2**20  # bytes of tokens; more are read from a temporary file
 CHARACTERS = 16_384  # different ones, up to which `auto` makes each a token
 LEARNT_FROM = 64 * 2**20  # characters that a vocabulary is learnt from
 
@@ -34,6 +35,7 @@ class TextOptions:
     context: int | None = None  # tokens that are seen at once, by default the model's
     tokenizer: str = "auto"  # char, byte, bpe (learnt from this text), or the path of a tokenizer.json or its folder
     vocabulary: int = 4096  # tokens of a learnt bpe
+    separate: bool = False  # tokens look at those of their own document alone
     held_out: float = 0.05  # share of the documents (of one long text, its end) kept out of training
 
     def __post_init__(self) -> None:
@@ -109,7 +111,7 @@ def make(
         raise unknown("split", split, ("train", "test"))
     context = options.context or (like.shape[0] - 1 if like else 256)
     tokens = known_tokenizer(options, read, like) if like else find_tokenizer(options, read)
-    kept, counted = Kept(tokens, options.held_out, context), 0
+    kept, counted = Kept(tokens, options, context), 0
     for document in read():
         kept.add(document)
         counted += 1
@@ -190,7 +192,7 @@ def text_pieces(document: Document) -> Iterator[str]:
 
 # ── tokens ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 class Growing:
-    """Numbers added at the end, in memory while they are few, else in a temporary file that is mapped."""
+    """Numbers added at the end, in memory while they are few, else in a temporary file."""
 
     def __init__(self, dtype: type):
         self.dtype, self.count = np.dtype(dtype), 0
@@ -200,11 +202,11 @@ class Growing:
     def __len__(self) -> int:
         return self.count
 
-    def add(self, numbers: Iterable[int]) -> None:
-        new = np.fromiter(numbers, self.dtype)
+    def add(self, numbers: Sequence[int] | np.ndarray) -> None:
+        new = np.asarray(numbers).astype(self.dtype)
         self.count += len(new)
         self.pieces.append(new)
-        if sum(map(len, self.pieces[-1:])) and self.count * self.dtype.itemsize > IN_MEMORY:
+        if self.count * self.dtype.itemsize > IN_MEMORY:
             self._spill()
 
     def _spill(self) -> None:
@@ -217,20 +219,49 @@ class Growing:
             raise UserError(f"The tokens do not fit into {tempfile.gettempdir()} ({error}): free some space.") from None
         self.pieces.clear()
 
-    def array(self) -> np.ndarray:
+    def array(self) -> np.ndarray | OnDisk:
         if self.file is None:
             self.pieces = [np.concatenate(self.pieces)] if self.pieces else [np.empty(0, self.dtype)]
             return self.pieces[0]
         self._spill()
         self.file.flush()
-        return np.memmap(self.file, self.dtype, "r")
+        return OnDisk(self.file, self.dtype, 0, self.count)
+
+
+class OnDisk:
+    """Numbers in a file, read when they are sliced; the pages of a mapped file would count as this process's memory."""
+
+    def __init__(self, file: BinaryIO, dtype: np.dtype[Any], start: int, count: int):
+        self.file, self.dtype, self.start, self.count = file, dtype, start, count
+        self.lock = Lock()
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, places: slice) -> np.ndarray:
+        start, stop, _ = places.indices(self.count)
+        size = self.dtype.itemsize
+        with self.lock:
+            self.file.seek((self.start + start) * size)
+            return np.frombuffer(self.file.read(max(stop - start, 0) * size), self.dtype)
+
+
+def cut_at(numbers: np.ndarray | OnDisk, place: int) -> tuple[np.ndarray | OnDisk, np.ndarray | OnDisk]:
+    """What is before a place, and what is from it on; nothing is read."""
+    if isinstance(numbers, np.ndarray):
+        return numbers[:place], numbers[place:]
+    file, dtype, start, count = numbers.file, numbers.dtype, numbers.start, numbers.count
+    before, after = OnDisk(file, dtype, start, place), OnDisk(file, dtype, start + place, count - place)
+    after.lock = before.lock = numbers.lock
+    return before, after
 
 
 class Kept:
     """Documents as tokens, those to train on and those held out: every k-th document, or the end of a few long ones."""
 
-    def __init__(self, tokens: Tokenizer, held_out: float, context: int):
-        self.tokens, self.held_out, self.context = tokens, held_out, context
+    def __init__(self, tokens: Tokenizer, options: TextOptions, context: int):
+        self.tokens, self.held_out, self.context = tokens, options.held_out, context
+        self.separate = options.separate
         dtype = np.uint16 if tokens.size <= 2**16 else np.uint32
         self.parts = {which: Growing(dtype) for which in ("train", "test")}
         self.learnt = {which: Growing(np.uint8) for which in ("train", "test")}
@@ -251,7 +282,7 @@ class Kept:
                 self.learnt[which].add([learnt] * len(ids))
         else:
             for piece in document.pieces:
-                part.add(self.tokens.encode(piece))
+                part.add(self.tokens.array(piece))
             part.add([self.tokens.end])
         self.starts[which].append(len(part))
 
@@ -276,7 +307,8 @@ class Kept:
         tokens = self.arrays["train"]
         cut = int(len(tokens) * (1 - self.held_out))
         if len(tokens) - cut > self.context:
-            self.arrays = {"train": tokens[:cut], "test": tokens[cut:]}
+            self.arrays["train"], self.arrays["test"] = cut_at(tokens, cut)
+            self.starts["test"] = [0, *(s - cut for s in self.starts["train"] if s > cut)]
             self.notes.append(f"The last {self.held_out:.0%} of the text are held out of training.")
 
     def dataset(self, which: str, name: str, spec: Spec, fingerprint: str, summary: dict[str, Any]) -> TextSet | None:
@@ -284,7 +316,9 @@ class Kept:
         if self.examples:
             learnt, starts = self.learnt[which].array(), np.array(self.starts[which])
             return Examples(*about, learnt=learnt, starts=starts, end=self.tokens.end) if len(starts) > 1 else None
-        return TextSet(*about, shifts=which == "train") if len(about[-1]) > self.context else None
+        if len(about[-1]) <= self.context:
+            return None
+        return TextSet(*about, shifts=which == "train", starts=np.array(self.starts[which]) if self.separate else None)
 
 
 def chat_marks(tokens: Tokenizer) -> tuple[int, int] | None:
@@ -297,7 +331,10 @@ def chat_marks(tokens: Tokenizer) -> tuple[int, int] | None:
 
 # ── items ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 class TextSet(Dataset):
-    """Windows of T + 1 tokens of one long row of documents; with `shifts` each begins a little later, by (seed, number)."""
+    """Windows of T + 1 tokens of one long row of documents; with `shifts` each begins a little later, by (seed, number).
+
+    With `starts`, where documents begin, items tell the `document` [T] of each token that is looked at.
+    """
 
     def __init__(
         self,
@@ -305,12 +342,13 @@ class TextSet(Dataset):
         spec: Spec,
         fingerprint: str,
         summary: dict[str, Any],
-        tokens: np.ndarray,
+        tokens: np.ndarray | OnDisk,
         *,
         shifts: bool,
+        starts: np.ndarray | None = None,
     ):
         self.name, self.spec, self.fingerprint, self.summary = name, spec, fingerprint, summary
-        self.tokens, self.shifts = tokens, shifts
+        self.tokens, self.shifts, self.starts = tokens, shifts, starts
         self.window = spec.shape[0]
         self.other: Dataset | None = None
 
@@ -325,7 +363,11 @@ class TextSet(Dataset):
             starts += random.integers(0, step, len(starts))
         starts = np.minimum(starts, len(self.tokens) - self.window)
         rows = np.stack([self.tokens[s : s + self.window] for s in starts]).astype(np.int64)
-        return {"text": torch.from_numpy(rows)}
+        items = {"text": torch.from_numpy(rows)}
+        if self.starts is not None:
+            places = starts[:, None] + np.arange(step)
+            items["document"] = torch.from_numpy(np.searchsorted(self.starts, places, side="right"))
+        return items
 
     def held_out(self) -> Dataset | None:
         return self.other
@@ -334,15 +376,15 @@ class TextSet(Dataset):
 class Examples(TextSet):
     """One question with its answer an item, filled up at the end; `weight` is 1 on the targets that are learnt."""
 
-    def __init__(self, *about: Any, learnt: np.ndarray, starts: np.ndarray, end: int):
+    def __init__(self, *about: Any, learnt: np.ndarray | OnDisk, starts: np.ndarray, end: int):
         super().__init__(*about, shifts=False)
-        self.learnt, self.starts, self.end = learnt, starts, end
+        self.learnt, self.spans, self.end = learnt, starts, end
 
     def __len__(self) -> int:
-        return len(self.starts) - 1
+        return len(self.spans) - 1
 
     def batch(self, indices: np.ndarray, *, seed: int = 0) -> Batch:
-        spans = [(self.starts[i], min(self.starts[i + 1], self.starts[i] + self.window)) for i in indices]
+        spans = [(self.spans[i], min(self.spans[i + 1], self.spans[i] + self.window)) for i in indices]
         longest = max(max(b - a for a, b in spans), 2)
         text = np.full((len(spans), longest), self.end, np.int64)
         weight = np.zeros((len(spans), longest - 1), np.float32)

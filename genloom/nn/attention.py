@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from genloom.errors import UserError
 
 
 class SelfAttention(nn.Module):
@@ -33,3 +35,19 @@ class SelfAttention(nn.Module):
         query, key = F.pad(query, wider), F.pad(key, wider)
         seen = F.scaled_dot_product_attention(query[:, None], key[:, None], value[:, None], scale=1.0)[:, 0].mT
         return x + self.gamma * self.o(seen.unflatten(2, x.shape[2:]))
+
+
+def halved(attention: str, shape: tuple[int, ...]) -> str:
+    """An attention option with "half" as the size that it is of pictures [C, H, W]."""
+    return str(shape[1] // 2) if attention == "half" else attention
+
+
+def attention_sizes(text: str, sizes: Collection[int], option: str) -> set[int]:
+    """The sizes that an option names: "32_64", "none", or "auto" (64 where there is one). Raises UserError for others."""
+    if text in ("none", "auto"):
+        return {64} & set(sizes) if text == "auto" else set()
+    words = text.split("_")
+    if not all(w.isdecimal() and int(w) in sizes for w in words):
+        there = ", ".join(str(s) for s in sorted(set(sizes)))
+        raise UserError(f"--model.{option} '{text}' names no sizes of this model: its blocks have {there}; or none.")
+    return {int(w) for w in words}

@@ -36,7 +36,7 @@ class Muon(Optimizer):
             for _, alike in itertools.groupby(sorted(moved, key=_kind), key=_kind):
                 self._move(list(alike), group)
 
-    def _move(self, matrices: list[nn.Parameter], group: dict[str, Any]) -> None:
+    def _move(self, matrices: list[Tensor], group: dict[str, Any]) -> None:
         """Matrices of one shape, together."""
         gradients = [p.grad for p in matrices if p.grad is not None]
         means = [self.state[p].setdefault("momentum_buffer", torch.zeros_like(p)) for p in matrices]

@@ -60,6 +60,11 @@ class LanguageModel(Model):
 
     def __init__(self, spec: Spec, context: int):
         super().__init__(spec)
+        if spec.shape[0] - 1 > context:
+            raise UserError(
+                f"Items of {spec.shape[0] - 1} tokens are longer than the {context} that this model sees at once: give "
+                f"--model.context {spec.shape[0] - 1} too, or leave --data.context out."
+            )
         self.context = context
         self.vocabulary = int(spec.extra["vocabulary"])
         self._tokenizer: tokenizers.Tokenizer | None = None

@@ -109,7 +109,9 @@ def texts(story: Story) -> str:
     """The text that was written at a look: the last, and before it the steps on the way there."""
     written = sorted((story.run.folder / "samples" / "fixed").glob(TEXTS))
     if not written:
-        return section("What it writes", kindly("Nothing written yet. Ask for some:", f"genloom sample {story.run.folder}"))
+        return section(
+            "What it writes", kindly("Nothing written yet. Ask for some:", f"genloom sample {story.run.folder}")
+        )
     way = [written[i] for i in sorted({0, len(written) // 8, len(written) // 3}) if i < len(written) - 1]
     last = f'<pre class="written">{shortened(written[-1], LAST)}</pre>'
     steps = [f"<h3>step {int(p.stem):,}</h3><pre>{shortened(p, EARLIER)}</pre>" for p in way]
@@ -158,7 +160,9 @@ def curves(story: Story) -> str:
 
     variety, overfit = series(story, "watch", "variety"), series(story, "watch", "overfit_r_v")
     drawn = [panel(name, series(story, "losses", name)) for name in names]
-    unseen = [k for k in dict.fromkeys(k for t in story.ticks for k in (t.get("watch") or {})) if k.startswith("held-out ")]
+    unseen = [
+        k for k in dict.fromkeys(k for t in story.ticks for k in (t.get("watch") or {})) if k.startswith("held-out ")
+    ]
     drawn += [panel(name, series(story, "watch", name)) for name in unseen]
     drawn.append(panel("variety of samples, the data's being 1", variety, low=0.0, lines=[(1.0, "the data")]))
     drawn.append(panel("overfit of the critic: 0 none, 1 all", overfit, low=0.0, lines=[(0.5, "too much")]))

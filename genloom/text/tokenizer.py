@@ -14,6 +14,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
+
 from genloom.errors import UserError, unknown
 
 END = "<|endoftext|>"
@@ -29,6 +31,10 @@ class Tokenizer(ABC):
     @abstractmethod
     def encode(self, text: str) -> list[int]:
         """Tokens of a text, without an end. Raises UserError for a character that the vocabulary lacks."""
+
+    def array(self, text: str) -> np.ndarray:
+        """The same tokens as an array [n], of long texts."""
+        return np.array(self.encode(text), np.uint32)
 
     @abstractmethod
     def piece(self, token: int) -> bytes:
@@ -50,6 +56,20 @@ class Characters(Tokenizer):
         self.characters = characters
         self.number = {c: i for i, c in enumerate(characters)}
         self.end, self.size = len(characters), len(characters) + 1
+
+    def array(self, text: str) -> np.ndarray:
+        codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+        tokens = np.take(self._table, codes, mode="clip")
+        if len(tokens) and tokens.max() == self.size:
+            self.encode(text)  # which names the character
+        return tokens
+
+    @cached_property
+    def _table(self) -> np.ndarray:
+        """The token of each code point, and `size` for those that are none; the last is none."""
+        table = np.full(max(map(ord, self.characters), default=0) + 2, self.size, np.uint32)
+        table[[ord(c) for c in self.characters]] = np.arange(len(self.characters))
+        return table
 
     @classmethod
     def of(cls, texts: Iterable[str]) -> Characters:
@@ -78,6 +98,9 @@ class Bytes(Tokenizer):
 
     def encode(self, text: str) -> list[int]:
         return list(text.encode())
+
+    def array(self, text: str) -> np.ndarray:
+        return np.frombuffer(text.encode(), np.uint8)
 
     def piece(self, token: int) -> bytes:
         return b"" if token == self.end else bytes([token])

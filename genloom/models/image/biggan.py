@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from genloom.core import Card, Model, Recipe, Result, Spec, build, register
 from genloom.errors import UserError
-from genloom.nn.attention import SelfAttention
+from genloom.nn.attention import SelfAttention, attention_sizes, halved
 from genloom.nn.fold import conv_then_halve, double_then_conv
 from genloom.nn.norm import StandingNorm, batch_norm
 from genloom.nn.spectral import SpectralConv2d, SpectralEmbedding, SpectralLinear
@@ -241,22 +241,6 @@ def critic_blocks(shape: tuple[int, ...]) -> list[tuple[int, bool, int]]:
         plan = [(c, i < doublings) for i, c in enumerate(outs)]
     heights = [shape[1] >> sum(down for _, down in plan[: i + 1]) for i in range(len(plan))]
     return [(c, down, height) for (c, down), height in zip(plan, heights, strict=True)]
-
-
-def halved(attention: str, shape: tuple[int, ...]) -> str:
-    """An attention option with "half" as the size that it is of pictures [C, H, W]."""
-    return str(shape[1] // 2) if attention == "half" else attention
-
-
-def attention_sizes(text: str, sizes: Collection[int], option: str) -> set[int]:
-    """The sizes that an option names: "32_64", "none", or "auto" (64 where there is one). Raises UserError for others."""
-    if text in ("none", "auto"):
-        return {64} & set(sizes) if text == "auto" else set()
-    words = text.split("_")
-    if not all(w.isdecimal() and int(w) in sizes for w in words):
-        there = ", ".join(str(s) for s in sorted(set(sizes)))
-        raise UserError(f"--model.{option} '{text}' names no sizes of this model: its blocks have {there}; or none.")
-    return {int(w) for w in words}
 
 
 # ── the generator ────────────────────────────────────────────────────────────────────────────────────────────────

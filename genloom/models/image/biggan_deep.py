@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from genloom.core import Card, Recipe, Result, Spec, build, register
 from genloom.errors import UserError
-from genloom.models.image.biggan import attention_sizes, double, halved, pyramid
-from genloom.nn.attention import SelfAttention
+from genloom.models.image.biggan import double, pyramid
+from genloom.nn.attention import SelfAttention, attention_sizes, halved
 from genloom.nn.fold import double_then_conv
 from genloom.nn.norm import StandingNorm, batch_norm
 from genloom.nn.spectral import SpectralConv2d, SpectralEmbedding, SpectralLinear, StoredConv2d, StoredLinear
@@ -54,10 +54,17 @@ class BigGANDeep(HingeGAN):
         "cpu": Recipe(
             minutes=3,
             batch_size=64,
-            lr=1e-3,
+            lr=5e-4,
             betas=(0.0, 0.99),
             decay=0.5,
-            model={"width": 8, "latent": 32, "attention": "none", "critic_steps": 2, "generator_rate": 1.0},
+            model={
+                "width": 8,
+                "latent": 32,
+                "attention": "none",
+                "critic_steps": 1,
+                "generator_rate": 1.0,
+                "augment": "diffaugment",
+            },
         ),
         "default": Recipe(
             steps=100_000,
