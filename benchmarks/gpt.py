@@ -3,8 +3,10 @@
 python -m benchmarks.gpt step --official PATH       an iteration of nanoGPT's CPU recipe, taking turns
 python -m benchmarks.gpt write --official PATH      256 tokens of a 6-layer, 384-wide model, one text and sixteen
 python -m benchmarks.gpt learn --official PATH      its CPU recipe on Shakespeare's characters, then ours for the same time
+python -m benchmarks.gpt answer --run RUN --folder EXPORTED    a prompt read and answered, beside transformers
 
-PATH is a checkout of nanoGPT; without it only ours runs.
+PATH is a checkout of nanoGPT; without it only ours runs. RUN is `genloom import llama FILE.gguf`, EXPORTED what `genloom
+export` makes of it, and transformers is installed beside genloom.
 """
 
 from __future__ import annotations
@@ -119,6 +121,38 @@ def compare_writing(path: str | None, rounds: int, length: int = 256) -> None:
         report(taking_turns(works, rounds), count * length)
 
 
+@torch.inference_mode()
+def compare_answers(run: str, folder: str, rounds: int, prompt: int = 256, length: int = 64) -> None:
+    """A prompt of so many tokens read, and so many written after it, greedily: the same ones by both."""
+    from transformers import AutoModelForCausalLM  # type: ignore[import-not-found]
+
+    model: Any = genloom.load(run)
+    peer = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    ids = torch.randint(1000, 20_000, (1, prompt), generator=torch.Generator().manual_seed(0))
+
+    def theirs(count: int, precision: str) -> list[int]:
+        with autocast(model.device, precision):
+            whole = peer.generate(ids, max_new_tokens=count, min_new_tokens=count, do_sample=False, pad_token_id=0)
+        return whole[0, prompt:].tolist()
+
+    def ours(count: int, precision: str) -> list[int]:
+        with autocast(model.device, precision):
+            steps = draw(
+                model.network, [ids[0].tolist()], Sampling(0.0), context=model.context, limit=count, ends=frozenset()
+            )
+            return [token for step in steps for token in step.tokens]
+
+    print("the same tokens" if ours(16, "fp32") == theirs(16, "fp32") else "OTHER TOKENS")
+    for precision in ("fp32", "bf16"):
+        for count, what in ((1, f"{prompt} tokens read"), (length, f"{length} written after them")):
+            works = {
+                "transformers": lambda count=count, precision=precision: theirs(count, precision),
+                f"genloom {precision}": lambda count=count, precision=precision: ours(count, precision),
+            }
+            print(f"{what}, {precision}:")
+            report(taking_turns(works, rounds), prompt if count == 1 else length, "transformers")  # type: ignore[arg-type]
+
+
 def taking_turns(works: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
     """Median seconds of each, after two calls to warm up."""
     times: dict[str, list[float]] = {name: [] for name in works}
@@ -131,8 +165,8 @@ def taking_turns(works: dict[str, Callable[[], object]], rounds: int) -> dict[st
     return {name: statistics.median(t) for name, t in times.items()}
 
 
-def report(seconds: dict[str, float], tokens: int) -> None:
-    peer = seconds.get("nanoGPT")
+def report(seconds: dict[str, float], tokens: int, beside: str = "nanoGPT") -> None:
+    peer = seconds.get(beside)
     for name, s in seconds.items():
         ratio = f"  {peer / s:.2f}x" if peer else ""
         print(f"  {name:<13} {1000 * s:8.2f} ms  {tokens / s:9,.0f} tokens/s{ratio}", flush=True)
@@ -177,8 +211,10 @@ def their_loss(peer: Any, held_out: Any) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("step", "write", "learn"))
+    parser.add_argument("what", choices=("step", "write", "learn", "answer"))
     parser.add_argument("--official", default=None)
+    parser.add_argument("--run", default=None)
+    parser.add_argument("--folder", default=None)
     parser.add_argument("--model", default="gpt")
     parser.add_argument("--minutes", type=float, default=None)
     parser.add_argument("--rounds", type=int, default=20)
@@ -189,6 +225,8 @@ def main() -> None:
         compare_steps(args.official, args.rounds)
     elif args.what == "write":
         compare_writing(args.official, min(args.rounds, 3))
+    elif args.what == "answer":
+        compare_answers(args.run, args.folder, min(args.rounds, 3))
     else:
         learn(args.official, args.model, args.minutes)
 

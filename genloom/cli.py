@@ -200,9 +200,8 @@ def _tell(run: Run, n: int, seed: int, asked: dict[str, Any]) -> None:
     waits = [prompt]  # until the model has taken it
 
     def show(row: int, piece: str) -> None:
-        if n == 1:
-            print("".join(waits) + piece, end="", flush=True)
-            waits.clear()
+        print("".join(waits) + piece if n == 1 else "", end="", flush=True)
+        waits.clear()
 
     texts = generate.tell(run, n, show, seed=seed, **asked)
     if n == 1:
@@ -266,7 +265,8 @@ def _condition_fields(folder: str) -> list[tuple[str, Any, Any]]:
     parameters = inspect.signature(cls.sample, eval_str=True).parameters
     kinds = {name: parameters[name].annotation for name in cls.conditions}
     typed = {"label": str, "source": str, "prompt": str, "stop": str, "schema": str}
-    return [(name, typed.get(name, kind) | None, None) for name, kind in kinds.items()]
+    kinds |= {name: kind for name, kind in typed.items() if name in kinds}
+    return [(name, bool, False) if kind is bool else (name, kind | None, None) for name, kind in kinds.items()]
 
 
 def _evaluate(words: list[str]) -> None:

@@ -150,6 +150,29 @@ def test_items_longer_than_the_model_sees_are_refused_before_training(tmp_path: 
     assert not (tmp_path / "run").exists()
 
 
+def test_a_question_is_asked_in_the_marks_of_a_chat(run: Run) -> None:
+    tokens = Pairs.train(iter([TEXT]), 300)
+    tokens.inner.add_special_tokens(["<|im_start|>", "<|im_end|>"])
+    spec = Spec("text", (65,), extra={"vocabulary": 302, "tokenizer": Pairs(tokens.inner.to_str()).to_json()})
+    model = build(GPT, spec, {"layers": 1, "width": 8, "heads": 1, "context": 64})
+    marked = "<|im_start|>user\nthe cat<|im_end|>\n<|im_start|>assistant\n"
+    assert model.sample(2, prompt="the cat", chat=True, length=8) == model.sample(2, prompt=marked, length=8)
+    with pytest.raises(UserError, match="no marks around messages"):
+        genloom.sample(run, 1, prompt="the cat", chat=True)
+    with pytest.raises(SystemExit):
+        main(["sample", str(run.folder), "--prompt", "the cat", "--chat"])
+
+
+def test_each_token_is_heard_with_its_log_probability(run: Run) -> None:
+    model, heard = genloom.load(run), []
+    with torch.no_grad():
+        text = model.sample(2, prompt="the cat", length=6, hear=lambda *said: heard.append(said))[1]
+    mine = [(token, log) for row, token, log in heard if row == 1]
+    assert bytes(token for token, _ in mine).decode() == text
+    (score,) = scores(model, [("the cat", text)])
+    assert sum(log for _, log in mine) == pytest.approx(score.log, abs=0.1)  # bf16 where it is fast
+
+
 # ── tasks ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 def test_choices_are_scored_by_their_log_probability(run: Run, tmp_path: Path) -> None:
     model = genloom.load(run)

@@ -20,7 +20,7 @@ from genloom.data.documents import Document, Found, Turn, documents, nothing_usa
 from genloom.data.files import Files, index
 from genloom.errors import UserError, unknown
 from genloom.text import tokenizer as tokenizers
-from genloom.text.tokenizer import Bytes, Characters, Pairs, Tokenizer
+from genloom.text.tokenizer import Bytes, Characters, Pairs, Tokenizer, chat_marks
 
 SUFFIXES = frozenset({".txt", ".md", ".text", ".jsonl", ".ndjson"})
 IN_MEMORY = 64 * 2**20  # bytes of tokens; more are read from a temporary file
@@ -319,14 +319,6 @@ class Kept:
         if len(about[-1]) <= self.context:
             return None
         return TextSet(*about, shifts=which == "train", starts=np.array(self.starts[which]) if self.separate else None)
-
-
-def chat_marks(tokens: Tokenizer) -> tuple[int, int] | None:
-    """The tokens that begin and end a message, of tokenizers that have them."""
-    if not isinstance(tokens, Pairs):
-        return None
-    begin, end = (tokens.inner.token_to_id(t) for t in ("<|im_start|>", "<|im_end|>"))
-    return None if begin is None or end is None else (begin, end)
 
 
 # ── items ────────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -39,6 +39,7 @@ class LanguageModel(Model):
     modality = "text"
     conditions: ClassVar[tuple[str, ...]] = (
         "prompt",
+        "chat",
         "length",
         "temperature",
         "top_k",
@@ -91,6 +92,7 @@ class LanguageModel(Model):
         seed: int = 0,
         start: int = 0,
         prompt: str | list[str] | None = None,
+        chat: bool = False,
         length: int = 256,
         temperature: float = 1.0,
         top_k: int = 0,
@@ -103,12 +105,16 @@ class LanguageModel(Model):
         pattern: str | None = None,
         schema: str | dict[str, Any] | None = None,
         show: Callable[[int, str], None] = lambda row, piece: None,
+        hear: Callable[[int, int, float], None] = lambda row, token, log: None,
     ) -> list[str]:
         """n texts of at most `length` tokens that go on from `prompt` (one for all, or one each), without it.
 
-        They end at the end of a document, or before a string of `stop`. `pattern` (a regular expression) or `schema` (of
-        JSON) is a form that they keep to. A prompt longer than the context is seen from
-        its end. `show(row, piece)` is called as text comes. Raises UserError for a value out of range and for a character that the vocabulary lacks.
+        With `chat` they answer it, in the marks of messages that a chat model knows. They end at the end of a document,
+        or before a string of `stop`. `pattern` (a regular expression) or `schema` (of JSON) is a form that they keep to.
+        A prompt longer than the context is seen from its end. `show(row, piece)` is called as text comes, `hear(row,
+        token, log)` with each token and the log-probability (nats) that the model itself gave it.
+
+        Raises UserError for a value out of range and for a character that the vocabulary lacks.
         """
         sampling = Sampling(temperature, top_k, top_p, min_p, repetition, presence, frequency)
         if length < 1:
@@ -116,6 +122,9 @@ class LanguageModel(Model):
         prompts = [prompt or ""] * n if isinstance(prompt, str | None) else prompt
         if len(prompts) != n:
             raise UserError(f"{n} texts need {n} prompts, not {len(prompts)}.")
+        if chat and tokenizers.chat_marks(self.tokenizer) is None:
+            raise UserError("This model's tokenizer has no marks around messages: leave chat out.")
+        prompts = [tokenizers.message(p) for p in prompts] if chat else prompts
         stops = [stop] if isinstance(stop, str) else stop or []
         forms: list[Form] = []
         if pattern is not None or schema is not None:
@@ -123,7 +132,7 @@ class LanguageModel(Model):
             forms = [first.copy() for _ in range(n)]
         texts = [""] * n
         for row, piece in self.write(
-            prompts, sampling, length=length, stops=stops, forms=forms, seed=seed, start=start
+            prompts, sampling, length=length, stops=stops, forms=forms, seed=seed, start=start, hear=hear
         ):
             texts[row] += piece
             show(row, piece)
@@ -139,6 +148,7 @@ class LanguageModel(Model):
         forms: Sequence[Form] = (),
         seed: int = 0,
         start: int = 0,
+        hear: Callable[[int, int, float], None] = lambda row, token, log: None,
     ) -> Iterator[tuple[int, str]]:
         """(row, text) as it comes: whole characters, never a part of a stop string. Close it to cancel."""
         tokens = self.tokenizer
@@ -157,7 +167,8 @@ class LanguageModel(Model):
             goes_on=lambda row: not streams[row].stopped,
         )
         for drawn in steps:
-            for row, token in zip(drawn.rows, drawn.tokens, strict=True):
+            for row, token, log in zip(*drawn, strict=True):
+                hear(row, token, log)
                 if token != tokens.end and (piece := streams[row].push(tokens.piece(token))):
                     yield row, piece
         for row, stream in enumerate(streams):

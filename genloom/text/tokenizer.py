@@ -47,6 +47,23 @@ class Tokenizer(ABC):
         return b"".join(self.piece(t) for t in tokens).decode("utf-8", "replace")
 
 
+MARKS = ("<|im_start|>", "<|im_end|>")  # tokens around a message, in the form that most chat models learn
+
+
+def chat_marks(tokens: Tokenizer) -> tuple[int, int] | None:
+    """The tokens that begin and end a message, of tokenizers that have them."""
+    if not isinstance(tokens, Pairs):
+        return None
+    begin, end = (tokens.inner.token_to_id(t) for t in MARKS)
+    return None if begin is None or end is None else (begin, end)
+
+
+def message(text: str) -> str:
+    """What a person says, and the beginning of the answer, in the marks of a chat."""
+    begin, end = MARKS
+    return f"{begin}user\n{text}{end}\n{begin}assistant\n"
+
+
 class Characters(Tokenizer):
     """A token a character, in the order given; the end comes last."""
 
