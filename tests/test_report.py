@@ -351,7 +351,10 @@ def test_the_page_shows_what_a_language_model_writes_and_how_it_came_to(tmp_path
     with Monitor(folder, 100, None, quiet=True, tensorboard=False) as monitor:
         for step in range(10, 101, 10):
             monitor.tick(tick(step, watch={"held-out nats": 3 - step / 100}), [f"after {step} {EVIL}" + "x" * 5000])
+    copied = [{"sample": 3, "length": 21, "text": "to be <or> not to be"}]
+    (folder / "metrics.json").write_text(json.dumps({"metrics": [], "repeats": copied}))
     page = write_report(folder).read_text()
+    assert "to be &lt;or&gt; not" in page and "repeats word for word" in page
     assert "after 100" in page and "after 10 " in page and "held-out nats" in page and EVIL not in page
     truncate_log(folder, 50)
     assert "after 100" not in write_report(folder).read_text()

@@ -22,6 +22,7 @@ from genloom.report.story import Story, duration, family, interval, words
 
 LARGE = 2_000_000  # bytes of a picture beyond which the page embeds a lossy copy
 LAST, EARLIER = 2000, 160  # characters of a text that are shown
+COPIES = {False: "the nearest real pictures", True: "what it repeats word for word"}
 SHARP = 900  # pixels: smaller pictures are enlarged by whole pixels to about this, so that browsers do not blur them
 
 
@@ -31,11 +32,11 @@ def write_report(folder: Path) -> Path:
     story = Story(folder)
     parts = [
         header(story),
-        texts(story) if story.run.spec.modality == "text" else pictures(story),
+        texts(story) if spoken(story) else pictures(story),
         section("How it learned", curves(story)),
         section("How good it is", metrics(story)),
         section("Which classes", classes(story)),
-        section("Does it copy?", nearest(story)),
+        section("Does it copy?", repeats(story) if spoken(story) else nearest(story)),
         section("What happened", happened(story)),
         section("The idea", idea(story)),
         section("The data", about_data(story)),
@@ -45,6 +46,10 @@ def write_report(folder: Path) -> Path:
     frame = Template((Path(__file__).parent / "page.html").read_text(encoding="utf-8"))
     title, version = f"{text(story.model)} on {text(story.data)}", text(story.info.get("genloom", ""))
     return story.write("report.html", frame.substitute(title=title, body="".join(parts), version=version))
+
+
+def spoken(story: Story) -> bool:
+    return story.run.spec.modality == "text"
 
 
 def text(value: Any) -> str:
@@ -179,7 +184,7 @@ def series(story: Story, group: str, name: str) -> list[tuple[float, float | Non
 def metrics(story: Story) -> str:
     if not story.metrics:
         return kindly(
-            "Not measured yet. This measures it, with intervals, and finds the nearest real pictures:",
+            f"Not measured yet. This measures it, with intervals, and finds {COPIES[spoken(story)]}:",
             f"genloom evaluate {story.run.folder}",
         )
     rows = []
@@ -230,6 +235,15 @@ def nearest(story: Story) -> str:
     return figure(path, "Pairs of a real picture and the generated picture nearest to it", caption)
 
 
+def repeats(story: Story) -> str:
+    found = story.measured.get("repeats") or []
+    rows = [(str(r["sample"]), f"{r['length']:,}", f"<q>{escape(r['text'])}</q>") for r in found if r["length"]]
+    if not rows:
+        return ""
+    note = "The longest stretches of samples that stand in the training text, letter for letter."
+    return table(("Sample", "Bytes", "What"), rows, numbers=("Sample", "Bytes")) + f'<p class="note">{note}</p>'
+
+
 def happened(story: Story) -> str:
     rows = []
     for event in story.events[-40:]:
@@ -262,8 +276,8 @@ def commands(story: Story) -> str:
     info, folder = story.info, story.run.folder
     blocks = [
         ("Train it", story.command),
-        ("Sample it", f"genloom sample {folder} -n 64"),
-        ("In Python", f"import genloom\nmodel = genloom.load({str(folder)!r})\nsamples = model.sample(64, seed=0)"),
+        ("Sample it", f"genloom sample {folder} " + ('--prompt "…"' if spoken(story) else "-n 64")),
+        ("In Python", f"import genloom\nmodel = genloom.load({str(folder)!r})\nsamples = model.sample(4, seed=0)"),
     ]
     written = "".join(f"<h3>{title}</h3><pre><code>{escape(code)}</code></pre>" for title, code in blocks)
     made = {**(info.get("versions") or {}), "device": info.get("device"), "started": info.get("started")}
