@@ -1,6 +1,6 @@
 """Does quality hold under bf16? Each family on MNIST for the same steps and seed in both precisions.
 
-python -m benchmarks.precision [MODEL …]
+python -m benchmarks.precision [MODEL …] [--steps N]
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ STEPS |= {"stylegan2": 1500, "biggan": 900}
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("models", nargs="*", default=list(STEPS))
-    for model in parser.parse_args().models:
+    parser.add_argument("--steps", type=int, default=None)
+    args = parser.parse_args()
+    for model in args.models:
+        steps = args.steps or STEPS[model]
         for precision in ("fp32", "bf16"):
             with tempfile.TemporaryDirectory() as folder:
                 run = genloom.fit(
@@ -26,14 +29,14 @@ def main() -> None:
                     "mnist",
                     Path(folder) / "run",
                     recipe="cpu",
-                    steps=STEPS[model],
+                    steps=steps,
                     precision=precision,
                     quiet=True,
                 )
                 found = genloom.evaluate(run, metrics=["fd"])
             fd = found["metrics"][0]
             print(
-                f"{model:<9} {STEPS[model]} steps {precision}: fd-digits {fd['value']:.2f} ({fd['low']:.2f} to "
+                f"{model:<9} {steps} steps {precision}: fd-digits {fd['value']:.2f} ({fd['low']:.2f} to "
                 f"{fd['high']:.2f}), {found['classes']['confident']:.1%} confident",
                 flush=True,
             )
