@@ -1,0 +1,1 @@
+"""Audio models, one file a family."""
