@@ -8,17 +8,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
-from genloom.data.files import Files, shown, suffix
+from genloom.data.files import Files, UnreadableError, shown, suffix
 from genloom.errors import UserError
 
 BLOCK = 4 * 2**20  # bytes read at once
 LINE = 64 * 2**20  # bytes of one JSON line: more is a mistake or an attack
 LOOKED_AT = 256 * 2**10  # bytes from which an encoding is told
 ROLES = ("system", "user", "assistant", "tool")
-
-
-class UnreadableError(Exception):
-    """Why a file is left out, in a few words."""
 
 
 @dataclass

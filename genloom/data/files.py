@@ -31,6 +31,10 @@ Row = tuple[str, int, int]  # name, size, time changed; a folder's name ends in 
 Source = tuple[Iterator[Row], Callable[[str], BinaryIO]]  # what is there, and how a file of it is opened
 
 
+class UnreadableError(Exception):
+    """Why a file is left out, in a few words."""
+
+
 @dataclass
 class Files:
     """An index of files: their names alone are held, so a million of them weigh some 100 MB.
