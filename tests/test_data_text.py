@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from genloom.core import Spec
 from genloom.data import open_data
 from genloom.data.documents import Found, documents, told
-from genloom.data.text import OnDisk, TextOptions, texts_in
+from genloom.data.growing import OnDisk
+from genloom.data.text import TextOptions, texts_in
 from genloom.errors import UserError
 from genloom.text import tokenizer as tokenizers
 
@@ -190,7 +191,7 @@ def test_options_that_make_no_sense(options, said):
 
 def test_many_tokens_are_read_from_disk(tmp_path, monkeypatch):
     whole = open_data(folder(tmp_path, a_txt="abcdefghij" * 3000), context=16, tokenizer="byte")
-    monkeypatch.setattr("genloom.data.text.IN_MEMORY", 1000)
+    monkeypatch.setattr("genloom.data.growing.IN_MEMORY", 1000)
     monkeypatch.setattr("genloom.data.documents.BLOCK", 777)
     monkeypatch.setattr("genloom.data.documents.LOOKED_AT", 100)
     read = open_data(tmp_path, context=16, tokenizer="byte")

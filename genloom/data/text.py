@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock
-from typing import Any, BinaryIO, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -18,12 +16,12 @@ from genloom.data.base import Dataset, known_options
 from genloom.data.catalog import Entry
 from genloom.data.documents import Document, Found, Turn, documents, nothing_usable
 from genloom.data.files import Files, index
+from genloom.data.growing import Growing, OnDisk, cut_at
 from genloom.errors import UserError, unknown
 from genloom.text import tokenizer as tokenizers
 from genloom.text.tokenizer import Bytes, Characters, Pairs, Tokenizer, chat_marks
 
 SUFFIXES = frozenset({".txt", ".md", ".text", ".jsonl", ".ndjson"})
-IN_MEMORY = 64 * 2**20  # bytes of tokens; more are read from a temporary file
 CHARACTERS = 16_384  # different ones, up to which `auto` makes each a token
 LEARNT_FROM = 64 * 2**20  # characters that a vocabulary is learnt from
 
@@ -191,71 +189,6 @@ def text_pieces(document: Document) -> Iterator[str]:
 
 
 # ── tokens ───────────────────────────────────────────────────────────────────────────────────────────────────────────
-class Growing:
-    """Numbers added at the end, in memory while they are few, else in a temporary file."""
-
-    def __init__(self, dtype: type):
-        self.dtype, self.count = np.dtype(dtype), 0
-        self.pieces: list[np.ndarray] = []
-        self.file: BinaryIO | None = None
-
-    def __len__(self) -> int:
-        return self.count
-
-    def add(self, numbers: Sequence[int] | np.ndarray) -> None:
-        new = np.asarray(numbers).astype(self.dtype)
-        self.count += len(new)
-        self.pieces.append(new)
-        if self.count * self.dtype.itemsize > IN_MEMORY:
-            self._spill()
-
-    def _spill(self) -> None:
-        if self.file is None:
-            self.file = tempfile.TemporaryFile(prefix="genloom-tokens-")  # noqa: SIM115, it lives as long as the data
-        try:
-            for piece in self.pieces:
-                self.file.write(piece.tobytes())
-        except OSError as error:
-            raise UserError(f"The tokens do not fit into {tempfile.gettempdir()} ({error}): free some space.") from None
-        self.pieces.clear()
-
-    def array(self) -> np.ndarray | OnDisk:
-        if self.file is None:
-            self.pieces = [np.concatenate(self.pieces)] if self.pieces else [np.empty(0, self.dtype)]
-            return self.pieces[0]
-        self._spill()
-        self.file.flush()
-        return OnDisk(self.file, self.dtype, 0, self.count)
-
-
-class OnDisk:
-    """Numbers in a file, read when they are sliced; the pages of a mapped file would count as this process's memory."""
-
-    def __init__(self, file: BinaryIO, dtype: np.dtype[Any], start: int, count: int):
-        self.file, self.dtype, self.start, self.count = file, dtype, start, count
-        self.lock = Lock()
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, places: slice) -> np.ndarray:
-        start, stop, _ = places.indices(self.count)
-        size = self.dtype.itemsize
-        with self.lock:
-            self.file.seek((self.start + start) * size)
-            return np.frombuffer(self.file.read(max(stop - start, 0) * size), self.dtype)
-
-
-def cut_at(numbers: np.ndarray | OnDisk, place: int) -> tuple[np.ndarray | OnDisk, np.ndarray | OnDisk]:
-    """What is before a place, and what is from it on; nothing is read."""
-    if isinstance(numbers, np.ndarray):
-        return numbers[:place], numbers[place:]
-    file, dtype, start, count = numbers.file, numbers.dtype, numbers.start, numbers.count
-    before, after = OnDisk(file, dtype, start, place), OnDisk(file, dtype, start + place, count - place)
-    after.lock = before.lock = numbers.lock
-    return before, after
-
-
 class Kept:
     """Documents as tokens, those to train on and those held out: every k-th document, or the end of a few long ones."""
 

@@ -1,0 +1,231 @@
+"""Sound: files of any kind to segments of one length at one rate."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genloom.core import Batch, Spec, mix
+from genloom.data.base import Dataset, known_options
+from genloom.data.files import Files, UnreadableError, index, shown
+from genloom.data.growing import Growing, OnDisk
+from genloom.data.sound import SUFFIXES, Sound, decoded, read
+from genloom.errors import UserError, unknown
+
+__all__ = ["OPTIONS", "SUFFIXES", "AudioOptions", "AudioSet", "from_path"]
+
+LOOKED_AT = 64  # files whose rates vote
+HIGHEST = 24_000  # Hz that `auto` goes up to
+PEAK = 0.95  # of full scale, to which `level` brings each file
+CLIPPED = 0.001  # share of clipped samples from which a file is told of
+
+
+@dataclass(frozen=True)
+class AudioOptions:
+    """How sound becomes items."""
+
+    rate: int | None = None  # samples a second; by default what most files have, at most 24,000
+    seconds: float = 1.0  # length of an item
+    level: bool = False  # bring each file to the same peak
+    held_out: float = 0.05  # share of the files kept out of training
+
+    def __post_init__(self) -> None:
+        """Raises UserError for a value that makes no sense."""
+        for name, fits, wanted in (
+            ("rate", self.rate is None or 1000 <= self.rate <= 192_000, "from 1,000 to 192,000 Hz"),
+            ("seconds", 0.01 <= self.seconds <= 600, "from 0.01 to 600"),
+            ("held_out", 0 <= self.held_out <= 0.5, "a share from 0 to 0.5"),
+        ):
+            if not fits:
+                raise UserError(f"{name} must be {wanted}, not {getattr(self, name)}.")
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> Self:
+        """Options by name. Raises UserError for an unknown one, with the nearest."""
+        return cls(**known_options(cls, given))
+
+
+OPTIONS = AudioOptions
+
+
+def from_path(path: Path, *, split: str = "train", like: Spec | None = None, **given: Any) -> AudioSet:
+    """The sounds of a folder, zip or tar, or of one file; sub-folders are classes. Options are those of AudioOptions.
+
+    Raises UserError when no sound can be used.
+    """
+    if split not in ("train", "test"):
+        raise unknown("split", split, ("train", "test"))
+    options, files = AudioOptions.of(given), sounds_in(path)
+    rate = options.rate or (int(like.extra["rate"]) if like else commonest(files))
+    length = like.shape[1] if like and "seconds" not in given else round(options.seconds * rate)
+    kept = Kept(rate, length, options)
+    for name in files.names:
+        try:
+            with files.open(name) as stream:
+                kept.add(name, read(stream, name, rate))
+        except (UnreadableError, OSError, EOFError) as error:
+            kept.bad[shown(name)] = str(error)
+    if not kept.spans["train"]:
+        raise nothing_usable(str(path), kept.bad)
+    return kept.dataset(path.resolve().name, files.fingerprint, split)
+
+
+def sounds_in(path: Path) -> Files:
+    if path.is_file() and path.suffix.lower() in SUFFIXES:
+        status = path.stat()
+        rows = iter([(path.name, status.st_size, status.st_mtime_ns)])
+        return Files("file", lambda name: path.open("rb")).fill(rows, SUFFIXES)
+    files = index(path, SUFFIXES)
+    if not files.names:
+        raise UserError(f"'{path}' holds no sound ({', '.join(sorted(SUFFIXES))}).")
+    return files
+
+
+def commonest(files: Files) -> int:
+    """The rate that most of the first files have, at most 24,000 Hz; of those that cannot be read, nothing is heard."""
+    rates: Counter[int] = Counter()
+    for name in files.names[:LOOKED_AT]:
+        try:
+            with files.open(name) as stream:
+                original, _, blocks = decoded(stream, name)
+                blocks.close()  # type: ignore[attr-defined]
+                rates[original] += 1
+        except (UnreadableError, OSError, EOFError):
+            continue
+    return min(rates.most_common(1)[0][0], HIGHEST) if rates else HIGHEST
+
+
+def nothing_usable(where: str, bad: Mapping[str, str]) -> UserError:
+    name, why = next(iter(bad.items()))
+    return UserError(f"No sound in '{where}' can be used, such as '{name}': {why}.")
+
+
+@dataclass
+class Kept:
+    """The samples of all files in one row, where each file lies in it, and what a person should know."""
+
+    rate: int
+    length: int
+    options: AudioOptions
+    bad: dict[str, str] = field(default_factory=dict)
+    spans: dict[str, list[tuple[int, int, str]]] = field(default_factory=lambda: {"train": [], "test": []})
+    silent: list[str] = field(default_factory=list)
+    clipped: list[str] = field(default_factory=list)
+    short: int = 0
+
+    def __post_init__(self) -> None:
+        self.row = Growing(np.float32)
+
+    def add(self, name: str, sound: Sound) -> None:
+        every = round(1 / self.options.held_out) if self.options.held_out else 0
+        count = sum(map(len, self.spans.values()))
+        part = "test" if every and count % every == every - 1 else "train"
+        samples = sound.samples
+        if sound.silent:
+            self.silent.append(shown(name))
+        if sound.clipped > CLIPPED:
+            self.clipped.append(shown(name))
+        if self.options.level and not sound.silent:
+            samples = samples * np.float32(PEAK / np.abs(samples).max())
+        self.short += len(samples) < self.length
+        folder = name.rpartition("/")[0]
+        self.spans[part].append((len(self.row), len(self.row) + len(samples), folder))
+        self.row.add(samples.clip(-1, 1))
+
+    def dataset(self, name: str, fingerprint: str, split: str) -> AudioSet:
+        folders = sorted({folder for part in self.spans.values() for _, _, folder in part})
+        classes = tuple(folders) if len(folders) > 1 else ()
+        total = len(self.row) / self.rate
+        summary = {
+            "items": sum(map(len, self.spans.values())),
+            "kind": "sounds",
+            "minutes": round(total / 60, 2),
+            "rate": self.rate,
+            "skipped": {"count": len(self.bad), "files": dict(list(self.bad.items())[:20])},
+            "notes": self.notes(),
+        }
+        print_ = hashlib.blake2b(repr((fingerprint, self.options, self.rate, self.length)).encode(), digest_size=16)
+        spec = Spec("audio", (1, self.length), classes=classes, extra={"rate": self.rate})
+        row = self.row.array()
+        train, test = (
+            AudioSet(name, spec, print_.hexdigest(), summary, row, spans, shifts=part == "train") if spans else None
+            for part, spans in self.spans.items()
+        )
+        if split == "test" and test is None:
+            raise UserError(f"'{name}' holds too few sounds to keep some out of training: give --data.held-out 0.")
+        assert train is not None
+        train.other = test
+        return train if split == "train" or test is None else test
+
+    def notes(self) -> list[str]:
+        found = []
+        for names, what in ((self.silent, "silent"), (self.clipped, "clipped, for they reach full scale")):
+            if names:
+                found.append(f"{len(names)} files are {what}, such as {names[0]}.")
+        if self.short:
+            found.append(f"{self.short} files are shorter than an item, and are filled up with silence.")
+        return found
+
+
+class AudioSet(Dataset):
+    """Segments [1, N] of files, one after another; with `shifts` each begins a little elsewhere, by (seed, number)."""
+
+    def __init__(
+        self,
+        name: str,
+        spec: Spec,
+        fingerprint: str,
+        summary: dict[str, Any],
+        row: np.ndarray | OnDisk,
+        spans: list[tuple[int, int, str]],
+        *,
+        shifts: bool,
+    ):
+        self.name, self.spec, self.fingerprint, self.summary = name, spec, fingerprint, summary
+        self.row, self.spans, self.shifts = row, spans, shifts
+        self.length = spec.shape[1]
+        counts = [max(1, (b - a) // self.length) for a, b, _ in spans]
+        self.ends = np.cumsum(counts)
+        self.other: AudioSet | None = None
+
+    def __len__(self) -> int:
+        return int(self.ends[-1])
+
+    def batch(self, indices: np.ndarray, *, seed: int = 0) -> Batch:
+        items = np.zeros((len(indices), 1, self.length), np.float32)
+        for place, i in enumerate(indices.tolist()):
+            file, within = self._find(i)
+            first, last, _ = self.spans[file]
+            start = first + within * self.length
+            if self.shifts:
+                start += mix(seed, i) % self.length
+            start = max(first, min(start, last - self.length))
+            found = self.row[start : min(start + self.length, last)]
+            items[place, 0, : len(found)] = found
+        batch = {"audio": torch.from_numpy(items)}
+        if self.spec.classes:
+            batch["label"] = self._labels(indices)
+        return batch
+
+    def labels(self) -> Tensor | None:
+        return self._labels(np.arange(len(self))) if self.spec.classes else None
+
+    def held_out(self) -> AudioSet | None:
+        return self.other
+
+    def _find(self, i: int) -> tuple[int, int]:
+        """The file of item i, and which of its segments it is."""
+        file = int(np.searchsorted(self.ends, i, side="right"))
+        return file, i - (int(self.ends[file - 1]) if file else 0)
+
+    def _labels(self, indices: np.ndarray) -> Tensor:
+        numbers = {name: k for k, name in enumerate(self.spec.classes)}
+        return torch.tensor([numbers[self.spans[self._find(int(i))[0]][2]] for i in indices], dtype=torch.int64)
