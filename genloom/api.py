@@ -261,9 +261,11 @@ def compare(runs: Sequence[str | os.PathLike[str] | Run]) -> list[dict[str, Any]
 
 def inspect(path: str | os.PathLike[str], **options: Any) -> dict[str, Any]:
     """The preflight of a data set: what is there, what is unreadable, and what fit would do with it."""
-    from genloom.data.inspect import inspect as look
+    from genloom.data import inspector
 
-    return look(path, **options)
+    source = path if isinstance(path, str | Path) else Path(path)
+    facts: dict[str, Any] = inspector(source)[1].inspect(source, **options)
+    return facts
 
 
 def default_recipe(cls: type[Model], device: torch.device) -> str:

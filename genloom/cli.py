@@ -356,15 +356,10 @@ def _data(words: list[str]) -> None:
 
 
 def _inspect(words: list[str]) -> None:
-    import importlib
+    from genloom.data import inspector, options_of
 
-    from genloom.data import find_modality, options_of, resolve
-
-    folder = _first_word(words)
-    found = resolve(folder) if folder else None
-    text = (find_modality(found) if isinstance(found, Path) else getattr(found, "modality", "")) == "text"
-    module = importlib.import_module(f"genloom.data.inspect{'_text' if text else ''}")
-    options = options_of("text" if text else "image")
+    modality, module = inspector(_first_word(words) or "mnist")
+    options = options_of(modality)
     path = Annotated[str, Positional, arg(metavar="PATH", help="a file, folder, zip or tar, or a built-in name")]
     as_json = Annotated[bool, arg(help="print JSON")]
     fields: list[Any] = [("PATH", path), ("json", as_json, False), ("data", options, field(default_factory=options))]

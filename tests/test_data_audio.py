@@ -10,6 +10,7 @@ import torch
 from test_data_sound import tone, wav
 
 import genloom
+from genloom.cli import main
 from genloom.data import open_data
 from genloom.data.audio import AudioSet
 from genloom.errors import UserError
@@ -104,9 +105,25 @@ def test_what_cannot_be_is_one_sentence(tmp_path: Path, options: dict, said: str
         open_data(folder(tmp_path, a_wav=b"words"), **options)
 
 
-def test_models_of_other_data_say_so(tmp_path: Path) -> None:
+def test_a_model_of_other_data_says_so(tmp_path: Path) -> None:
     folder(tmp_path, a_wav=wav(tone(8000), 8000).getvalue())
-    with pytest.raises(UserError):
+    with pytest.raises(UserError, match=r"holds no picture, but 1 other file, such as a.wav"):
         genloom.fit("gan", tmp_path, tmp_path / "run", steps=1)
-    with pytest.raises(UserError):
-        genloom.inspect(tmp_path)
+
+
+def test_the_preflight(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sound = wav(tone(8000), 8000).getvalue()
+    folder(
+        tmp_path, a_wav=sound, b_wav=sound, c_wav=wav(tone(44_100, 3) * 0, 44_100, 2).getvalue(), d_wav=b"", e_txt=b"a"
+    )
+    facts = genloom.inspect(tmp_path)
+    assert facts["files"] == 3 and facts["shortest"] == 1 and facts["longest"] == 3
+    assert facts["rates"] == {"8000": 2, "44100": 1} and facts["channels"] == {"1": 2, "2": 1}
+    assert facts["levels"] == [-120.0, -9.0, -9.0]  # a sine of half of full scale: 20 log 0.5 - 3
+    assert facts["silent"] == ["c.wav"] and facts["clipped"] == [] and facts["duplicates"] == [["a.wav", "b.wav"]]
+    assert facts["unreadable"] == {"d.wav": "no sound that can be read"}
+    main(["data", "inspect", str(tmp_path)])
+    assert "a.wav = b.wav" in capsys.readouterr().out
+    (tmp_path / "words").mkdir()
+    (tmp_path / "words" / "a.txt").write_text("some words")
+    assert genloom.inspect(tmp_path / "words")["documents"] == 1

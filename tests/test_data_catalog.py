@@ -14,7 +14,7 @@ from PIL import Image
 from genloom.data import Dataset, catalog, open_data
 from genloom.data.catalog import EMBEDDED
 from genloom.data.draw import to_bytes
-from genloom.data.inspect import format_report, inspect
+from genloom.data.inspect_image import format_report, inspect
 from genloom.errors import UserError
 
 

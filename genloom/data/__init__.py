@@ -16,7 +16,7 @@ from genloom.data.catalog import Entry, catalog
 from genloom.data.files import index, suffix
 from genloom.errors import UserError, nearest, unknown
 
-__all__ = ["Dataset", "Entry", "catalog", "find_modality", "open_data", "options_of", "resolve"]
+__all__ = ["Dataset", "Entry", "catalog", "find_modality", "inspector", "open_data", "options_of", "resolve"]
 
 verb = catalog
 sys.modules[__name__].__class__ = Verb
@@ -78,6 +78,16 @@ def options_of(modality: str, needs: str = "") -> type:
     """The dataclass of options that data of this modality takes, and of the kind that a model needs beyond it."""
     options: type = (importlib.import_module("genloom.data.translation") if needs else _module(modality)).OPTIONS
     return options
+
+
+def inspector(source: str | Path) -> tuple[str, ModuleType]:
+    """The modality of a data set, and the module whose `inspect` and `format_report` look at such.
+
+    Raises UserError when there is no such data.
+    """
+    found = resolve(source)
+    modality = find_modality(found) if isinstance(found, Path) else found.modality
+    return modality, importlib.import_module(f"genloom.data.inspect_{modality}")
 
 
 def find_modality(path: Path) -> str:
