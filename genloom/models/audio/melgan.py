@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import weight_norm
 
 from genloom.errors import UserError
+from genloom.nn.directed import convolution, directed, filled
 
 SLOPE = 0.2
 RATIOS = (8, 8, 2, 2)  # of samples to frames, step by step: 256 in all
 WIDEST = 1024  # channels of a discriminator, at most
-Net = TypeVar("Net", bound=nn.Module)
 
 
 # ── the generator ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -64,8 +62,7 @@ class Rise(nn.ConvTranspose1d):
     def __init__(self, before: int, after: int, ratio: int):
         odd = ratio % 2
         super().__init__(before, after, 2 * ratio, ratio, padding=ratio // 2 + odd, output_padding=odd)
-        nn.init.normal_(self.weight, 0.0, 0.02)
-        weight_norm(self)
+        directed(self)
 
 
 # ── the discriminators ───────────────────────────────────────────────────────────────────────────────────────────
@@ -104,13 +101,6 @@ class Discriminators(nn.Module):
             found.append(scale(x))
             x = F.avg_pool1d(x, 4, 2, padding=1, count_include_pad=False)
         return found
-
-
-def convolution(before: int, after: int, kernel: int, **how: int) -> nn.Module:
-    """A convolution whose weight is a direction times a length, as the authors begin it."""
-    layer = nn.Conv1d(before, after, kernel, **how)  # type: ignore[arg-type]
-    nn.init.normal_(layer.weight, 0.0, 0.02)
-    return weight_norm(layer)
 
 
 # ── the official weights ─────────────────────────────────────────────────────────────────────────────────────────
@@ -164,27 +154,3 @@ def discriminators_of(weights: Mapping[str, Tensor]) -> Discriminators:
 def renamed(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Without the prefix that a wrapper for several GPUs leaves."""
     return {k.removeprefix("module."): v for k, v in weights.items()}
-
-
-def filled(net: Net, names: Mapping[str, str], weights: Mapping[str, Tensor]) -> Net:
-    """The network with each layer's weights from the name that it has there.
-
-    Raises UserError that names the first key that is missing, or of another shape.
-    """
-    pairs = {
-        "bias": "bias",
-        "parametrizations.weight.original0": "weight_g",
-        "parametrizations.weight.original1": "weight_v",
-    }
-    found = {}
-    for key, wanted in net.state_dict().items():
-        own = next(o for o in pairs if key.endswith(f".{o}"))
-        layer = key.removesuffix(f".{own}")
-        there = f"{names[layer]}.{pairs[own]}"
-        if there not in weights:
-            raise UserError(f"These weights have no '{there}'.")
-        if weights[there].shape != wanted.shape:
-            raise UserError(f"'{there}' is {list(weights[there].shape)} in the file, and {list(wanted.shape)} here.")
-        found[key] = weights[there]
-    net.load_state_dict(found)
-    return net
