@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 import genloom
+from benchmarks.machine import matmul_gflops
 from benchmarks.table import RESULTS, ROOT, read_results, write_tables, write_zoo
 from genloom import core
 from genloom.run import Run, read_json
@@ -51,6 +52,7 @@ def measure(model: str, minutes: float, folder: Path, recipe: str = "cpu", data:
         "classes": found["classes"],
         "command": read_json(folder / "run.json")["command"],
         "cores": torch.get_num_threads(),
+        "gflops": round(matmul_gflops()),
         "date": time.strftime("%Y-%m-%d"),
     }
 
@@ -70,7 +72,7 @@ def main() -> None:
     parser.add_argument("--recipe", default="cpu")
     parser.add_argument("--out", type=Path, default=Path("runs/board"))
     args = parser.parse_args()
-    plain = [name for name, cls in core.models().items() if not cls.needs]  # the board's data is digits
+    plain = [name for name, cls in core.models().items() if cls.modality == "image" and not cls.needs]
     for model in args.models or plain:
         folder = args.out / f"{model}-{args.recipe}-{args.minutes:g}"
         row = measure(model, args.minutes, folder, args.recipe)
