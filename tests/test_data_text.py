@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from genloom.core import Spec
 from genloom.data import open_data
 from genloom.data.documents import Found, documents, told
+from genloom.data.files import streams
 from genloom.data.growing import OnDisk
-from genloom.data.text import TextOptions, texts_in
+from genloom.data.text import SUFFIXES, TextOptions
 from genloom.errors import UserError
 from genloom.text import tokenizer as tokenizers
 
@@ -31,7 +32,7 @@ def folder(tmp_path: Path, **files: bytes | str) -> Path:
 
 def texts(path: Path) -> tuple[list[str], Found]:
     found = Found()
-    return ["".join(d.pieces) for d in documents(texts_in(path), found)], found
+    return ["".join(d.pieces) for d in documents(streams(path, SUFFIXES), found)], found
 
 
 def read_back(data) -> str:

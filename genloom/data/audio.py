@@ -7,15 +7,15 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from genloom.core import Batch, Spec, mix
-from genloom.data.base import Dataset, known_options
-from genloom.data.files import Files, UnreadableError, index, shown
+from genloom.data.base import DataOptions, Dataset
+from genloom.data.files import Files, UnreadableError, shown, streams
 from genloom.data.growing import Growing, OnDisk
 from genloom.data.sound import SUFFIXES, Sound, decoded, read
 from genloom.errors import UserError, unknown
@@ -29,7 +29,7 @@ CLIPPED = 0.001  # share of clipped samples from which a file is told of
 
 
 @dataclass(frozen=True)
-class AudioOptions:
+class AudioOptions(DataOptions):
     """How sound becomes items."""
 
     rate: int | None = None  # samples a second; by default what most files have, at most 24,000
@@ -39,18 +39,11 @@ class AudioOptions:
 
     def __post_init__(self) -> None:
         """Raises UserError for a value that makes no sense."""
-        for name, fits, wanted in (
+        self.check(
             ("rate", self.rate is None or 1000 <= self.rate <= 192_000, "from 1,000 to 192,000 Hz"),
             ("seconds", 0.01 <= self.seconds <= 600, "from 0.01 to 600"),
             ("held_out", 0 <= self.held_out <= 0.5, "a share from 0 to 0.5"),
-        ):
-            if not fits:
-                raise UserError(f"{name} must be {wanted}, not {getattr(self, name)}.")
-
-    @classmethod
-    def of(cls, given: Mapping[str, Any]) -> Self:
-        """Options by name. Raises UserError for an unknown one, with the nearest."""
-        return cls(**known_options(cls, given))
+        )
 
 
 OPTIONS = AudioOptions
@@ -79,11 +72,7 @@ def from_path(path: Path, *, split: str = "train", like: Spec | None = None, **g
 
 
 def sounds_in(path: Path) -> Files:
-    if path.is_file() and path.suffix.lower() in SUFFIXES:
-        status = path.stat()
-        rows = iter([(path.name, status.st_size, status.st_mtime_ns)])
-        return Files("file", lambda name: path.open("rb")).fill(rows, SUFFIXES)
-    files = index(path, SUFFIXES)
+    files = streams(path, SUFFIXES)
     if not files.names:
         raise UserError(f"'{path}' holds no sound ({', '.join(sorted(SUFFIXES))}).")
     return files

@@ -5,13 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from torch import Tensor
 
 from genloom.core import Batch, Spec
-from genloom.errors import unknown
+from genloom.errors import UserError, unknown
 
 
 class Dataset(ABC):
@@ -50,6 +50,21 @@ def sentences(summary: Mapping[str, Any]) -> list[str]:
     more = " and more" if skipped["count"] > len(left) else ""
     found = [f"Left out, for they cannot be read: {', '.join(left)}{more}; {skipped['count']} in all."] if left else []
     return [*found, *summary.get("notes", ())]
+
+
+class DataOptions:
+    """What the dataclasses of options of each kind of data share."""
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> Self:
+        """Options by name. Raises UserError for an unknown one, with the nearest."""
+        return cls(**known_options(cls, given))
+
+    def check(self, *rows: tuple[str, bool, str]) -> None:
+        """Raises UserError for the first (name, whether its value fits, what is wanted) that does not fit."""
+        for name, fits, wanted in rows:
+            if not fits:
+                raise UserError(f"{name} must be {wanted}, not {getattr(self, name)}.")
 
 
 def known_options(form: Any, given: Mapping[str, Any]) -> Mapping[str, Any]:

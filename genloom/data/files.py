@@ -90,6 +90,18 @@ def index(path: Path, suffixes: frozenset[str], first: int | None = None) -> Fil
         raise UserError(f"'{path}' cannot be read: {error}.") from error
 
 
+def streams(path: Path, suffixes: frozenset[str]) -> Files:
+    """The files of a folder, zip or tar, or a file that is one itself: of any size, for they are read in blocks."""
+    if path.is_file() and suffix(path.name) in suffixes:
+        status = path.stat()
+        rows = iter([(path.name, status.st_size, status.st_mtime_ns)])
+        return Files("file", lambda name: path.open("rb")).fill(rows, suffixes)
+    files = index(path, suffixes)
+    if files.kind == "folder":
+        files.open = lambda name: (path / name).open("rb")
+    return files
+
+
 def suffix(name: str) -> str:
     """The lower-case ending of a name with its dot, or the empty string."""
     return os.path.splitext(name)[1].lower()

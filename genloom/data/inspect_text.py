@@ -14,7 +14,8 @@ import numpy as np
 from genloom.data import resolve
 from genloom.data.catalog import Entry
 from genloom.data.documents import Document, Found, documents, nothing_usable
-from genloom.data.text import TextOptions, text_pieces, texts_in
+from genloom.data.files import streams
+from genloom.data.text import SUFFIXES, TextOptions, text_pieces
 
 GRAM = 8  # characters: the pieces that texts are compared by
 HASHES, BANDS = 64, 16  # of MinHash (Broder 1997): texts that share about half of their pieces meet
@@ -37,7 +38,7 @@ def inspect(source: str | Path, **given: Any) -> dict[str, Any]:
             [f"{found.summary}.", f"{found.licence}, by {found.credit}: {found.url}"],
         )
     else:
-        files = texts_in(found)
+        files = streams(found, SUFFIXES)
         read, kind, notes = documents(files, seen), files.kind, []
     names, sizes, examples = list[str](), list[int](), 0
     letters: set[str] = set()

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
 
 from genloom.core import Batch, Spec, mix
-from genloom.data.base import Dataset, known_options
+from genloom.data.base import DataOptions, Dataset
 from genloom.data.catalog import Entry
 from genloom.data.documents import Document, Found, Turn, documents, nothing_usable
-from genloom.data.files import Files, index
+from genloom.data.files import streams
 from genloom.data.growing import Growing, OnDisk, cut_at
 from genloom.errors import UserError, unknown
 from genloom.text import tokenizer as tokenizers
@@ -27,7 +27,7 @@ LEARNT_FROM = 64 * 2**20  # characters that a vocabulary is learnt from
 
 
 @dataclass(frozen=True)
-class TextOptions:
+class TextOptions(DataOptions):
     """How texts become items."""
 
     context: int | None = None  # tokens that are seen at once, by default the model's
@@ -38,18 +38,11 @@ class TextOptions:
 
     def __post_init__(self) -> None:
         """Raises UserError for a value that makes no sense."""
-        for name, fits, wanted in (
+        self.check(
             ("context", self.context is None or self.context >= 1, "1 token or more"),
             ("vocabulary", self.vocabulary >= 300, "300 or more: 256 bytes come first"),
             ("held_out", 0 <= self.held_out <= 0.5, "a share from 0 to 0.5"),
-        ):
-            if not fits:
-                raise UserError(f"{name} must be {wanted}, not {getattr(self, name)}.")
-
-    @classmethod
-    def of(cls, given: Mapping[str, Any]) -> Self:
-        """Options by name. Raises UserError for an unknown one, with the nearest."""
-        return cls(**known_options(cls, given))
+        )
 
 
 OPTIONS = TextOptions
@@ -63,7 +56,7 @@ def from_path(path: Path, *, split: str = "train", like: Spec | None = None, **g
     Raises UserError when no text can be used.
     """
     options, found = TextOptions.of(given), Found()
-    files = texts_in(path)
+    files = streams(path, SUFFIXES)
 
     def read() -> Iterator[Document]:
         found.bad.clear()
@@ -80,18 +73,6 @@ def from_catalog(entry: Entry, *, split: str = "train", like: Spec | None = None
         return (Document(name, iter([text])) for name, text in texts)
 
     return make(read, Found(), TextOptions.of(given), entry.name, fingerprint, split, entry.name, like)
-
-
-def texts_in(path: Path) -> Files:
-    """The text files of a folder, zip or tar, or a file that is one itself: of any size, for they are read in blocks."""
-    if path.is_file() and path.suffix.lower() in SUFFIXES:
-        status = path.stat()
-        rows = iter([(path.name, status.st_size, status.st_mtime_ns)])
-        return Files("file", lambda name: path.open("rb")).fill(rows, SUFFIXES)
-    files = index(path, SUFFIXES)
-    if files.kind == "folder":
-        files.open = lambda name: (path / name).open("rb")
-    return files
 
 
 def make(
