@@ -77,7 +77,7 @@ def fit(
     net.prepare(some(dataset, 128))
     net.to(device)
     named = dataset.name if source is dataset else str(source)
-    info = _request(cls, recipe, options, named, dataset, data_options, os.fspath(init) if init else None)
+    info = _request(cls, recipe, options, named, dataset, data_options, os.fspath(init) if init else None, net.spec)
     info["data"]["options"] = asked
     run = _open_or_create(out, info) if parallel.main() else None
     run = run or Run(Path(), info)
@@ -303,8 +303,10 @@ def _request(
     data: Dataset,
     data_options: Mapping[str, Any],
     init: str | None,
+    spec: core.Spec,
 ) -> dict[str, Any]:
-    """run.json: the whole resolved request, which is also the config to reuse."""
+    """run.json: the whole resolved request, which is also the config to reuse. `spec` is the model's: it may say more than
+    the data's, such as what its mel spectrograms are."""
     settings = asdict(options)
     request = {
         **_about(cls, recipe, _command(cls, recipe, options, source, data_options, init)),
@@ -318,7 +320,7 @@ def _request(
             "fingerprint": data.fingerprint,
             "summary": data.summary,
         },
-        "spec": data.spec.to_json(),
+        "spec": spec.to_json(),
     }
     return as_json(request)
 

@@ -117,6 +117,7 @@ class Phase:
     """One update: the sub-modules in `moves` (all when empty) step on `Model.loss(batch, name)` every `every` steps.
 
     Phases with the same `moves` share an optimiser. `lr` multiplies the recipe's rate; `clip` replaces its clipping.
+    `span`: from and until which share of the run it is done.
     """
 
     name: str
@@ -124,6 +125,11 @@ class Phase:
     every: int = 1
     lr: float = 1.0
     clip: float | None = None
+    span: tuple[float, float] = (0.0, 1.0)
+
+    def due(self, step: int, progress: float) -> bool:
+        start, stop = self.span
+        return step % self.every == 0 and start <= progress and (progress < stop or stop >= 1)
 
 
 class Model(nn.Module):
@@ -132,7 +138,7 @@ class Model(nn.Module):
     `samples_with` names the sub-modules that `sample` needs (all when empty): they are averaged and published.
     `conditions` names what `sample` accepts beside n and seed. `bf16` says that quality holds under bf16 autocast.
     `needs` is what data it takes beyond its modality, a key of NEEDS. `looks_with` are conditions of the samples that a
-    run in training is looked at with.
+    run in training is looked at with, `looks_at` how many items its losses are then measured on.
     `config` holds the hyper-parameters that it was built with.
     """
 
@@ -145,6 +151,7 @@ class Model(nn.Module):
     bf16: ClassVar[bool] = True
     needs: ClassVar[str] = ""
     looks_with: ClassVar[Mapping[str, Any]] = {}
+    looks_at: ClassVar[int] = 128
 
     @classmethod
     def asks(cls, config: Mapping[str, Any]) -> dict[str, Any]:

@@ -35,9 +35,9 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 def draw(
     model: Model, n: int, *, seed: int = 0, precision: str = "auto", batch_size: int = 256, **conditions: Any
 ) -> Tensor | list[Any]:
-    """n samples on the CPU, in pieces of batch_size. Tensor conditions of n rows (labels) are cut alike."""
+    """n samples on the CPU, in pieces of batch_size. Conditions of n rows (labels, sources) are cut alike."""
     model.eval()
-    rows = {k: v for k, v in conditions.items() if isinstance(v, Tensor) and v.shape[:1] == (n,)}
+    rows = {k: v for k, v in conditions.items() if isinstance(v, (Tensor, list)) and len(v) == n}
     pieces: list[Any] = []
     with autocast(model.device, resolve_precision(model, precision)):
         for start in range(0, n, batch_size):
@@ -92,9 +92,10 @@ def _named(run: Run, n: int, seed: int, conditions: dict[str, Any]) -> tuple[Ten
     model = load(run)
     given, names = checked(model, conditions), None
     if isinstance(source := given.get("source"), (str, Path)):
-        reader = importlib.import_module("genloom.data.translation").read_sources
+        kind = "translation" if run.spec.modality == "image" else run.spec.modality
+        reader = importlib.import_module(f"genloom.data.{kind}").read_sources
         given["source"], names = reader(Path(source).expanduser(), model.spec, targets=bool(given.get("back")))
-    if isinstance(source := given.get("source"), Tensor):
+    if isinstance(source := given.get("source"), (Tensor, list)):
         n = len(source)
     return draw(model, n, seed=seed, **given), names
 

@@ -41,7 +41,7 @@ def step(state: State, batch: Batch, options: Options, progress: float = 0.0) ->
     torch.manual_seed(mix(options.seed, state.step, 1))
     losses: dict[str, Tensor] = {}
     for phase in state.phases:
-        if state.step % phase.every == 0:
+        if phase.due(state.step, progress):
             losses |= update(state, phase, batch, options, progress)
     state.model.after_step(progress)
     update_average(state, options.ema)
@@ -111,8 +111,9 @@ class Loop:
         self.sums: dict[str, tuple[Any, int]] = {}  # of each loss since the last look, and how many
         self.pause = 1.0  # seconds from one look to the next, at least
         device = state.model.device
-        self.real = move(some(data, 128), device)
-        self.held_out = move(some(held_out, 128), device) if held_out is not None else None
+        count = state.model.looks_at
+        self.real = move(some(data, count), device)
+        self.held_out = move(some(held_out, count), device) if held_out is not None else None
         self.watch = Watch(self.real["image"].cpu()) if data.spec.modality == "image" else None
 
     def go(self, quiet: bool = False) -> State:

@@ -15,6 +15,7 @@ from genloom import core
 from genloom.api import resolve_options
 from genloom.data import open_data
 from genloom.data.base import Dataset
+from genloom.data.sound import read
 from genloom.generate import draw
 from genloom.state import State
 from genloom.train import some, step, update
@@ -31,7 +32,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Dataset]:
     verses = tmp_path_factory.mktemp("text") / "verses.txt"
     verses.write_text("".join(f"{i} bottles of beer on the wall\n" for i in range(200)))
     text = open_data(verses, context=16)
-    return {"image": digits, "text": text} | {
+    speech = open_data("speech", rate=8000, seconds=0.3)
+    return {"image": digits, "text": text, "audio": speech} | {
         needs: open_data(pairs, modality="image", needs=needs) for needs in core.NEEDS
     }
 
@@ -76,6 +78,10 @@ def test_tiny_recipe_trains_samples_and_writes(name: str, data: dict[str, Datase
         assert made.shape == (3, *dataset.spec.shape)
         assert torch.isfinite(made).all() and made.min() >= -1.001 and made.max() <= 1.001
         files += ["samples/grid.png", "samples/progress.webp"]
+    elif dataset.spec.modality == "audio":
+        assert made.shape[:2] == (3, 1) and 0 < made.shape[2] <= dataset.spec.shape[1]
+        assert torch.isfinite(made).all() and made.abs().max() <= 1.001
+        files += ["samples/grid.png", "samples/progress.webp"]
     else:
         assert len(made) == 3 and all(isinstance(text, str) for text in made)
     for file in files:
@@ -92,6 +98,12 @@ def test_a_sample_file_holds_what_was_sampled(name: str, data: dict[str, Dataset
     paths = to_files(run, 3, tmp_path / "out", seed=5)
     if run.spec.modality == "text":
         assert [p.read_text("utf-8") for p in paths] == genloom.sample(run, 3, seed=5)
+        return
+    if run.spec.modality == "audio":
+        heard = [read(open(p, "rb"), p.name) for p in paths]
+        assert all(sound.rate == run.spec.extra["rate"] for sound in heard)
+        made = np.stack([sound.samples for sound in heard])
+        assert np.abs(made - genloom.sample(run, 3, seed=5)[:, 0].numpy()).max() <= 0.51 / 32767 + 1e-4
         return
     pixels = np.stack([np.asarray(Image.open(p)) for p in paths]).astype(np.float32)
     expected = (genloom.sample(run, 3, seed=5).squeeze(1).numpy() + 1) * 127.5

@@ -68,7 +68,7 @@ def test_each_entry_says_whose_it_is_and_notice_credits_it() -> None:
     notice = (Path(__file__).parent.parent / "NOTICE").read_text()
     for name, entry in catalog().items():
         assert name == entry.name and entry.summary and entry.credit and entry.url.startswith("http")
-        assert (f"{name}-*.xz" if entry.modality == "image" else f"{name}.jsonl.xz") in notice
+        assert {"image": f"{name}-*.xz", "text": f"{name}.jsonl.xz", "audio": f"{name}.zip"}[entry.modality] in notice
     assert sum(p.stat().st_size for p in EMBEDDED.iterdir()) < 13.5e6
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,13 @@ from torch import Tensor
 
 from genloom.core import Batch, Spec, mix
 from genloom.data.base import DataOptions, Dataset
+from genloom.data.catalog import Entry
 from genloom.data.files import Files, UnreadableError, shown, streams
 from genloom.data.growing import Growing, OnDisk
-from genloom.data.sound import SUFFIXES, Sound, decoded, read
+from genloom.data.sound import SUFFIXES, Sound, decoded, read, read_sources, write
 from genloom.errors import UserError, unknown
 
-__all__ = ["OPTIONS", "SUFFIXES", "AudioOptions", "AudioSet", "from_path"]
+__all__ = ["OPTIONS", "SUFFIXES", "AudioOptions", "AudioSet", "from_catalog", "from_path", "read_sources", "write"]
 
 LOOKED_AT = 64  # files whose rates vote
 HIGHEST = 24_000  # Hz that `auto` goes up to
@@ -54,21 +55,29 @@ def from_path(path: Path, *, split: str = "train", like: Spec | None = None, **g
 
     Raises UserError when no sound can be used.
     """
+    return _opened(path, path.resolve().name, split, like, given)
+
+
+def from_catalog(entry: Entry, *, split: str = "train", like: Spec | None = None, **given: Any) -> AudioSet:
+    return _opened(entry.load(split), entry.name, split, like, given)
+
+
+def _opened(path: Path, name: str, split: str, like: Spec | None, given: Mapping[str, Any]) -> AudioSet:
     if split not in ("train", "test"):
         raise unknown("split", split, ("train", "test"))
     options, files = AudioOptions.of(given), sounds_in(path)
     rate = options.rate or (int(like.extra["rate"]) if like else commonest(files))
     length = like.shape[1] if like and "seconds" not in given else round(options.seconds * rate)
     kept = Kept(rate, length, options)
-    for name in files.names:
+    for file in files.names:
         try:
-            with files.open(name) as stream:
-                kept.add(name, read(stream, name, rate))
+            with files.open(file) as stream:
+                kept.add(file, read(stream, file, rate))
         except (UnreadableError, OSError, EOFError) as error:
-            kept.bad[shown(name)] = str(error)
+            kept.bad[shown(file)] = str(error)
     if not kept.spans["train"]:
         raise nothing_usable(str(path), kept.bad)
-    return kept.dataset(path.resolve().name, files.fingerprint, split)
+    return kept.dataset(name, files.fingerprint, split)
 
 
 def sounds_in(path: Path) -> Files:
@@ -125,12 +134,11 @@ class Kept:
         if self.options.level and not sound.silent:
             samples = samples * np.float32(PEAK / np.abs(samples).max())
         self.short += len(samples) < self.length
-        folder = name.rpartition("/")[0]
-        self.spans[part].append((len(self.row), len(self.row) + len(samples), folder))
+        self.spans[part].append((len(self.row), len(self.row) + len(samples), name))
         self.row.add(samples.clip(-1, 1))
 
     def dataset(self, name: str, fingerprint: str, split: str) -> AudioSet:
-        folders = sorted({folder for part in self.spans.values() for _, _, folder in part})
+        folders = sorted({folder_of(name) for part in self.spans.values() for _, _, name in part})
         classes = tuple(folders) if len(folders) > 1 else ()
         total = len(self.row) / self.rate
         summary = {
@@ -210,6 +218,11 @@ class AudioSet(Dataset):
     def held_out(self) -> AudioSet | None:
         return self.other
 
+    def clips(self) -> Iterator[tuple[str, np.ndarray]]:
+        """The name and all samples [N] of each file."""
+        for first, last, name in self.spans:
+            yield shown(name), self.row[first:last]
+
     def _find(self, i: int) -> tuple[int, int]:
         """The file of item i, and which of its segments it is."""
         file = int(np.searchsorted(self.ends, i, side="right"))
@@ -217,4 +230,9 @@ class AudioSet(Dataset):
 
     def _labels(self, indices: np.ndarray) -> Tensor:
         numbers = {name: k for k, name in enumerate(self.spec.classes)}
-        return torch.tensor([numbers[self.spans[self._find(int(i))[0]][2]] for i in indices], dtype=torch.int64)
+        files = [self.spans[self._find(int(i))[0]][2] for i in indices]
+        return torch.tensor([numbers[folder_of(name)] for name in files], dtype=torch.int64)
+
+
+def folder_of(name: str) -> str:
+    return name.rpartition("/")[0]

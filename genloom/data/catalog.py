@@ -42,7 +42,7 @@ class Entry:
 
 def catalog() -> dict[str, Entry]:
     """Every built-in data set by name."""
-    return {entry.name: entry for entry in (MNIST, DIGITS_8X8, SHAKESPEARE, SONGCI)}
+    return {entry.name: entry for entry in (MNIST, DIGITS_8X8, SHAKESPEARE, SONGCI, SPEECH)}
 
 
 def _read(name: str) -> Pixels:
@@ -119,4 +119,15 @@ SONGCI = Entry(
     url="https://github.com/chinese-poetry/chinese-poetry",
     splits=("train", "test"),
     load=lambda split: _texts("songci", lambda row: (row["title"], f"{row['title']}\n{row['text']}\n")),
+)
+
+SPEECH = Entry(
+    name="speech",
+    modality="audio",
+    summary="Telephone announcements of one speaker, 7 minutes at 16 kHz: 126 sentences, each with its text",
+    licence="CC BY-SA 3.0",
+    credit="Allison Smith (voice), Digium; Asterisk's core sounds",
+    url="https://downloads.asterisk.org/pub/telephony/sounds/",
+    splits=("train", "test"),
+    load=lambda split: EMBEDDED / "speech.zip",
 )

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from genloom.core import Spec
 from genloom.data.decode import MODES
+from genloom.data.files import safe_name
 from genloom.errors import UserError, unknown
 from genloom.run import atomic, cannot_write
 
@@ -67,12 +68,6 @@ def write(
     except OSError as error:
         raise cannot_write(Path(folder), error) from error
     return paths
-
-
-def safe_name(name: str) -> str:
-    """A class name as the name of one folder."""
-    plain = "".join("_" if c in '/\\:*?"<>|' or ord(c) < 32 else c for c in name).strip(". ")
-    return plain or "_"
 
 
 def preview(samples: Tensor, columns: int = 8) -> Image.Image:

@@ -14,7 +14,7 @@ import tempfile
 import threading
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -155,6 +155,23 @@ def _walk(root: str) -> Iterator[Row]:
 
 def _identity(status: os.stat_result) -> tuple[int, int]:
     return status.st_dev, status.st_ino
+
+
+def safe_name(name: str) -> str:
+    """A class name as the name of one folder."""
+    plain = "".join("_" if c in '/\\:*?"<>|' or ord(c) < 32 else c for c in name).strip(". ")
+    return plain or "_"
+
+
+def names_for(names: Sequence[str], ending: str) -> list[str]:
+    """What is made of each file, under its name with another ending, or after its own where two differ by it alone."""
+    made = [outward(n[: len(n) - len(suffix(n))]) + ending for n in names]
+    return made if len(set(made)) == len(made) else [outward(n) + ending for n in names]
+
+
+def outward(name: str) -> str:
+    """The name of a file to write, in the same sub-folder: never outside, whatever an archive calls its files."""
+    return "/".join(safe_name(shown(part)) for part in name.split("/") if part)
 
 
 # ── archives ─────────────────────────────────────────────────────────────────────────────────────────────────────

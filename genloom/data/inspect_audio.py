@@ -37,9 +37,9 @@ def inspect(source: str | Path, **given: Any) -> dict[str, Any]:
     why), notes. Every file is decoded. Raises UserError when none can be."""
     AudioOptions.of(given)
     found = resolve(source)
-    if isinstance(found, Entry):
+    if isinstance(found, Entry) and found.modality != "audio":
         raise UserError(f"'{found.name}' is {found.modality}, and no sound.")
-    files = sounds_in(found)
+    files = sounds_in(found.load("train") if isinstance(found, Entry) else found)
     looks, bad = dict[str, Look](), dict[str, str]()
     for name in files.names:
         try:
@@ -48,13 +48,13 @@ def inspect(source: str | Path, **given: Any) -> dict[str, Any]:
         except (UnreadableError, OSError, EOFError) as error:
             bad[shown(name)] = str(error)
     if not looks:
-        raise nothing_usable(str(found), bad)
+        raise nothing_usable(str(source), bad)
     groups: dict[str, list[str]] = defaultdict(list)
     for name, look in looks.items():
         groups[look.same].append(name)
     seconds, levels = [look.seconds for look in looks.values()], sorted(look.level for look in looks.values())
     return {
-        "source": str(found),
+        "source": found.name if isinstance(found, Entry) else str(found),
         "kind": files.kind,
         "files": len(looks),
         "minutes": round(sum(seconds) / 60, 2),

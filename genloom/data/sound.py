@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
+import struct
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import Any, BinaryIO
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from genloom.data.files import UnreadableError, suffix
+from genloom.core import Spec
+from genloom.data.files import UnreadableError, names_for, shown, streams, suffix
 from genloom.errors import UserError
+from genloom.run import cannot_write
 
 SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a", ".aac", ".g722", ".aif", ".aiff"})
+MELS = frozenset({".npy"})
 RAW = {".g722": "g722"}  # kinds that do not say in the file what they are
 LONGEST = 6 * 3600  # seconds of one file: more is a mistake or an attack
+FULL = 32767  # of 16 bits
 CLIPPED, SILENT = 0.999, 1e-3  # of full scale: at or above; below
 
 
@@ -109,3 +119,103 @@ def library(name: str) -> ModuleType:
         return importlib.import_module(name)
     except ImportError:
         raise UserError("Sound needs two libraries more: pip install 'genloom[audio]'.") from None
+
+
+# ── files to make again, and files made ──────────────────────────────────────────────────────────────────────────
+def read_sources(path: Path, spec: Spec, **_: Any) -> tuple[list[Tensor], list[str]]:
+    """What vocoders start from, of one file or of a folder, zip or tar: waves [1, N] at the Spec's rate, of sounds, and
+    mel spectrograms [bands, T], of .npy files; and names to write results under.
+
+    Raises UserError for a file that cannot be read.
+    """
+    if not path.exists():
+        raise UserError(f"There is nothing at '{path}': check the path of --source.")
+    files = streams(path, SUFFIXES | MELS)
+    if not files.names:
+        raise UserError(f"'{path}' holds no sound ({', '.join(sorted(SUFFIXES))}) and no mel spectrogram (.npy).")
+    found, rate = [], int(spec.extra["rate"])
+    for name in files.names:
+        try:
+            with files.open(name) as stream:
+                if suffix(name) in MELS:
+                    found.append(read_mel(stream))
+                else:
+                    found.append(torch.from_numpy(read(stream, name, rate).samples)[None])
+        except (UnreadableError, OSError, EOFError) as error:
+            raise UserError(f"'{shown(name)}' in '{path}' cannot be read: {error}.") from None
+    return found, names_for(files.names, ".wav")
+
+
+def read_mel(stream: BinaryIO) -> Tensor:
+    """[bands, T] f32 of a .npy file. Raises UnreadableError for another array."""
+    try:
+        values = np.load(stream, allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise UnreadableError("no array that NumPy wrote") from error
+    values = values[0] if values.ndim == 3 and len(values) == 1 else values
+    if values.ndim != 2 or values.dtype.kind != "f" or not values.size or not np.isfinite(values).all():
+        raise UnreadableError(
+            f"no mel spectrogram, which is finite numbers [bands, T], but {values.dtype} {list(values.shape)}"
+        )
+    return torch.from_numpy(values.astype(np.float32))
+
+
+def write(sounds: Tensor | Sequence[Tensor], out: Path, *, spec: Spec, names: list[str] | None = None) -> list[Path]:
+    """A 16-bit WAV file of each [1, N] in [-1, 1], under these names or by number. Raises UserError when it cannot."""
+    names = names or [f"{i:04}.wav" for i in range(len(sounds))]
+    paths = [out / name for name in names]
+    for path, sound in zip(paths, sounds, strict=True):
+        with Writer(path, int(spec.extra["rate"])) as file:
+            file.add(sound)
+    return paths
+
+
+class Writer:
+    """A WAV file that grows; its header tells the whole at every moment that nothing is being added.
+
+    `path` "-" is the standard output, whose header tells the largest size there is, as players of streams take it.
+    """
+
+    def __init__(self, path: Path, rate: int):
+        self.path, self.rate, self.samples = path, rate, 0
+
+    def __enter__(self) -> Writer:
+        self.piped = str(self.path) == "-"
+        with self._writing():
+            if not self.piped:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.file = sys.stdout.buffer if self.piped else open(self.path, "wb")
+            self.file.write(header(self.rate, None if self.piped else 0))
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        if not self.piped:
+            self.file.close()
+
+    def add(self, sound: Tensor) -> None:
+        """[1, n] in [-1, 1]; beyond that is clipped."""
+        whole = (sound.detach().float().cpu().flatten() * FULL).round().clamp(-FULL, FULL).to(torch.int16)
+        with self._writing():
+            self.file.write(whole.numpy().astype("<i2").tobytes())
+            self.samples += len(whole)
+            if not self.piped:
+                self.file.seek(0)
+                self.file.write(header(self.rate, self.samples))
+                self.file.seek(0, 2)
+            self.file.flush()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError:
+            raise  # the listener has gone
+        except OSError as error:
+            raise cannot_write(self.path, error) from None
+
+
+def header(rate: int, samples: int | None) -> bytes:
+    """Of a WAV file of one channel of 16 bits (RIFF, PCM); None: as many as there may be."""
+    size = 2**32 - 1 - 36 if samples is None else min(2 * samples, 2**32 - 1 - 36)
+    form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, rate, 2 * rate, 2, 16)
+    return b"RIFF" + struct.pack("<I", 36 + size) + b"WAVE" + form + b"data" + struct.pack("<I", size)

@@ -15,8 +15,7 @@ from genloom.core import NEEDS, Batch, Spec, mix
 from genloom.data import labels as labelling
 from genloom.data.base import Dataset
 from genloom.data.decode import FORMATS, SUFFIXES, Plan
-from genloom.data.draw import safe_name
-from genloom.data.files import Files, shown, suffix
+from genloom.data.files import Files, names_for, shown, suffix
 from genloom.data.image import (
     FEWEST,
     IN_MEMORY,
@@ -360,12 +359,4 @@ def read_sources(path: Path, spec: Spec, *, targets: bool = False) -> tuple[Tens
     if bad:
         name, why = next(iter(bad.items()))
         raise UserError(f"'{shown(name)}' in '{path}' cannot be read: {why}.")
-    names = [_png(n[: len(n) - len(suffix(n))]) for n in files.names]
-    if len(set(names)) < len(names):  # a.jpg beside a.png
-        names = [_png(n) for n in files.names]
-    return as_tensor(pixels), names
-
-
-def _png(name: str) -> str:
-    """A name to write under, in the same sub-folder: never outside, whatever an archive calls its files."""
-    return "/".join(safe_name(shown(part)) for part in name.split("/") if part) + ".png"
+    return as_tensor(pixels), names_for(files.names, ".png")

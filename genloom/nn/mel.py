@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
 from typing import Any, Literal, Self
@@ -70,15 +71,26 @@ class Mel:
 
     @classmethod
     def of(cls, given: str | Mapping[str, Any]) -> Self:
-        """A preset by name, or one from what `to_json` gave. Raises UserError for another name or field."""
+        """One from what `to_json` gave, or from words: a preset, perhaps at another rate, perhaps with other fields:
+        `vocos`, `melgan@16000`, `hifigan@16000,hop=200,bands=64`. Raises UserError for another preset or field.
+        """
         if isinstance(given, str):
-            if given not in PRESETS:
-                raise UserError(f"There is no mel preset '{given}': {', '.join(PRESETS)}.{nearest(given, PRESETS)}")
-            return cls(**asdict(PRESETS[given]))
+            given = cls._in_words(given)
         known = {f.name for f in fields(cls)}
         if wrong := next((k for k in given if k not in known), None):
             raise UserError(f"A mel spectrogram has no '{wrong}'.{nearest(wrong, known)}")
         return cls(**given)
+
+    @staticmethod
+    def _in_words(given: str) -> dict[str, Any]:
+        first, *changes = given.split(",")
+        name, _, rate = first.partition("@")
+        if name not in PRESETS:
+            raise UserError(f"There is no mel preset '{name}': {', '.join(PRESETS)}.{nearest(name, PRESETS)}")
+        found = asdict(PRESETS[name]) | ({"rate": number(rate)} if rate else {})
+        if found["fmax"] and found["fmax"] > found["rate"] / 2:
+            found["fmax"] = None  # there is no more to hear at that rate
+        return found | {k: number(v) for k, _, v in (change.partition("=") for change in changes)}
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -98,8 +110,11 @@ class Mel:
             raise UserError(
                 f"A mel spectrogram needs more than {self.pad} samples of one channel, not {list(wave.shape)}."
             )
-        padded = F.pad(wave[:, None], (self.pad, self.pad), mode="reflect")[:, 0]
-        window, filters = (t.to(wave) for t in tables(self))
+        return self.of_padded(F.pad(wave[:, None], (self.pad, self.pad), mode="reflect")[:, 0])
+
+    def of_padded(self, padded: Tensor) -> Tensor:
+        """[B, N] whose ends are padded already -> [B, bands, T]."""
+        window, filters = (t.to(padded) for t in tables(self))
         waves = torch.stft(padded, self.n_fft, self.hop, self.window, window, center=False, return_complex=True)
         power = waves.real.square() + waves.imag.square()
         sums = filters @ (power + self.epsilon).sqrt()  # [B, bands, T]
@@ -118,10 +133,37 @@ class Mel:
             raise UserError(f"A mel spectrogram of one kind cannot be turned into the other: {said}.")
         return (mel * LOGS[self.log]).clamp(min=math.log(other.floor)) / LOGS[other.log]
 
+    def checked(self, mel: Tensor, kind: str | None = None) -> Tensor:
+        """Such a mel spectrogram [bands, T], of the `kind` that these words say where they do.
+
+        Raises UserError for other numbers of bands, values that no such spectrogram has, and kinds that cannot be turned
+        into this one.
+        """
+        if kind is not None:
+            mel = Mel.of(kind).convert(mel, self)
+        if mel.ndim != 2 or mel.shape[0] != self.bands:
+            turned = " (turn it round: it seems to be [frames, bands])" if mel.shape[-1] == self.bands else ""
+            raise UserError(f"This mel spectrogram is {list(mel.shape)}, and {self.bands} bands are wanted{turned}.")
+        lowest = math.log(self.floor) / LOGS[self.log]
+        if float(mel.min()) < lowest - 1e-3:
+            raise UserError(
+                f"This mel spectrogram goes down to {float(mel.min()):.2f}, and a logarithm to base {self.log} of at least "
+                f"{self.floor:g} ends at {lowest:.2f}: say which it is, with --kind {' or '.join(PRESETS)}."
+            )
+        return mel
+
     def differences(self, other: Mel) -> str:
         """`hop 256, not 300; log e, not 10`; empty where they agree. fmax is compared in Hz."""
         own, theirs = ({**asdict(m), "fmax": m.rate / 2 if m.fmax is None else m.fmax} for m in (self, other))
         return "; ".join(f"{k} {v}, not {theirs[k]}" for k, v in own.items() if v != theirs[k])
+
+
+def number(text: str) -> Any:
+    """The number that a text is, or the text."""
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(text)
+    return text
 
 
 PRESETS = {
@@ -159,3 +201,20 @@ def hertz(m: Tensor, scale: str) -> Tensor:
     if scale == "htk":
         return 700 * (10 ** (m / 2595) - 1)
     return torch.where(m < 15, 200 * m / 3, LINEAR * torch.exp(STEP * (m - 15)))
+
+
+ANCHORS = ((0, 0, 4), (60, 15, 110), (150, 40, 125), (222, 75, 104), (252, 165, 80), (252, 253, 191))  # dark to light
+
+
+def pictured(mel: Mel, wave: Tensor, depth: float = 80.0) -> Tensor:
+    """A wave [B, 1, N] -> its mel spectrogram as a picture [B, 3, bands, T] in [-1, 1], low bands below.
+
+    The darkest is `depth` dB under the loudest of all.
+    """
+    decibels = mel(wave.float()) * LOGS[mel.log] * 20 / math.log(10)
+    level = ((decibels - decibels.max()) / depth + 1).clamp(0, 1).flip(1)  # [B, bands, T]
+    anchors = torch.tensor(ANCHORS, dtype=torch.float32, device=wave.device) / 127.5 - 1
+    place = level * (len(ANCHORS) - 1)
+    below = place.long().clamp(max=len(ANCHORS) - 2)
+    share = (place - below)[..., None]
+    return (anchors[below] * (1 - share) + anchors[below + 1] * share).permute(0, 3, 1, 2)

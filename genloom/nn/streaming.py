@@ -1,0 +1,168 @@
+"""Networks in time, fed piece by piece: what comes out is what the whole clip would have given, and nothing is done twice.
+
+Each layer keeps the few inputs that its next output looks back at. Padding belongs to the ends of the clip alone: it is
+made when the first input comes and when the last has come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from genloom.errors import UserError
+from genloom.nn.mel import Mel
+
+
+class Pipe(Protocol):
+    def push(self, x: Tensor, last: bool) -> Tensor:
+        """[B, C, t], the next inputs, t ≥ 0 -> [B, C', t'], the outputs that are certain by now; at the `last`, all."""
+        ...
+
+
+class Chain:
+    """One after another."""
+
+    def __init__(self, *pipes: Pipe):
+        self.pipes = pipes
+
+    def push(self, x: Tensor, last: bool) -> Tensor:
+        for pipe in self.pipes:
+            x = pipe.push(x, last)
+        return x
+
+
+class Each:
+    """A function of each instant alone."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]):
+        self.function = function
+
+    def push(self, x: Tensor, last: bool) -> Tensor:
+        return self.function(x) if x.shape[2] else x
+
+
+class Padded:
+    """The inputs with `pad` more at each end, reflected or zero."""
+
+    def __init__(self, pad: int, mode: str):
+        self.pad, self.mode = pad, mode
+        self.waiting: Tensor | None = None  # the first inputs, or of those that went on, what the end reflects
+        self.begun = False
+
+    def push(self, x: Tensor, last: bool) -> Tensor:
+        if not self.pad:
+            return x
+        held = x if self.waiting is None else torch.cat([self.waiting, x], 2)
+        if self.begun:
+            self.waiting = held[..., -(self.pad + 1) :]
+            return torch.cat([x, self._end(held)], 2) if last else x
+        if held.shape[2] <= self.pad:
+            if last:
+                raise UserError(f"This clip is too short: its ends are reflected over {self.pad} values.")
+            self.waiting = held
+            return held[..., :0]
+        self.begun, self.waiting = True, held[..., -(self.pad + 1) :]
+        front = held[..., 1 : self.pad + 1].flip(2) if self.mode == "reflect" else self._zeros(held)
+        return torch.cat([front, held, self._end(held)] if last else [front, held], 2)
+
+    def _end(self, held: Tensor) -> Tensor:
+        return held[..., -(self.pad + 1) : -1].flip(2) if self.mode == "reflect" else self._zeros(held)
+
+    def _zeros(self, held: Tensor) -> Tensor:
+        return held.new_zeros(*held.shape[:2], self.pad)
+
+
+class Convolved:
+    """A convolution in time of stride 1, with `pad` values at each end."""
+
+    def __init__(self, conv: nn.Module, pad: int, mode: str = "zeros"):
+        assert isinstance(conv, nn.Conv1d)
+        self.conv, self.padded = conv, Padded(pad, mode)
+        self.reach = conv.dilation[0] * (conv.kernel_size[0] - 1)
+        self.held: Tensor | None = None
+
+    def push(self, x: Tensor, last: bool) -> Tensor:
+        x = self.padded.push(x, last)
+        x = x if self.held is None else torch.cat([self.held, x], 2)
+        self.held = x[..., max(0, x.shape[2] - self.reach) :]
+        conv = self.conv
+        if x.shape[2] <= self.reach:
+            return x.new_zeros(len(x), conv.out_channels, 0)
+        return F.conv1d(x, conv.weight, conv.bias, dilation=conv.dilation, groups=conv.groups)
+
+
+class Risen:
+    """A transposed convolution in time, as it stands."""
+
+    def __init__(self, conv: nn.Module):
+        assert isinstance(conv, nn.ConvTranspose1d)
+        self.conv, self.stride = conv, conv.stride[0]
+        self.reach = -(-(conv.kernel_size[0] - self.stride) // self.stride)  # inputs that an output looks back at
+        self.skip = int(conv.padding[0])  # outputs that the padding takes from the beginning, and from the end
+        self.trimmed = self.skip - int(conv.output_padding[0])
+        self.held: Tensor | None = None
+
+    def push(self, x: Tensor, last: bool) -> Tensor:
+        conv, new = self.conv, x.shape[2]
+        if not new and not last:
+            return x.new_zeros(len(x), conv.out_channels, 0)
+        x = x if self.held is None else torch.cat([self.held, x], 2)
+        before = x.shape[2] - new  # their own outputs are out already
+        self.held = x[..., max(0, x.shape[2] - self.reach) :]
+        y = F.conv_transpose1d(x, conv.weight, conv.bias, conv.stride)
+        if not last:
+            y = y[..., : x.shape[2] * self.stride]
+        elif self.trimmed:
+            y = y[..., : -self.trimmed]
+        y = y[..., before * self.stride :]
+        taken = min(self.skip, y.shape[2])
+        self.skip -= taken
+        return y[..., taken:]
+
+
+class Added:
+    """The sum of several ways of the same input, that come late by different times; over their number with `mean`."""
+
+    def __init__(self, ways: Sequence[Pipe], mean: bool = False):
+        self.ways, self.scale = ways, 1 / len(ways) if mean else 1.0
+        self.held: list[Tensor | None] = [None] * len(ways)
+
+    def push(self, x: Tensor, last: bool) -> Tensor:
+        found = [
+            y if held is None else torch.cat([held, y], 2)
+            for y, held in zip([w.push(x, last) for w in self.ways], self.held, strict=True)
+        ]
+        count = min(y.shape[2] for y in found)
+        self.held = [y[..., count:] for y in found]
+        return torch.stack([y[..., :count] for y in found]).sum(0) * self.scale
+
+
+class Framed:
+    """A wave [B, 1, t] -> the frames of its mel spectrogram [B, bands, t']."""
+
+    def __init__(self, mel: Mel):
+        self.mel, self.padded = mel, Padded(mel.pad, "reflect")
+        self.held: Tensor | None = None
+
+    def push(self, x: Tensor, last: bool) -> Tensor:
+        x = self.padded.push(x, last)
+        x = x if self.held is None else torch.cat([self.held, x], 2)
+        frames = max(0, (x.shape[2] - self.mel.n_fft) // self.mel.hop + 1)
+        self.held = x[..., frames * self.mel.hop :]
+        if not frames:
+            return x.new_zeros(len(x), self.mel.bands, 0)
+        return self.mel.of_padded(x[:, 0, : (frames - 1) * self.mel.hop + self.mel.n_fft])
+
+
+@torch.inference_mode()
+def through(pipe: Pipe, pieces: Iterable[Tensor]) -> Iterator[Tensor]:
+    """What comes out for each piece [B, C, t]: as much as is certain, in the end all."""
+    piece = None
+    for piece in pieces:
+        yield pipe.push(piece, False)
+    if piece is not None:
+        yield pipe.push(piece[..., :0], True)
