@@ -12,21 +12,21 @@ from genloom.errors import UserError
 
 Net = TypeVar("Net", bound=nn.Module)
 PARTS = {  # of a layer here: their names in PyTorch's older form, that published weights have
-    "bias": "bias",
     "parametrizations.weight.original0": "weight_g",
     "parametrizations.weight.original1": "weight_v",
-}
+} | {same: same for same in ("bias", "weight", "weight_orig", "weight_u", "weight_v", "gamma")}
 
 
-def directed(layer: Net) -> Net:
-    """The layer with its weight in that form, begun small as vocoders begin theirs."""
-    nn.init.normal_(layer.get_parameter("weight"), 0.0, 0.02)
+def directed(layer: Net, spread: float | None = 0.02) -> Net:
+    """The layer with its weight in that form; it begins with a standard deviation of `spread`, or None: as PyTorch begins it."""
+    if spread is not None:
+        nn.init.normal_(layer.get_parameter("weight"), 0.0, spread)
     return weight_norm(layer)
 
 
-def convolution(before: int, after: int, kernel: int, **how: int) -> nn.Module:
+def convolution(before: int, after: int, kernel: int, *, spread: float | None = 0.02, **how: int) -> nn.Module:
     """Such a convolution in time, [B, C, T] -> [B, C', T']."""
-    return directed(nn.Conv1d(before, after, kernel, **how))  # type: ignore[arg-type]
+    return directed(nn.Conv1d(before, after, kernel, **how), spread)  # type: ignore[arg-type]
 
 
 def filled(net: Net, names: Mapping[str, str], weights: Mapping[str, Tensor]) -> Net:
