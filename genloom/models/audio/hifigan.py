@@ -149,9 +149,9 @@ def features(layers: nn.ModuleList, x: Tensor) -> list[Tensor]:
 class Periods(nn.Module):
     """A wave [B, 1, N] -> the features of each period: the multi-period discriminator; the paper's width is 32."""
 
-    def __init__(self, width: int, periods: Sequence[int] = PERIODS):
+    def __init__(self, width: int):
         super().__init__()
-        self.periods = nn.ModuleList([Period(p, width) for p in periods])
+        self.periods = nn.ModuleList([Period(p, width) for p in PERIODS])
 
     def forward(self, x: Tensor) -> list[list[Tensor]]:
         return [period(x) for period in self.periods]
@@ -163,12 +163,12 @@ class Scales(nn.Module):
     Raises UserError for a width that does not split into its groups.
     """
 
-    def __init__(self, width: int, scales: int = SCALES):
+    def __init__(self, width: int):
         super().__init__()
         most = max(groups for *_, groups in LAYERS)
         if width % most:
             raise UserError(f"The scales of HiFi-GAN's discriminator are a multiple of {most} wide, not {width}.")
-        self.scales = nn.ModuleList([Scale(width, spectral=i == 0) for i in range(scales)])
+        self.scales = nn.ModuleList([Scale(width, spectral=i == 0) for i in range(SCALES)])
 
     def forward(self, x: Tensor) -> list[list[Tensor]]:
         found = []
@@ -223,12 +223,12 @@ def discriminators_of(weights: Mapping[str, Tensor]) -> Discriminators:
     if missing := next((k for k in firsts if k not in weights), None):
         raise UserError(f"These are no weights of HiFi-GAN's discriminators: there is no '{missing}'.")
     net = Discriminators(*(len(weights[k]) for k in firsts))
-    names = {}
-    for part, several in (("mpd", net.periods.periods), ("msd", net.scales.scales)):
-        own = "periods.periods" if part == "mpd" else "scales.scales"
-        for d, one in enumerate(several):
-            last = len(one.layers) - 1
-            places = [f"convs.{i}" for i in range(last)] + ["conv_post"]
-            names |= {f"{own}.{d}.layers.{i}": f"{part}.discriminators.{d}.{place}" for i, place in enumerate(places)}
+    parts = {f"periods.periods.{d}": f"mpd.discriminators.{d}" for d in range(len(PERIODS))}
+    parts |= {f"scales.scales.{d}": f"msd.discriminators.{d}" for d in range(SCALES)}
+    names: dict[str, str] = {}
+    for own, there in parts.items():
+        last = len(cast(nn.ModuleList, net.get_submodule(f"{own}.layers"))) - 1
+        names |= {f"{own}.layers.{i}": f"{there}.convs.{i}" for i in range(last)}
+        names[f"{own}.layers.{last}"] = f"{there}.conv_post"
     flat = {k: v.squeeze(3) if v.ndim == 4 else v for k, v in weights.items()}  # [C', C, K, 1]: convolutions in time
     return filled(net, names, flat)
