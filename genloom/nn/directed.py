@@ -12,10 +12,9 @@ from genloom.errors import UserError
 
 Net = TypeVar("Net", bound=nn.Module)
 PARTS = {  # of a layer here: their names in PyTorch's older form, that published weights have
-    "bias": "bias",
     "parametrizations.weight.original0": "weight_g",
     "parametrizations.weight.original1": "weight_v",
-}
+} | {same: same for same in ("bias", "weight", "weight_orig", "weight_u", "weight_v", "gamma")}
 
 
 def directed(layer: Net) -> Net:
@@ -27,7 +26,7 @@ def directed(layer: Net) -> Net:
     return weight_norm(layer)
 
 
-def convolution(before: int, after: int, kernel: int, **how: int) -> nn.Module:
+def convolution(before: int, after: int, kernel: int, *, **how: int) -> nn.Module:
     """Such a convolution in time, [B, C, T] -> [B, C', T']."""
     return directed(nn.Conv1d(before, after, kernel, **how))  # type: ignore[arg-type]
 

@@ -99,6 +99,11 @@ class Stored(nn.Module):
         return self.weight_orig / singular_value(self.weight_orig, u, v)
 
 
+class StoredConv1d(Stored, nn.Conv1d):
+    def forward(self, x: Tensor) -> Tensor:
+        return self._conv_forward(x, self.normalised(), self.bias)
+
+
 class StoredConv2d(Stored, nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         return self._conv_forward(x, self.normalised(), self.bias)

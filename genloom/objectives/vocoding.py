@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -13,12 +13,15 @@ from torch.nn.utils import parametrize
 from genloom import parallel
 from genloom.core import Batch, Model, Phase, Spec, generator
 from genloom.errors import UserError
-from genloom.nn.mel import Mel, pictured
+from genloom.nn.mel import LOGS, Mel, pictured
 from genloom.nn.streaming import Chain, Framed, Pipe, through
 from genloom.objectives.adversarial import Objective
 
 KEPT = 8  # clips of the data that a model keeps, to be heard again
 WHOLE = 2000  # frames; longer mel spectrograms are made piece by piece, in memory that does not grow
+
+
+Features = Sequence[Sequence[Tensor]]  # of each discriminator, of each layer, the last of which are logits
 
 
 class Vocoder(Model):
@@ -39,9 +42,12 @@ class Vocoder(Model):
     discriminator: nn.Module
 
     def __init__(self, spec: Spec, *, mel: str, segment: int, similar: float, features: float, alone: float):
-        self_mel = agreed(spec, mel)
-        super().__init__(replace(spec, extra={**spec.extra, "mel": self_mel.to_json()}))
-        self.mel, self.similar, self.features, self.alone = self_mel, similar, features, alone
+        found = agreed(spec, mel)
+        super().__init__(replace(spec, extra={**spec.extra, "mel": found.to_json()}))
+        self.mel, self.similar, self.features, self.alone = found, similar, features, alone
+        self.whole = replace(
+            found, fmax=None
+        )  # learning hears what the mel spectrogram may leave out (Kong et al. 2020)
         if alone and not similar:
             raise UserError("--model.alone needs --model.similar above 0: nothing else teaches without the critic.")
         length = spec.shape[1] // self.mel.hop * self.mel.hop
@@ -52,6 +58,7 @@ class Vocoder(Model):
                 "give a larger --model.segment, and --data.seconds."
             )
         self.kept = Clips(length)
+        self.made: list[tuple[Tensor, Tensor]] = []  # what the generator's phase made, for the discriminator's
 
     @classmethod
     def asks(cls, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -80,26 +87,31 @@ class Vocoder(Model):
         return [Phase("similar", ("generator",), span=(0.0, self.alone)), *phases] if self.alone else phases
 
     def loss(self, batch: Batch, phase: str) -> dict[str, Tensor]:
-        real = self.segments(batch["audio"])  # [B, 1, N]
-        mel = self.mel(real)
         if phase == "discriminator":
-            with torch.no_grad():
-                fake = self.generator(mel)
-            r, f = (self.discriminator(x) for x in (real, fake))
-            losses = [per_item(self.objective.critic(a[-1], b[-1])) for a, b in zip(r, f, strict=True)]
-            return {"discriminator": torch.stack(losses).sum(0)}
-        fake = self.generator(mel)
-        terms = {"similar": self.similar * per_item((self.mel(fake) - mel).abs())} if self.similar else {}
+            real, fake = self.made.pop(0) if self.made else self._pair(batch)
+            return {"discriminator": over_maps(self.objective.critic, *map(self.discriminator, (real, fake.detach())))}
+        real, fake = self._pair(batch)
+        terms = {"similar": self.similar * mel_distance(self.whole, real, fake)} if self.similar else {}
         if phase == "generator":
+            if self.training:
+                self.made.append((real, fake.detach()))
             with torch.no_grad():
                 r = self.discriminator(real)
             f = self.discriminator(fake)
-            fooled = [per_item(self.objective.generator(a[-1], b[-1])) for a, b in zip(r, f, strict=True)]
-            terms["generator"] = torch.stack(fooled).sum(0)
+            terms["generator"] = over_maps(self.objective.generator, r, f)
             terms["features"] = self.features * self.matching(r, f)
         return terms
 
-    def matching(self, real: list[list[Tensor]], fake: list[list[Tensor]]) -> Tensor:
+    def _pair(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Segments [B, 1, N] of the data, and what is made of their mel spectrograms."""
+        real = self.segments(batch["audio"])
+        fake: Tensor = self.generator(self.mel(real))
+        return real[..., : fake.shape[2]], fake
+
+    def after_step(self, progress: float) -> None:
+        self.made.clear()
+
+    def matching(self, real: Features, fake: Features) -> Tensor:
         """[B]: the distance of the features of all layers, before its weight."""
         return feature_matching(real, fake)
 
@@ -186,15 +198,31 @@ def agreed(spec: Spec, mel: str) -> Mel:
     return found
 
 
-def per_item(values: Tensor) -> Tensor:
-    """Mean over all but the first dimension: [B, ...] -> [B]."""
-    return values.flatten(1).mean(1)
+def mel_distance(mel: Mel, real: Tensor, fake: Tensor) -> Tensor:
+    """[B]: mean |log mel(r) - log mel(f)| of waves [B, 1, N] (Kong et al. 2020, eq. 3)."""
+    return LOGS[mel.log] * (mel(real) - mel(fake)).abs().flatten(1).mean(1)
 
 
-def feature_matching(real: list[list[Tensor]], fake: list[list[Tensor]]) -> Tensor:
-    """Sum over discriminators and layers of the mean |r - f|, [B]; the logits are layers too (Kong et al. 2020, eq. 5)."""
+def over_maps(loss: Callable[[Tensor, Tensor], Tensor], real: Features, fake: Features) -> Tensor:
+    """[B]: the loss of real and fake logits (objectives/adversarial.py), its mean over each map, summed over discriminators.
+
+    Kumar et al. 2019, eq. 1 and 2; Kong et al. 2020, eq. 1 and 2, which are twice Mao's.
+    """
+    return _summed([loss(r[-1].float(), f[-1].float()) for r, f in zip(real, fake, strict=True)])
+
+
+def feature_matching(real: Features, fake: Features) -> Tensor:
+    """Σ mean |r - f| [B] over all features given: Kumar et al. 2019, eq. 3; Kong et al. 2020, eq. 4, which weighs it by 2.
+
+    A caller whose paper leaves the logits out hands over the layers before them.
+    """
     pairs = [(r, f) for rs, fs in zip(real, fake, strict=True) for r, f in zip(rs, fs, strict=True)]
-    return torch.stack([per_item((r - f).abs()) for r, f in pairs]).sum(0)
+    return _summed([(r.float() - f.float()).abs() for r, f in pairs])
+
+
+def _summed(losses: Sequence[Tensor]) -> Tensor:
+    """[B]: the sum of each one's mean over all but the examples."""
+    return torch.stack([x.flatten(1).mean(1) for x in losses]).sum(0)
 
 
 class Clips(nn.Module):

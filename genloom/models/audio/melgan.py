@@ -18,7 +18,7 @@ from genloom.nn.pqmf import CUTOFFS, Synthesis
 from genloom.nn.streaming import Added, Chain, Convolved, Each, Pipe, Risen
 from genloom.nn.weights import under
 from genloom.objectives.adversarial import find_objective
-from genloom.objectives.vocoding import Vocoder, feature_matching
+from genloom.objectives.vocoding import Features, Vocoder, feature_matching
 
 SLOPE = 0.2
 RATIOS = (8, 8, 2, 2)  # of samples to frames, step by step: 256 in all
@@ -257,7 +257,7 @@ class MelGAN(Vocoder):
         self.generator = Generator(self.mel.bands, width, residuals, steps, split)
         self.discriminator = Discriminators(critic_scales, critic_width, critic_strides, critic_stride, critic_widest)
 
-    def matching(self, real: list[list[Tensor]], fake: list[list[Tensor]]) -> Tensor:
+    def matching(self, real: Features, fake: Features) -> Tensor:
         """Over the layers below the logits, 4 / (layers that stride + 1) and the mean over scales (the authors' code)."""
         weight = 4 / (len(real[0]) - 2) / len(real)
         return weight * feature_matching([r[:-1] for r in real], [f[:-1] for f in fake])

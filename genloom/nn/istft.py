@@ -1,0 +1,31 @@
+"""The inverse short-time Fourier transform: frames overlapped and added, at fixed places."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def istft(waves: Tensor, window: Tensor, hop: int, edges: Literal["same", "centre"]) -> Tensor:
+    """The wave [B, N] nearest to have the transform `waves`, complex [B, n_fft / 2 + 1, T] (Griffin & Lim 1984, eq. 6).
+
+    `window` [n_fft] weighs each frame; the sum is divided by that of the squared windows. `edges` are those of nn/mel.py:
+    what its padding put before and after is cut off, which leaves N = T · hop for "same" and (T - 1) · hop for "centre".
+    A frame touches n_fft samples and no more, so a long wave can be made in pieces.
+    """
+    n_fft, frames = len(window), waves.shape[2]
+    cut = n_fft // 2 if edges == "centre" else (n_fft - hop) // 2
+    end = (frames - 1) * hop + n_fft - cut
+    pieces = torch.fft.irfft(waves, n_fft, dim=1) * window[:, None]  # [B, n_fft, T]
+    squares = window.square()[None, :, None].expand(1, n_fft, frames)
+    wave, envelope = (_added(x, hop)[:, cut:end] for x in (pieces, squares))
+    return wave / envelope
+
+
+def _added(pieces: Tensor, hop: int) -> Tensor:
+    """[B, W, T] -> [B, (T - 1) · hop + W]."""
+    _, size, frames = pieces.shape
+    return F.fold(pieces, (1, (frames - 1) * hop + size), (1, size), stride=(1, hop))[:, 0, 0]
