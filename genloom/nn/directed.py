@@ -26,7 +26,7 @@ def directed(layer: Net) -> Net:
     return weight_norm(layer)
 
 
-def convolution(before: int, after: int, kernel: int, *, **how: int) -> nn.Module:
+def convolution(before: int, after: int, kernel: int, **how: int) -> nn.Module:
     """Such a convolution in time, [B, C, T] -> [B, C', T']."""
     return directed(nn.Conv1d(before, after, kernel, **how))  # type: ignore[arg-type]
 

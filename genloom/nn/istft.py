@@ -17,15 +17,24 @@ def istft(waves: Tensor, window: Tensor, hop: int, edges: Literal["same", "centr
     A frame touches n_fft samples and no more, so a long wave can be made in pieces.
     """
     n_fft, frames = len(window), waves.shape[2]
-    cut = n_fft // 2 if edges == "centre" else (n_fft - hop) // 2
+    cut = cut_off(n_fft, hop, edges)
     end = (frames - 1) * hop + n_fft - cut
-    pieces = torch.fft.irfft(waves, n_fft, dim=1) * window[:, None]  # [B, n_fft, T]
     squares = window.square()[None, :, None].expand(1, n_fft, frames)
-    wave, envelope = (_added(x, hop)[:, cut:end] for x in (pieces, squares))
+    wave, envelope = (overlapped(x, hop)[:, cut:end] for x in (pieces(waves, window), squares))
     return wave / envelope
 
 
-def _added(pieces: Tensor, hop: int) -> Tensor:
+def pieces(waves: Tensor, window: Tensor) -> Tensor:
+    """[B, n_fft / 2 + 1, T] complex -> [B, n_fft, T], weighed."""
+    return torch.fft.irfft(waves, len(window), dim=1) * window[:, None]
+
+
+def cut_off(n_fft: int, hop: int, edges: Literal["same", "centre"]) -> int:
+    """The samples of each end that belong to the padding."""
+    return n_fft // 2 if edges == "centre" else (n_fft - hop) // 2
+
+
+def overlapped(pieces: Tensor, hop: int) -> Tensor:
     """[B, W, T] -> [B, (T - 1) · hop + W]."""
     _, size, frames = pieces.shape
     return F.fold(pieces, (1, (frames - 1) * hop + size), (1, size), stride=(1, hop))[:, 0, 0]

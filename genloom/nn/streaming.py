@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genloom.errors import UserError
+from genloom.nn.istft import overlapped
 from genloom.nn.mel import Mel
 
 
@@ -77,11 +78,11 @@ class Padded:
 
 
 class Convolved:
-    """A convolution in time of stride 1, with `pad` values at each end."""
+    """A convolution in time of stride 1, with its own padding, or `pad` values at each end, zero or reflected."""
 
-    def __init__(self, conv: nn.Module, pad: int, mode: str = "zeros"):
+    def __init__(self, conv: nn.Module, pad: int | None = None, mode: str = "zeros"):
         assert isinstance(conv, nn.Conv1d)
-        self.conv, self.padded = conv, Padded(pad, mode)
+        self.conv, self.padded = conv, Padded(int(conv.padding[0]) if pad is None else pad, mode)
         self.reach = conv.dilation[0] * (conv.kernel_size[0] - 1)
         self.held: Tensor | None = None
 
@@ -139,6 +140,30 @@ class Added:
         count = min(y.shape[2] for y in found)
         self.held = [y[..., count:] for y in found]
         return torch.stack([y[..., :count] for y in found]).sum(0) * self.scale
+
+
+class Overlapped:
+    """Frames [B, C, t] -> a wave [B, 1, n]: `pieces` makes [B, n_fft, t] of them, that are overlapped as nn/istft.py does."""
+
+    def __init__(self, pieces: Callable[[Tensor], Tensor], window: Tensor, hop: int, cut: int):
+        self.pieces, self.window, self.hop, self.cut = pieces, window, hop, cut
+        self.skip = cut
+        self.held: Tensor | None = None  # [2B, n_fft - hop]: sums that more is added to, and of the squared windows
+
+    def push(self, x: Tensor, last: bool) -> Tensor:
+        size = len(self.window) - self.hop
+        sums = x.new_zeros(2 * len(x), size) if self.held is None else self.held
+        if x.shape[2]:
+            pieces = self.pieces(x)
+            squares = self.window.square()[None, :, None].expand_as(pieces)
+            new = overlapped(torch.cat([pieces, squares]), self.hop)
+            sums = new + F.pad(sums, (0, new.shape[1] - size))
+        ready = sums.shape[1] - (self.cut if last else size)
+        self.held = sums[:, ready:]
+        wave, envelope = sums[:, :ready].chunk(2)
+        taken = min(self.skip, ready)
+        self.skip -= taken
+        return (wave[:, taken:] / envelope[:, taken:])[:, None]
 
 
 class Framed:

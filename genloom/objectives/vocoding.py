@@ -60,6 +60,13 @@ class Vocoder(Model):
         self.kept = Clips(length)
         self.made: list[tuple[Tensor, Tensor]] = []  # what the generator's phase made, for the discriminator's
 
+    def check_hop(self, made: int, said: str) -> None:
+        """Raises UserError where the network makes another number of samples of a frame than the mel spectrogram has."""
+        if made != self.mel.hop:
+            raise UserError(
+                f"{said} is {made}, and a frame of this mel spectrogram is {self.mel.hop} samples: let them agree."
+            )
+
     @classmethod
     def asks(cls, config: Mapping[str, Any]) -> dict[str, Any]:
         return {"rate": Mel.of(config["mel"]).rate}
@@ -89,7 +96,8 @@ class Vocoder(Model):
     def loss(self, batch: Batch, phase: str) -> dict[str, Tensor]:
         if phase == "discriminator":
             real, fake = self.made.pop(0) if self.made else self._pair(batch)
-            return {"discriminator": over_maps(self.objective.critic, *map(self.discriminator, (real, fake.detach())))}
+            r, f = self.discriminator(real), self.discriminator(fake.detach())
+            return {"discriminator": over_maps(self.objective.critic, r, f)}
         real, fake = self._pair(batch)
         terms = {"similar": self.similar * mel_distance(self.whole, real, fake)} if self.similar else {}
         if phase == "generator":
@@ -98,7 +106,7 @@ class Vocoder(Model):
             with torch.no_grad():
                 r = self.discriminator(real)
             f = self.discriminator(fake)
-            terms["generator"] = over_maps(self.objective.generator, r, f)
+            terms["generator"] = over_maps(self.objective.generator, r, f, self.weights(len(f)))
             terms["features"] = self.features * self.matching(r, f)
         return terms
 
@@ -113,7 +121,11 @@ class Vocoder(Model):
 
     def matching(self, real: Features, fake: Features) -> Tensor:
         """[B]: the distance of the features of all layers, before its weight."""
-        return feature_matching(real, fake)
+        return feature_matching(real, fake, self.weights(len(fake)))
+
+    def weights(self, count: int) -> Sequence[float]:
+        """What each of so many discriminators counts for the generator."""
+        return [1.0] * count
 
     def segments(self, audio: Tensor) -> Tensor:
         """[B, 1, segment]: from a place in each item [B, 1, N] that is drawn anew each step."""
@@ -203,26 +215,43 @@ def mel_distance(mel: Mel, real: Tensor, fake: Tensor) -> Tensor:
     return LOGS[mel.log] * (mel(real) - mel(fake)).abs().flatten(1).mean(1)
 
 
-def over_maps(loss: Callable[[Tensor, Tensor], Tensor], real: Features, fake: Features) -> Tensor:
+def over_maps(
+    loss: Callable[[Tensor, Tensor], Tensor], real: Features, fake: Features, weights: Sequence[float] | None = None
+) -> Tensor:
     """[B]: the loss of real and fake logits (objectives/adversarial.py), its mean over each map, summed over discriminators.
 
     Kumar et al. 2019, eq. 1 and 2; Kong et al. 2020, eq. 1 and 2, which are twice Mao's.
     """
-    return _summed([loss(r[-1].float(), f[-1].float()) for r, f in zip(real, fake, strict=True)])
+    losses = [loss(r[-1].float(), f[-1].float()) for r, f in zip(real, fake, strict=True)]
+    return _summed(losses, weights or [1.0] * len(losses))
 
 
-def feature_matching(real: Features, fake: Features) -> Tensor:
+def feature_matching(real: Features, fake: Features, weights: Sequence[float] | None = None) -> Tensor:
     """Σ mean |r - f| [B] over all features given: Kumar et al. 2019, eq. 3; Kong et al. 2020, eq. 4, which weighs it by 2.
 
     A caller whose paper leaves the logits out hands over the layers before them.
     """
-    pairs = [(r, f) for rs, fs in zip(real, fake, strict=True) for r, f in zip(rs, fs, strict=True)]
-    return _summed([(r.float() - f.float()).abs() for r, f in pairs])
+    groups = [
+        [(r.float() - f.float()).abs() for r, f in zip(rs, fs, strict=True)] for rs, fs in zip(real, fake, strict=True)
+    ]
+    each = [w for group, w in zip(groups, weights or [1.0] * len(groups), strict=True) for _ in group]
+    return _summed([x for group in groups for x in group], each)
 
 
-def _summed(losses: Sequence[Tensor]) -> Tensor:
-    """[B]: the sum of each one's mean over all but the examples."""
-    return torch.stack([x.flatten(1).mean(1) for x in losses]).sum(0)
+def _summed(losses: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    """[B]: the weighed sum of each one's mean over all but the examples."""
+    return torch.stack([w * x.flatten(1).mean(1) for x, w in zip(losses, weights, strict=True)]).sum(0)
+
+
+def whole_numbers(option: str, text: str) -> list[int]:
+    """`8 8 2 2` as numbers. Raises UserError for another text."""
+    if not (words := text.split()) or not all(w.isdecimal() and int(w) > 0 for w in words):
+        raise UserError(f"--model.{option} are whole numbers such as '8 8 2 2', not '{text}'.")
+    return [int(w) for w in words]
+
+
+def in_words(numbers: Sequence[int]) -> str:
+    return " ".join(map(str, numbers))
 
 
 class Clips(nn.Module):

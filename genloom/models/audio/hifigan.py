@@ -5,6 +5,7 @@ Two sets of discriminators judge: some see every p-th sample beside each other, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, cast
@@ -13,14 +14,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from genloom.core import Card, Recipe, Result, Spec, build, register
 from genloom.errors import UserError
 from genloom.nn.directed import convolution, directed, filled
+from genloom.nn.mel import Mel
 from genloom.nn.spectral import StoredConv1d
+from genloom.nn.streaming import Added, Chain, Convolved, Each, Pipe, Risen
+from genloom.nn.wave_critic import PERIODS, Periods, features
+from genloom.nn.weights import under
+from genloom.objectives.adversarial import Objective, least_squares_critic, least_squares_generator
+from genloom.objectives.vocoding import Vocoder, in_words, whole_numbers
 
 SLOPE = 0.1
 LAST_SLOPE = 0.01  # before the last convolution: PyTorch's default, in the authors' code
-PERIODS = (2, 3, 5, 7, 11)  # primes: no two see the same samples beside each other
 SCALES = 3
+ACTIVE = Each(lambda x: F.leaky_relu(x, SLOPE))
 LAYERS = (  # of a scale: channels as multiples of its width, kernel, stride, groups
     (1, 15, 1, 1),
     (1, 41, 2, 4),
@@ -51,6 +59,14 @@ class Residual(nn.Module):
             x = x + (self.plain[i](F.leaky_relu(seen, SLOPE)) if self.plain else seen)
         return x
 
+    def pipe(self) -> Pipe:
+        steps = []
+        for i, dilated in enumerate(self.dilated):
+            layers = [dilated, self.plain[i]] if self.plain else [dilated]
+            deep = [pipe for c in layers for pipe in (ACTIVE, Convolved(c))]
+            steps.append(Added([Chain(), Chain(*deep)]))
+        return Chain(*steps)
+
 
 class Generator(nn.Module):
     """Mel frames [B, bands, T] -> a wave [B, 1, T · ∏ rates] in [-1, 1] (Kong et al. 2020, section 2.2).
@@ -70,6 +86,14 @@ class Generator(nn.Module):
         pairs: bool,
     ):
         super().__init__()
+        self.sizes = {
+            "width": width,
+            "rates": in_words(rates),
+            "rise_kernels": in_words(rise_kernels),
+            "kernels": in_words(kernels),
+            "dilations": ", ".join(map(in_words, dilations)),
+            "pairs": pairs,
+        }
         channels = [width >> i for i in range(len(rates) + 1)]
         self.first = convolution(bands, width, 7, padding=3)
         self.rises, self.blocks = nn.ModuleList(), nn.ModuleList()
@@ -88,31 +112,17 @@ class Generator(nn.Module):
             x = torch.stack(seen).mean(0)
         return torch.tanh(self.last(F.leaky_relu(x, LAST_SLOPE)))
 
+    def pipe(self) -> Pipe:
+        """The same, piece by piece."""
+        stages = []
+        for rise, blocks in zip(self.rises, self.blocks, strict=True):
+            seen = [cast(Residual, block).pipe() for block in cast(nn.ModuleList, blocks)]
+            stages.append(Chain(ACTIVE, Risen(rise), Added(seen, mean=True)))
+        last = Each(lambda x: F.leaky_relu(x, LAST_SLOPE))
+        return Chain(Convolved(self.first), *stages, last, Convolved(self.last), Each(torch.tanh))
+
 
 # ── the discriminators ───────────────────────────────────────────────────────────────────────────────────────────
-class Period(nn.Module):
-    """A wave [B, 1, N] -> the features [B, p, C, T] of every layer, the last logits [B, p, 1, T] (section 2.3).
-
-    The paper folds the wave to ⌈N / p⌉ rows of p samples and convolves along each column: here the p columns stand
-    beside the examples, the same numbers from convolutions in time.
-    """
-
-    def __init__(self, period: int, width: int):
-        super().__init__()
-        self.period = period
-        channels = [1, *(width * c for c in (1, 4, 16, 32, 32))]
-        strides = (3, 3, 3, 3, 1)
-        layers = [
-            convolution(a, b, 5, stride=s, padding=2) for (a, b), s in zip(pairwise(channels), strides, strict=True)
-        ]
-        self.layers = nn.ModuleList([*layers, convolution(channels[-1], 1, 3, padding=1)])
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        x = F.pad(x, (0, -x.shape[2] % self.period), mode="reflect")
-        x = x.unflatten(2, (-1, self.period)).permute(0, 3, 1, 2).flatten(0, 1)  # [B · p, 1, N / p]
-        return [f.unflatten(0, (-1, self.period)) for f in features(self.layers, x)]
-
-
 class Scale(nn.Module):
     """A wave [B, 1, N] -> the features [B, C, T] of every layer, the last logits [B, 1, T] (section 2.3).
 
@@ -134,26 +144,6 @@ class Scale(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         return features(self.layers, x)
-
-
-def features(layers: nn.ModuleList, x: Tensor) -> list[Tensor]:
-    """What each layer gives: all but the last, which are the logits, pass a leaky ReLU."""
-    found = []
-    for layer in layers[:-1]:
-        x = F.leaky_relu(layer(x), SLOPE)
-        found.append(x)
-    return [*found, layers[-1](x)]
-
-
-class Periods(nn.Module):
-    """A wave [B, 1, N] -> the features of each period: the multi-period discriminator; the paper's width is 32."""
-
-    def __init__(self, width: int):
-        super().__init__()
-        self.periods = nn.ModuleList([Period(p, width) for p in PERIODS])
-
-    def forward(self, x: Tensor) -> list[list[Tensor]]:
-        return [period(x) for period in self.periods]
 
 
 class Scales(nn.Module):
@@ -182,10 +172,166 @@ class Discriminators(nn.Module):
 
     def __init__(self, period_width: int, scale_width: int):
         super().__init__()
+        self.period_width, self.scale_width = period_width, scale_width
         self.periods, self.scales = Periods(period_width), Scales(scale_width)
 
     def forward(self, x: Tensor) -> list[list[Tensor]]:
         return [*self.periods(x), *self.scales(x)]
+
+
+# ── the model ────────────────────────────────────────────────────────────────────────────────────────────────────
+@register("hifigan")
+class HiFiGAN(Vocoder):
+    """A wave of a mel spectrogram: residual blocks that look differently far, judged by periods and scales.
+
+    `mel`, `segment`, `similar`, `features` and `alone` are a Vocoder's. The rate rises by `rates`, by convolutions of
+    `rise_kernels`; `kernels` of the blocks, and their `dilations`: one row for all, or a row each after commas. `pairs`:
+    a plain convolution follows each dilated one. The critics are `period_width` and `scale_width` wide at first.
+    """
+
+    card = Card(
+        paper="HiFi-GAN: Generative Adversarial Networks for Efficient and High Fidelity Speech Synthesis",
+        authors="Kong, Kim, Bae",
+        year=2020,
+        url="https://arxiv.org/abs/2010.05646",
+        summary="Speech from mel spectrograms near the recordings themselves: critics that see periods, and scales.",
+        changes="A running average of the generator makes the samples, but in the recipes v1, v2 and v3. The recipe cpu learns "
+        "from the distance of mel spectrograms alone at first.",
+        results=(
+            Result("mean opinion score", 4.36, "LJ Speech, V1; recordings 4.45", "table 1"),
+            Result("mean opinion score", 4.05, "LJ Speech, V3; recordings 4.45", "table 1"),
+            Result("million parameters", 13.92, "the generator, V1", "table 1"),
+        ),
+    )
+    recipes = {
+        "tiny": Recipe(
+            steps=12,
+            batch_size=4,
+            model={
+                "mel": "hifigan@8000",
+                "segment": 1024,
+                "width": 8,
+                "rates": "16 16",
+                "rise_kernels": "32 32",
+                "kernels": "3",
+                "period_width": 1,
+                "scale_width": 16,
+            },
+        ),
+        "cpu": Recipe(
+            minutes=20,
+            batch_size=8,
+            lr=1e-3,
+            betas=(0.8, 0.99),
+            ema=0.995,
+            decay=0.3,
+            model={
+                "mel": "hifigan@16000",
+                "width": 128,
+                "rates": "8 8 4",
+                "rise_kernels": "16 16 8",
+                "kernels": "3 5 7",
+                "dilations": "1 2, 2 6, 3 12",
+                "pairs": False,
+                "period_width": 4,
+                "scale_width": 16,
+                "alone": 0.6,
+            },
+        ),
+        "default": Recipe(steps=500_000, batch_size=16, betas=(0.8, 0.99), decay=0.5),
+        "v1": Recipe(steps=2_500_000, batch_size=16, betas=(0.8, 0.99), ema=0.0, decay=1.0),
+        "v2": Recipe(steps=2_500_000, batch_size=16, betas=(0.8, 0.99), ema=0.0, decay=1.0, model={"width": 128}),
+        "v3": Recipe(
+            steps=2_500_000,
+            batch_size=16,
+            betas=(0.8, 0.99),
+            ema=0.0,
+            decay=1.0,
+            model={
+                "width": 256,
+                "rates": "8 8 4",
+                "rise_kernels": "16 16 8",
+                "kernels": "3 5 7",
+                "dilations": "1 2, 2 6, 3 12",
+                "pairs": False,
+            },
+        ),
+    }
+    objective = Objective(  # the paper's squares are whole, Mao's halved
+        lambda r, f: 2 * least_squares_critic(r, f), lambda r, f: 2 * least_squares_generator(r, f)
+    )
+
+    def __init__(
+        self,
+        spec: Spec,
+        *,
+        mel: str = "hifigan",
+        segment: int = 8192,
+        width: int = 512,
+        rates: str = "8 8 2 2",
+        rise_kernels: str = "16 16 4 4",
+        kernels: str = "3 7 11",
+        dilations: str = "1 3 5",
+        pairs: bool = True,
+        period_width: int = 32,
+        scale_width: int = 128,
+        similar: float = 45.0,
+        features: float = 2.0,
+        alone: float = 0.0,
+    ):
+        super().__init__(spec, mel=mel, segment=segment, similar=similar, features=features, alone=alone)
+        rises, wide, seen = (
+            whole_numbers(name, text)
+            for name, text in (("rates", rates), ("rise-kernels", rise_kernels), ("kernels", kernels))
+        )
+        self.check_hop(math.prod(rises), "--model.rates")
+        rows = [whole_numbers("dilations", row) for row in dilations.split(",")]
+        rows = rows * len(seen) if len(rows) == 1 else rows
+        if len(rises) != len(wide) or len(seen) != len(rows):
+            raise UserError(
+                "HiFi-GAN takes a --model.rise-kernels for each of --model.rates, and --model.dilations, after commas, for "
+                f"each of --model.kernels: not {len(wide)} for {len(rises)}, and {len(rows)} for {len(seen)}."
+            )
+        if width % 2 ** len(rises):
+            raise UserError(f"--model.width halves {len(rises)} times: {width} does not.")
+        self.generator = Generator(self.mel.bands, width, rises, wide, seen, rows, pairs)
+        self.discriminator = Discriminators(period_width, scale_width)
+
+    @classmethod
+    def from_reference(cls, weights: Mapping[str, Tensor], config: Mapping[str, Any]) -> HiFiGAN:
+        """The authors' generator under "generator.", or its discriminators under "mpd." and "msd.", or all of them, with
+        their config.json. Raises UserError for what does not fit."""
+        weights = {k.removeprefix("module."): v for k, v in weights.items()}
+        judged = {k: v for k, v in weights.items() if k.startswith(("mpd.", "msd."))}
+        made = under(weights, "generator.") or {k: v for k, v in weights.items() if k not in judged}
+        options: dict[str, Any] = {"mel": mel_in_words(config)}
+        maker = generator_of(made, config) if made else None
+        judge = discriminators_of(judged) if judged else None
+        if maker:
+            options |= maker.sizes
+        if judge:
+            options |= {"period_width": judge.period_width, "scale_width": judge.scale_width}
+        mel = Mel.of(options["mel"])
+        spec = Spec("audio", (1, 64 * mel.hop), extra={"rate": mel.rate})
+        net = build(cls, spec, options)
+        for own, found in ((net.generator, maker), (net.discriminator, judge)):
+            if found is not None:
+                own.load_state_dict(found.state_dict())
+        return net.eval()
+
+
+def mel_in_words(config: Mapping[str, Any]) -> str:
+    """What their config.json says of mel spectrograms, where it says it."""
+    names = {
+        "num_mels": "bands",
+        "n_fft": "n_fft",
+        "hop_size": "hop",
+        "win_size": "window",
+        "fmin": "fmin",
+        "fmax": "fmax",
+    }
+    said = [f"{ours}={config[theirs]}" for theirs, ours in names.items() if config.get(theirs) is not None]
+    return ",".join([f"hifigan@{config.get('sampling_rate', 22_050)}", *said])
 
 
 # ── the official weights ─────────────────────────────────────────────────────────────────────────────────────────

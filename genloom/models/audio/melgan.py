@@ -18,7 +18,7 @@ from genloom.nn.pqmf import CUTOFFS, Synthesis
 from genloom.nn.streaming import Added, Chain, Convolved, Each, Pipe, Risen
 from genloom.nn.weights import under
 from genloom.objectives.adversarial import find_objective
-from genloom.objectives.vocoding import Features, Vocoder, feature_matching
+from genloom.objectives.vocoding import Features, Vocoder, feature_matching, in_words, whole_numbers
 
 SLOPE = 0.2
 RATIOS = (8, 8, 2, 2)  # of samples to frames, step by step: 256 in all
@@ -42,8 +42,8 @@ class Residual(nn.Module):
 
     def pipe(self) -> Pipe:
         dilated = Convolved(self.dilated, self.dilation, "reflect")
-        deep = Chain(Each(activation), dilated, Each(activation), Convolved(self.pointwise, 0))
-        return Added([deep, Convolved(self.shortcut, 0)])
+        deep = Chain(Each(activation), dilated, Each(activation), Convolved(self.pointwise))
+        return Added([deep, Convolved(self.shortcut)])
 
 
 class Generator(nn.Module):
@@ -55,7 +55,7 @@ class Generator(nn.Module):
 
     def __init__(self, bands: int, width: int, residuals: int, ratios: Sequence[int] = RATIOS, split: int = 1):
         super().__init__()
-        self.sizes = {"width": width, "residuals": residuals, "ratios": " ".join(map(str, ratios))}
+        self.sizes = {"width": width, "residuals": residuals, "ratios": in_words(ratios)}
         self.bands = bands
         channels = [width << i for i in range(len(ratios), -1, -1)]
         self.first = convolution(bands, channels[0], 7)
@@ -64,19 +64,21 @@ class Generator(nn.Module):
             [nn.Sequential(*[Residual(c, 3**j) for j in range(residuals)]) for c in channels[1:]]
         )
         self.last = convolution(width, split, 7)
-        self.together = Synthesis(split) if split > 1 else None
+        self.together: Synthesis | None = Synthesis(split) if split > 1 else None
 
     def forward(self, mel: Tensor) -> Tensor:
         x: Tensor = self.first(F.pad(mel, (3, 3), mode="reflect"))
         for rise, blocks in zip(self.rises, self.blocks, strict=True):
             x = cast(nn.Sequential, blocks)(rise(activation(x)))
         made = torch.tanh(self.last(F.pad(activation(x), (3, 3), mode="reflect")))
-        return made if self.together is None else self.together(made)
+        return made if self.together is None else cast(Synthesis, self.together)(made)
 
     def pipe(self) -> Pipe:
         """The same, piece by piece."""
         stages = [
-            Chain(Each(activation), Risen(rise), *[block.pipe() for block in cast(nn.Sequential, blocks)])
+            Chain(
+                Each(activation), Risen(rise), *[cast(Residual, block).pipe() for block in cast(nn.Sequential, blocks)]
+            )
             for rise, blocks in zip(self.rises, self.blocks, strict=True)
         ]
         ends: list[Pipe] = [Each(activation), Convolved(self.last, 3, "reflect"), Each(torch.tanh)]
@@ -248,12 +250,8 @@ class MelGAN(Vocoder):
         self.objective = find_objective(objective)
         if split != 1 and split not in CUTOFFS:
             raise UserError(f"--model.split must be 1, {', '.join(map(str, CUTOFFS))}, not {split}.")
-        steps = whole_numbers(ratios)
-        if math.prod(steps) * split != self.mel.hop:
-            raise UserError(
-                f"--model.ratios {ratios} times --model.split {split} is {math.prod(steps) * split}, and a frame of this mel "
-                f"spectrogram is {self.mel.hop} samples: let them agree."
-            )
+        steps = whole_numbers("ratios", ratios)
+        self.check_hop(math.prod(steps) * split, "--model.ratios times --model.split")
         self.generator = Generator(self.mel.bands, width, residuals, steps, split)
         self.discriminator = Discriminators(critic_scales, critic_width, critic_strides, critic_stride, critic_widest)
 
@@ -279,7 +277,7 @@ class MelGAN(Vocoder):
         rate = int(config.get("sampling_rate", 22_050))
         sizes = {**(maker.sizes if maker else {}), **(judge.sizes if judge else {})}
         bands = maker.bands if maker else 80
-        hop = math.prod(whole_numbers(str(sizes["ratios"]))) if maker else 256
+        hop = math.prod(whole_numbers("ratios", str(sizes["ratios"]))) if maker else 256
         changes = (f",bands={bands}" if bands != 80 else "") + (f",hop={hop}" if hop != 256 else "")
         spec = Spec("audio", (1, 64 * hop), extra={"rate": rate})
         net = build(cls, spec, {"mel": f"melgan@{rate}{changes}", **sizes})
@@ -287,13 +285,6 @@ class MelGAN(Vocoder):
             if found is not None:
                 own.load_state_dict(found.state_dict())
         return net.eval()
-
-
-def whole_numbers(text: str) -> list[int]:
-    """`8 8 2 2` as numbers. Raises UserError for another text."""
-    if not (words := text.split()) or not all(w.isdecimal() and int(w) > 0 for w in words):
-        raise UserError(f"--model.ratios are whole numbers such as '8 8 2 2', not '{text}'.")
-    return [int(w) for w in words]
 
 
 # ── the official weights ─────────────────────────────────────────────────────────────────────────────────────────

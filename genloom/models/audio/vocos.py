@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from genloom.core import Card, Recipe, Result, Spec, build, register
 from genloom.errors import UserError
 from genloom.nn.directed import filled
-from genloom.nn.istft import istft
+from genloom.nn.istft import cut_off, istft, pieces
 from genloom.nn.mel import PRESETS, Mel, tables
+from genloom.nn.streaming import Added, Chain, Convolved, Each, Overlapped, Pipe
+from genloom.nn.wave_critic import PERIODS, Periods, Resolutions
 from genloom.nn.weights import arguments
+from genloom.objectives.adversarial import Objective, hinge_critic
+from genloom.objectives.vocoding import Vocoder
 
 EPS = 1e-6
 LOUDEST = 100.0  # of a magnitude: its logarithm is free, and would overflow
@@ -52,9 +57,14 @@ class Block(nn.Module):
         self.gamma = nn.Parameter(torch.full((channels,), gamma))
 
     def forward(self, x: Tensor, *condition: Tensor) -> Tensor:
-        seen = self.norm(self.along(x).transpose(1, 2), *condition)  # [B, T, C]
-        seen = self.gamma * self.narrow(F.gelu(self.widen(seen)))
-        return x + seen.transpose(1, 2)
+        return x + self.across(self.along(x), *condition)
+
+    def across(self, x: Tensor, *condition: Tensor) -> Tensor:
+        seen = self.norm(x.transpose(1, 2), *condition)  # [B, T, C]
+        return (self.gamma * self.narrow(F.gelu(self.widen(seen)))).transpose(1, 2)
+
+    def pipe(self) -> Pipe:
+        return Added([Chain(), Chain(Convolved(self.along, 3), Each(self.across))])
 
 
 class Head(nn.Module):
@@ -75,10 +85,13 @@ class Head(nn.Module):
         self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        log_magnitude, phase = self.out(x).float().transpose(1, 2).chunk(2, 1)  # [B, n_fft / 2 + 1, T]
+        return istft(self.waves(x), self.window, self.hop, self.edges)[:, None]
+
+    def waves(self, x: Tensor) -> Tensor:
+        """[B, T, C] -> complex [B, n_fft / 2 + 1, T]."""
+        log_magnitude, phase = self.out(x).float().transpose(1, 2).chunk(2, 1)
         magnitude = log_magnitude.exp().clamp(max=LOUDEST)
-        waves = torch.complex(magnitude * phase.cos(), magnitude * phase.sin())
-        return istft(waves, self.window, self.hop, self.edges)[:, None]
+        return torch.complex(magnitude * phase.cos(), magnitude * phase.sin())
 
 
 class Generator(nn.Module):
@@ -101,6 +114,7 @@ class Generator(nn.Module):
         gamma: float | None = None,
     ):
         super().__init__()
+        self.sizes = {"width": width, "inner": inner, "layers": layers}
         gamma = 1 / layers if gamma is None else gamma
         self.conditions = conditions
         self.first = nn.Conv1d(bands, width, 7, padding=3)
@@ -123,6 +137,136 @@ class Generator(nn.Module):
         for block in self.blocks:
             x = block(x, *told)
         return self.head(self.last_norm(x.transpose(1, 2)))
+
+    def pipe(self) -> Pipe:
+        """The same without a condition, piece by piece."""
+        window, hop = self.head.window, self.head.hop
+        first = Each(lambda x: self.norm(x.transpose(1, 2)).transpose(1, 2))
+        blocks = [cast(Block, block).pipe() for block in self.blocks]
+        last = Overlapped(self._pieces, window, hop, cut_off(len(window), hop, self.head.edges))
+        return Chain(Convolved(self.first, 3), first, *blocks, last)
+
+    def _pieces(self, x: Tensor) -> Tensor:  # [B, C, T] -> [B, n_fft, T]
+        return pieces(self.head.waves(self.last_norm(x.transpose(1, 2))), self.head.window)
+
+
+# ── the model ────────────────────────────────────────────────────────────────────────────────────────────────────
+class Discriminators(nn.Module):
+    """A wave [B, 1, N] -> the features of each period, then those of each resolution."""
+
+    def __init__(self, period_width: int, resolution_width: int):
+        super().__init__()
+        self.periods, self.resolutions = Periods(period_width), Resolutions(resolution_width)
+
+    def forward(self, x: Tensor) -> list[list[Tensor]]:
+        return [*self.periods(x), *self.resolutions(x)]
+
+
+@register("vocos")
+class Vocos(Vocoder):
+    """A wave of a mel spectrogram by the inverse Fourier transform of what a network at the rate of frames tells.
+
+    `mel`, `segment`, `similar`, `features` and `alone` are a Vocoder's. `width`, `inner` and `layers` are of the network.
+    The critics see periods, `period_width` wide at first, and spectrograms, `resolution_width`.
+    """
+
+    card = Card(
+        paper="Vocos: Closing the gap between time-domain and Fourier-based neural vocoders for high-quality audio synthesis",
+        authors="Siuzdak",
+        year=2023,
+        url="https://arxiv.org/abs/2306.00814",
+        summary="The fastest vocoder here: all layers work at the rate of frames, a Fourier transform makes the samples.",
+        changes="The critics are HiFi-GAN's periods and UnivNet's resolutions, without the bands that the authors' later code has. "
+        "A running average of the generator makes the samples, but in the paper's recipe. The recipe cpu learns from the "
+        "distance of mel spectrograms alone at first.",
+        results=(
+            Result("UTMOS", 3.734, "LibriTTS test-clean; recordings 4.058", "table 1"),
+            Result("PESQ", 3.70, "LibriTTS test-clean", "table 1"),
+            Result("million parameters", 13.5, "the generator", "section 4"),
+        ),
+    )
+    recipes = {
+        "tiny": Recipe(
+            steps=12,
+            batch_size=4,
+            model={
+                "mel": "vocos@8000,n_fft=256,window=256,hop=64,bands=40",
+                "segment": 1536,
+                "width": 16,
+                "inner": 32,
+                "layers": 2,
+                "period_width": 1,
+                "resolution_width": 8,
+            },
+        ),
+        "cpu": Recipe(
+            minutes=20,
+            batch_size=16,
+            lr=1e-3,
+            betas=(0.8, 0.9),
+            ema=0.995,
+            decay=0.5,
+            clip=1.0,
+            model={
+                "mel": "vocos@16000,bands=80",
+                "width": 192,
+                "inner": 576,
+                "layers": 6,
+                "period_width": 4,
+                "resolution_width": 8,
+                "alone": 0.6,
+            },
+        ),
+        "default": Recipe(steps=500_000, batch_size=16, betas=(0.8, 0.9), decay=1.0, curve="cosine"),
+        "paper": Recipe(
+            steps=1_000_000,
+            batch_size=16,
+            betas=(0.8, 0.9),
+            ema=0.0,
+            decay=1.0,
+            curve="cosine",
+            model={"segment": 16_384},
+        ),
+    }
+    objective = Objective(hinge_critic, lambda r, f: F.relu(1 - f))
+    generator: Generator
+
+    def __init__(
+        self,
+        spec: Spec,
+        *,
+        mel: str = "vocos",
+        segment: int = 16_384,
+        width: int = 512,
+        inner: int = 1536,
+        layers: int = 8,
+        period_width: int = 32,
+        resolution_width: int = 32,
+        similar: float = 45.0,
+        features: float = 1.0,
+        alone: float = 0.0,
+    ):
+        super().__init__(spec, mel=mel, segment=segment, similar=similar, features=features, alone=alone)
+        kind = self.mel
+        self.generator = Generator(kind.bands, width, inner, layers, kind.n_fft, kind.hop, kind.edges)
+        self.discriminator = Discriminators(period_width, resolution_width)
+
+    def weights(self, count: int) -> Sequence[float]:
+        """The means over periods and over resolutions, which count a tenth (section 3.3)."""
+        rest = count - len(PERIODS)
+        return [1 / len(PERIODS)] * len(PERIODS) + [0.1 / rest] * rest
+
+    @classmethod
+    def from_reference(cls, weights: Mapping[str, Tensor], config: Mapping[str, Any]) -> Vocos:
+        """The authors' network with its config.yaml, read into a dict. Raises UserError for what does not fit."""
+        maker, mel = generator_of(weights, config), mel_of(config)
+        if maker.conditions:
+            raise UserError("Vocos with conditions is of a codec's codes, and makes no wave of a mel spectrogram.")
+        spec = Spec("audio", (1, 64 * mel.hop), extra={"rate": mel.rate})
+        words = f"n_fft={mel.n_fft},window={mel.window},hop={mel.hop},bands={mel.bands},edges={mel.edges}"
+        net = build(cls, spec, {"mel": f"vocos@{mel.rate},{words}", **maker.sizes})
+        net.generator.load_state_dict(maker.state_dict())
+        return net.eval()
 
 
 # ── the official weights ─────────────────────────────────────────────────────────────────────────────────────────
