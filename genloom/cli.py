@@ -181,6 +181,10 @@ def _sample(words: list[str]) -> None:
         frames = verbs.interpolate_to_file(run, seeds, out, args.frames, **asked)
         print(f"film    {out}, {frames} frames")
         return
+    if args.stream:
+        out = args.out or samples / "stream.wav"
+        seconds = generate.stream_to(run, out, **asked)
+        return print(f"sound   {out}, {seconds:.1f} s", file=sys.stderr if str(out) == "-" else sys.stdout)
     if run.spec.modality == "text" and args.out is None and not args.seeds:
         return _tell(run, args.n or 1, args.seed, asked)
     if args.seeds:

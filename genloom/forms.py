@@ -20,10 +20,11 @@ class Sample:
     RUN: RunFolder
     n: Annotated[int | None, arg(aliases=["-n"])] = None  # how many: by default 64, of texts 1
     out: Path | None = (
-        None  # the folder to write into, by default RUN/samples/seedS; of a walk the film: .webp, .gif or .png
+        None  # the folder to write into, by default RUN/samples/seedS; of a walk the film: .webp, .gif or .png, of a stream the .wav
     )
     seed: int = 0  # sample i depends on this and i alone
     seeds: str | None = None  # in place of -n: the first sample of each of these seeds, such as 3,7,100-120
+    stream: bool = False  # of a vocoder: write the wave as it is made, in memory that does not grow; --out - pipes it
     interpolate: str | None = None  # a film that walks through so many seeds, or through these: 8, or 3,7,12
     frames: int = 24  # of that film, from one seed to the next
     code: Code = None

@@ -17,6 +17,7 @@ from genloom.machine import has_fast_bf16, multiply_fast
 from genloom.plugins import model_of
 from genloom.run import STATE, WEIGHTS, Run
 
+PIECE = 32  # frames that a stream is made of at a time: half a second of speech
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -98,6 +99,34 @@ def _named(run: Run, n: int, seed: int, conditions: dict[str, Any]) -> tuple[Ten
     if isinstance(source := given.get("source"), (Tensor, list)):
         n = len(source)
     return draw(model, n, seed=seed, **given), names
+
+
+@torch.inference_mode()
+def stream_to(run: Run, out: Path, *, source: str | None = None, **conditions: Any) -> float:
+    """Write what a vocoder makes of one sound or mel spectrogram as it comes, and return its seconds; memory does not grow.
+
+    `out` "-" is the standard output. Raises UserError for a model that makes no waves of mel spectrograms.
+    """
+    sound = importlib.import_module("genloom.data.sound")
+    model: Any = load(run)
+    if "source" not in model.conditions or not hasattr(model, "stream"):
+        raise UserError(f"'{model.name}' does not make a wave as it comes: leave --stream out.")
+    if not source:
+        raise UserError("--stream makes a wave as it comes from a --source: a sound, or a mel spectrogram (.npy).")
+    path = Path(source).expanduser()
+    kind, rate = checked(model, conditions).get("kind"), int(model.spec.extra["rate"])
+    pieces: Any
+    if waves := path.suffix.lower() not in sound.MELS:
+        pieces = (
+            torch.from_numpy(x).to(model.device)[None, None] for x in sound.pieces_of(path, rate, PIECE * model.mel.hop)
+        )
+    else:
+        (mel,), _ = sound.read_sources(path, model.spec)
+        pieces = model.frames(mel, kind).split(PIECE, 2)
+    with autocast(model.device, resolve_precision(model, "auto")), sound.Writer(out, rate) as file:
+        for made in model.stream(pieces, waves=waves):
+            file.add(made[0])
+        return file.samples / rate
 
 
 def checked(model: Model, conditions: dict[str, Any]) -> dict[str, Any]:

@@ -146,6 +146,28 @@ def read_sources(path: Path, spec: Spec, **_: Any) -> tuple[list[Tensor], list[s
     return found, names_for(files.names, ".wav")
 
 
+def pieces_of(path: Path, rate: int, size: int) -> Iterator[np.ndarray]:
+    """The samples of one file at that rate in pieces [size], the last shorter, as it is read.
+
+    Raises UserError for a file that cannot be read, before the first piece or at the place where it breaks off.
+    """
+    held, count = list[np.ndarray](), 0
+    try:
+        with open(path, "rb") as stream:
+            original, _, blocks = decoded(stream, path.name)
+            for block in blocks if rate == original else resampled(blocks, original, rate):
+                held.append(block)
+                count += len(block)
+                while count >= size:
+                    row = np.concatenate(held)
+                    yield row[:size]
+                    held, count = [row[size:]], count - size
+        if count:
+            yield np.concatenate(held)
+    except (UnreadableError, OSError, EOFError) as error:
+        raise UserError(f"'{path}' cannot be read: {getattr(error, 'strerror', None) or error}.") from None
+
+
 def read_mel(stream: BinaryIO) -> Tensor:
     """[bands, T] f32 of a .npy file. Raises UnreadableError for another array."""
     try:
