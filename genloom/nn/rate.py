@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-KEPT = 0.95  # of the narrower band; what lies above fades to nothing at its edge
+KEPT = 0.995  # of the narrower band; what lies above fades to nothing at its edge
 
 
 def at_rate(wave: Tensor, before: int, after: int) -> Tensor:
