@@ -14,9 +14,7 @@ from genloom.nn.mel import LOGS, Mel, tables
 FITTING = 30  # multiplicative steps; more change the mel by less than its phases do
 
 
-def griffin_lim(
-    log_mel: Tensor, mel: Mel, *, iterations: int = 60, momentum: float = 0.99, seed: int = 0
-) -> Tensor:
+def griffin_lim(log_mel: Tensor, mel: Mel, *, iterations: int = 60, momentum: float = 0.99, seed: int = 0) -> Tensor:
     """log_mel [B, bands, T] as `mel` makes it -> waves [B, N] of which that is about the mel spectrogram.
 
     Fast Griffin-Lim (Perraudin et al. 2013, algorithm 2) from random phases: clip i's depend on (seed, i) alone. N is
