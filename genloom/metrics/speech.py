@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from genloom.errors import UserError
@@ -115,12 +116,12 @@ def loudness(wave: Tensor) -> Tensor:
     """Mel bands [B, 120, T] in dB below the clip's loudest, from -80 dB up; 40 dB below is 0, and a unit is 40 dB."""
     decibels = 10 * power_mel(wave, HEARD).clamp(min=1e-10).log10()
     top = decibels.amax((1, 2), keepdim=True)
-    return (torch.maximum(decibels - top, torch.tensor(-DYNAMICS)) + 40) / 40
+    return ((decibels - top).clamp(min=-DYNAMICS) + 40) / 40
 
 
 def power_mel(wave: Tensor, mel: Mel) -> Tensor:
     """[B, N] -> [B, bands, T]: the triangles over |STFT|² (not its root, no logarithm), the ends padded with silence."""
-    silent = torch.nn.functional.pad(wave, (mel.pad, mel.pad))
+    silent = F.pad(wave, (mel.pad, mel.pad))
     return tables(mel)[1].to(wave) @ mel.spectrum(silent).abs().square()
 
 

@@ -13,6 +13,7 @@ from genloom.nn.istft import istft
 from genloom.nn.mel import LOGS, Mel, tables
 
 FITTING = 30  # multiplicative steps; more change the mel by less than its phases do
+NOTHING = 1e-12  # where a triangle is too narrow to hold a frequency, its band is left out
 
 
 def griffin_lim(log_mel: Tensor, mel: Mel, *, iterations: int = 60, momentum: float = 0.99, seed: int = 0) -> Tensor:
@@ -45,8 +46,8 @@ def magnitudes(log_mel: Tensor, mel: Mel) -> Tensor:
     wanted = (log_mel * LOGS[mel.log]).exp()
     filters = tables(mel)[1].to(wanted)  # [bands, n_fft / 2 + 1]
     weight = filters.sum(0)[:, None]
-    spread = torch.where(weight > 0, filters.T / weight.clamp(min=1e-12), 0)  # columns of zeros: outside all bands
-    found = spread @ (wanted / filters.sum(1)[:, None])
+    spread = torch.where(weight > 0, filters.T / weight.clamp(min=NOTHING), 0)  # columns of zeros: outside all bands
+    found = spread @ (wanted / filters.sum(1).clamp(min=NOTHING)[:, None])
     for _ in range(FITTING):
-        found = found * (spread @ (wanted / (filters @ found)))
+        found = found * (spread @ (wanted / (filters @ found).clamp(min=NOTHING)))
     return found
