@@ -20,6 +20,7 @@ from torch import Tensor
 from genloom.errors import UserError, nearest
 
 LINEAR, STEP = 1000.0, math.log(6.4) / 27  # Slaney's scale: linear up to 1 kHz, then so much of a logarithm a mel
+NUMBERS = ("rate", "n_fft", "hop", "window", "bands", "fmin", "fmax", "floor", "epsilon")
 LOGS = {"10": math.log(10), "e": 1.0}
 
 
@@ -54,6 +55,9 @@ class Mel:
 
     def __post_init__(self) -> None:
         """Raises UserError for numbers that make no mel spectrogram."""
+        for name in NUMBERS:
+            if not isinstance(value := getattr(self, name), int | float) and not (name == "fmax" and value is None):
+                raise UserError(f"This is no mel spectrogram: {name} is a number, not '{value}'.")
         top = self.rate / 2 if self.fmax is None else self.fmax
         for wrong, said in (
             (min(self.rate, self.n_fft, self.hop, self.window, self.bands) < 1, "all sizes are 1 or more"),

@@ -1,0 +1,235 @@
+"""Vocoders as a user meets them: streams that equal the whole, mel spectrograms that do not fit, files in and out."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+import wave
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn.utils import parametrize
+
+import genloom
+from genloom import core
+from genloom.core import Spec
+from genloom.data.sound import Writer, header, pieces_of
+from genloom.errors import UserError
+from genloom.generate import stream_to, to_files
+from genloom.models.audio import hifigan, melgan, vocos
+from genloom.nn.lined import Convolution, Rise, lined
+from genloom.nn.mel import PRESETS, Mel
+from genloom.nn.pqmf import Analysis, Synthesis
+from genloom.nn.streaming import Framed, through
+
+GENERATORS = {
+    "melgan": lambda: melgan.Generator(20, 4, 3),
+    "multiband": lambda: melgan.Generator(20, 8, 2, (8, 4, 2), 4),
+    "hifigan V1": lambda: hifigan.Generator(
+        20, 32, (8, 8, 2, 2), (16, 16, 4, 4), (3, 7), [(1, 3, 5), (1, 3, 5)], pairs=True
+    ),
+    "hifigan V3": lambda: hifigan.Generator(20, 32, (8, 8, 4), (16, 16, 8), (3, 5), [(1, 2), (2, 6)], pairs=False),
+    "vocos": lambda: vocos.Generator(20, 16, 32, 3, 1024, 256, "same"),
+    "vocos, centred": lambda: vocos.Generator(20, 16, 32, 3, 1024, 256, "centre"),
+}
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+@settings(max_examples=8, deadline=None)
+@given(cuts=st.lists(st.integers(1, 39), max_size=6))
+def test_a_stream_in_any_pieces_is_the_whole(name: str, cuts: list[int]) -> None:
+    torch.manual_seed(0)
+    net, mel = GENERATORS[name]().eval(), torch.randn(1, 20, 40)
+    places = sorted({0, *cuts, 40})
+    pieces = [mel[..., a:b] for a, b in pairwise(places)]
+    with torch.inference_mode(), parametrize.cached():
+        made = torch.cat([*through(net.pipe(), pieces)], 2)
+        torch.testing.assert_close(made, net(mel), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_mel_spectrogram_of_pieces_is_that_of_the_whole(preset: str) -> None:
+    mel, sound = Mel.of(preset), torch.randn(1, 1, 9000) / 10
+    made = torch.cat([*through(Framed(mel), sound.split(700, 2))], 2)
+    torch.testing.assert_close(made, mel(sound), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kernel, stride, odd", [(16, 8, 0), (4, 2, 0), (6, 3, 1)])
+def test_lined_layers_are_pytorch_s(kernel: int, stride: int, odd: int) -> None:
+    how = {"padding": stride // 2 + odd, "output_padding": odd}
+    ours, x = Rise(6, 4, kernel, stride, **how), torch.randn(2, 6, 11)
+    theirs = torch.nn.ConvTranspose1d(6, 4, kernel, stride, **how)
+    theirs.load_state_dict(ours.state_dict())
+    torch.testing.assert_close(ours(lined(x)), theirs(x))
+    ours, theirs = (kind(6, 6, 5, stride=2, padding=2, groups=2) for kind in (Convolution, torch.nn.Conv1d))
+    theirs.load_state_dict(ours.state_dict())
+    torch.testing.assert_close(ours(lined(x)), theirs(x))
+    assert ours(lined(x)).transpose(1, 2).is_contiguous()  # what the next layer takes as it is
+
+
+@pytest.mark.parametrize("bands", [2, 4, 8])
+def test_bands_together_are_the_wave_again(bands: int) -> None:
+    x = torch.randn(1, 1, 4000)
+    error = (Synthesis(bands)(Analysis(bands)(x)) - x)[..., 200:-200]
+    assert 10 * torch.log10(error.square().mean() / x.square().mean()) < -45
+
+
+def test_mel_spectrograms_in_words() -> None:
+    assert Mel.of("vocos@16000,bands=80") == Mel(
+        rate=16_000, bands=80, scale="htk", norm="none", floor=1e-7, edges="centre"
+    )
+    assert Mel.of("hifigan@8000").fmax is None  # 8 kHz holds no more than 4 kHz
+    for words, said in (
+        ("melgen", "Did you mean 'melgan'"),
+        ("melgan,hup=2", "no 'hup'"),
+        ("melgan@x", "rate is a number, not 'x'"),
+    ):
+        with pytest.raises(UserError, match=said):
+            Mel.of(words)
+
+
+# ── a run ────────────────────────────────────────────────────────────────────────────────────────────────────────
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> genloom.Run:
+    folder = tmp_path_factory.mktemp("vocoder")
+    options = {"data_options": {"rate": 8000}, "quiet": True, "recipe": "tiny", "steps": 2}
+    return genloom.fit("melgan", "speech", folder / "run", **options)
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    sound = torch.from_numpy(np.sin(np.arange(30_000) / 20)).float()[None] / 2
+    with Writer(tmp_path / "tone.wav", 16_000) as file:
+        file.add(sound)
+    return tmp_path / "tone.wav"
+
+
+def test_the_mel_spectrogram_is_part_of_the_run(run: genloom.Run) -> None:
+    assert Mel.of(run.spec.extra["mel"]) == Mel.of("melgan@8000")
+
+
+def test_a_source_is_made_again_whole_and_as_a_stream(run: genloom.Run, clip: Path, tmp_path: Path) -> None:
+    (whole,) = to_files(run, 1, tmp_path / "out", source=str(clip))
+    assert whole.name == "tone.wav"
+    seconds = stream_to(run, tmp_path / "stream.wav", source=str(clip))
+    a, b = (np.frombuffer(p.read_bytes()[44:], "<i2").astype(int) for p in (tmp_path / "stream.wav", whole))
+    assert len(a) == len(b) and np.abs(a - b).max() <= 1  # a float's last bit may round the other way
+    assert abs(seconds - 30_000 / 16_000) < 0.05
+    with wave.open(str(whole)) as file:
+        assert (file.getframerate(), file.getnchannels(), file.getsampwidth()) == (8000, 1, 2)
+
+
+def test_a_stream_goes_through_a_pipe(run: genloom.Run, clip: Path, tmp_path: Path) -> None:
+    words = [
+        sys.executable,
+        "-m",
+        "genloom",
+        "sample",
+        str(run.folder),
+        "--source",
+        str(clip),
+        "--stream",
+        "--out",
+        "-",
+    ]
+    piped = subprocess.run(words, capture_output=True, check=True).stdout
+    stream_to(run, tmp_path / "stream.wav", source=str(clip))
+    assert piped[44:] == (tmp_path / "stream.wav").read_bytes()[44:]
+
+
+def test_a_mel_spectrogram_is_taken_converted_or_refused(run: genloom.Run, tmp_path: Path) -> None:
+    model = genloom.load(run)
+    sound = torch.from_numpy(np.sin(np.arange(8192) / 9)).float()[None] / 2
+    natural = Mel.of("melgan@8000,log=e")
+    np.save(tmp_path / "natural.npy", natural(sound)[0].numpy())
+    path = str(tmp_path / "natural.npy")
+    with pytest.raises(UserError, match="say which it is"):
+        genloom.sample(run, source=path)
+    (made,) = genloom.sample(run, source=path, kind="melgan@8000,log=e")
+    torch.testing.assert_close(made, model.vocode(model.mel(sound))[0], atol=1e-5, rtol=0)
+    with pytest.raises(UserError, match="hop 300, not 256"):
+        genloom.sample(run, source=path, kind="melgan@8000,log=e,hop=300")
+    for array, said in (
+        (np.zeros((5, 80), np.float32), "turn it round"),
+        (np.zeros((81, 5), np.float32), "80 bands are wanted"),
+        (np.full((80, 5), np.nan, np.float32), "finite numbers"),
+        (np.zeros((80, 5), np.int64), "finite numbers"),
+    ):
+        np.save(tmp_path / "bad.npy", array)
+        with pytest.raises(UserError, match=said):
+            genloom.sample(run, source=str(tmp_path / "bad.npy"))
+
+
+def test_bad_sources_are_told_of_in_a_sentence(run: genloom.Run, tmp_path: Path) -> None:
+    (tmp_path / "text.wav").write_text("not a sound")
+    np.save(tmp_path / "pickle.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    for name, said in (("text.wav", "cannot be read"), ("pickle.npy", "no array"), ("absent.wav", "nothing at")):
+        with pytest.raises(UserError, match=said):
+            genloom.sample(run, source=str(tmp_path / name))
+    with pytest.raises(UserError, match="--source"):
+        stream_to(run, tmp_path / "x.wav")
+    short = torch.zeros(1, 40)
+    with pytest.raises(UserError, match="more than 384 samples"):
+        genloom.sample(run, 1, source=[short])
+
+
+def test_data_of_another_rate_is_refused_and_the_right_one_is_asked_for() -> None:
+    spec = Spec("audio", (1, 8192), extra={"rate": 44_100})
+    with pytest.raises(UserError, match=r"--data.rate 22050, or --model.mel melgan@44100"):
+        core.build(core.find("melgan"), spec, {})
+    assert core.find("melgan").asks({"mel": "melgan@16000"}) == {"rate": 16_000}
+    with pytest.raises(UserError, match=r"--model.ratios times --model.split is 64"):
+        core.build(core.find("melgan"), Spec("audio", (1, 8192), extra={"rate": 22_050}), {"ratios": "8 8"})
+
+
+def test_the_official_weights_become_runs(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    golden = Path(__file__).parent / "golden"
+    for name, file, config in (
+        ("melgan", "melgan_g", None),
+        ("hifigan", "hifigan_resblock1", "hifigan_resblock1.json"),
+    ):
+        weights, io_ = load_file(golden / f"{file}_weights.safetensors"), load_file(golden / f"{file}.safetensors")
+        save_file(weights, tmp_path / f"{name}.safetensors")
+        run = genloom.import_(
+            name, tmp_path / f"{name}.safetensors", tmp_path / name, config=golden / config if config else None
+        )
+        with torch.inference_mode():
+            made = genloom.load(run).vocode(io_["mel"])
+        torch.testing.assert_close(made, io_["wav"], atol=2e-5, rtol=1e-4)
+        with pytest.raises(UserError, match="give it a --source"):
+            genloom.sample(run, 1)
+
+
+def test_evaluate_measures_beside_griffin_lim_and_keeps_clips_to_hear(run: genloom.Run) -> None:
+    result = genloom.evaluate(run, metrics=["mel-l1", "stft", "si-sdr", "stoi"])
+    found = {m["name"]: m["value"] for m in result["metrics"]}
+    beside = result["beside"]
+    assert beside["mel-l1"]["recordings"] == 0 < beside["mel-l1"]["fast-griffin-lim@60"] < found["mel-l1"]
+    assert beside["stoi"]["griffin-lim@60"] > found["stoi"] and beside["stoi"]["recordings"] > 0.999
+    page = (run.folder / "report.html").read_text()
+    assert page.count("<audio") >= 4 and "griffin-lim@60" in page
+    with pytest.raises(UserError, match="no metric of sound 'mel_l1'|mel-l1"):
+        genloom.evaluate(run, metrics=["mel_l1"])
+
+
+def test_a_header_tells_the_whole_at_every_moment(tmp_path: Path) -> None:
+    with Writer(tmp_path / "a.wav", 8000) as file:
+        for count in (1, 2):
+            file.add(torch.zeros(1, 100))
+            with wave.open(io.BytesIO((tmp_path / "a.wav").read_bytes())) as sound:
+                assert sound.getnframes() == 100 * count
+    assert len(header(8000, None)) == 44
+
+
+def test_pieces_of_a_file_are_the_file(clip: Path) -> None:
+    pieces = list(pieces_of(clip, 16_000, 4096))
+    assert [len(p) for p in pieces] == [4096] * 7 + [30_000 - 7 * 4096]
+    assert abs(sum(map(len, pieces_of(clip, 8000, 1000))) - 15_000) <= 1
