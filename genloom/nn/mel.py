@@ -105,20 +105,28 @@ class Mel:
 
     def __call__(self, wave: Tensor) -> Tensor:
         """[B, N] or [B, 1, N] in [-1, 1] -> [B, bands, T]. Raises UserError for a wave too short to be padded."""
+        return self.of_padded(self.padded(wave))
+
+    def padded(self, wave: Tensor) -> Tensor:
+        """[B, N] or [B, 1, N] -> [B, N + 2 pad], its ends reflected. Raises UserError for a wave too short for that."""
         wave = wave.flatten(1) if wave.ndim == 3 and wave.shape[1] == 1 else wave  # [B, N]
         if wave.ndim != 2 or wave.shape[1] <= self.pad:
             raise UserError(
                 f"A mel spectrogram needs more than {self.pad} samples of one channel, not {list(wave.shape)}."
             )
-        return self.of_padded(F.pad(wave[:, None], (self.pad, self.pad), mode="reflect")[:, 0])
+        return F.pad(wave[:, None], (self.pad, self.pad), mode="reflect")[:, 0]
 
     def of_padded(self, padded: Tensor) -> Tensor:
         """[B, N] whose ends are padded already -> [B, bands, T]."""
-        window, filters = (t.to(padded) for t in tables(self))
-        waves = torch.stft(padded, self.n_fft, self.hop, self.window, window, center=False, return_complex=True)
+        waves, filters = self.spectrum(padded), tables(self)[1].to(padded)
         power = waves.real.square() + waves.imag.square()
         sums = filters @ (power + self.epsilon).sqrt()  # [B, bands, T]
         return sums.clamp(min=self.floor).log() / LOGS[self.log]
+
+    def spectrum(self, padded: Tensor) -> Tensor:
+        """The transform alone: [B, N] whose ends are padded already -> complex [B, n_fft / 2 + 1, T]."""
+        window = tables(self)[0].to(padded)
+        return torch.stft(padded, self.n_fft, self.hop, self.window, window, center=False, return_complex=True)
 
     def convert(self, mel: Tensor, other: Mel) -> Tensor:
         """The same sound's mel as `other` would have it, where that follows from `mel` alone: another log, a higher floor.
@@ -180,7 +188,7 @@ def tables(mel: Mel) -> tuple[Tensor, Tensor]:
     window = torch.hann_window(mel.window, dtype=torch.float64)
     low, high = (mels(torch.tensor(f, dtype=torch.float64), mel.scale) for f in (mel.fmin, mel.fmax or mel.rate / 2))
     edges = hertz(torch.linspace(float(low), float(high), mel.bands + 2, dtype=torch.float64), mel.scale)
-    places = torch.linspace(0, mel.rate / 2, mel.n_fft // 2 + 1, dtype=torch.float64)
+    places = torch.arange(mel.n_fft // 2 + 1, dtype=torch.float64) * (mel.rate / mel.n_fft)
     rising = (places - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
     falling = (edges[2:, None] - places) / (edges[2:] - edges[1:-1])[:, None]
     filters = torch.minimum(rising, falling).clamp(min=0)
