@@ -96,8 +96,9 @@ def _named(run: Run, n: int, seed: int, conditions: dict[str, Any]) -> tuple[Ten
         kind = "translation" if run.spec.modality == "image" else run.spec.modality
         reader = importlib.import_module(f"genloom.data.{kind}").read_sources
         given["source"], names = reader(Path(source).expanduser(), model.spec, targets=bool(given.get("back")))
-    if isinstance(source := given.get("source"), (Tensor, list)):
-        n = len(source)
+    for name in ("source", "prompt"):
+        if isinstance(several := given.get(name), (Tensor, list)):
+            n = len(several)
     return draw(model, n, seed=seed, **given), names
 
 
@@ -130,7 +131,7 @@ def stream_to(run: Run, out: Path, *, source: str | None = None, **conditions: A
 
 
 def checked(model: Model, conditions: dict[str, Any]) -> dict[str, Any]:
-    """The conditions that were given, with class names turned into numbers."""
+    """The conditions that were given, with class names turned into numbers, and run folders into their models."""
     given = {k: v for k, v in conditions.items() if v is not None}
     for name in given:
         if name not in model.conditions:
@@ -138,6 +139,9 @@ def checked(model: Model, conditions: dict[str, Any]) -> dict[str, Any]:
             raise UserError(f"'{model.name}' has no condition '{name}': {takes}.{nearest(name, model.conditions)}")
     if isinstance(label := given.get("label"), str):
         given["label"] = class_number(label, model.spec.classes)
+    for name in model.borrows:
+        if isinstance(folder := given.get(name), (str, Path, Run)):
+            given[name] = load(Run.open(folder), model.device)
     return given
 
 
