@@ -269,6 +269,7 @@ def _condition_fields(folder: str) -> list[tuple[str, Any, Any]]:
     parameters = inspect.signature(cls.sample, eval_str=True).parameters
     kinds = {name: parameters[name].annotation for name in cls.conditions}
     typed = {"label": str, "source": str, "kind": str, "prompt": str, "stop": str, "schema": str}
+    typed |= dict.fromkeys(cls.borrows, str)
     kinds |= {name: kind for name, kind in typed.items() if name in kinds}
     return [(name, bool, False) if kind is bool else (name, kind | None, None) for name, kind in kinds.items()]
 

@@ -22,6 +22,7 @@ from genloom.objectives.vocoding import Vocoder, agreed
 from genloom.text.spoken import Alphabet
 
 EPS = 1e-6
+WIDER = 3  # times the channels within a block
 KEPT, PICTURED = 8, 4.0  # utterances that a model keeps of its data, and how many seconds of each are pictured
 DIAGONAL = 0.15  # deviation of an alignment's prior, as a share of the clip
 RESIDUAL = 0.7  # deviation of mel spectrograms around their letters' means, where their own is 1
@@ -29,27 +30,44 @@ SLOWEST = 2.0  # seconds of a letter
 
 
 # ── networks ─────────────────────────────────────────────────────────────────────────────────────────────────────
+class Inside:
+    """Which places of [B, T] are filled, the first `counts` [B] of each item: layers work on those alone."""
+
+    def __init__(self, counts: Tensor, length: int):
+        filled = torch.arange(length, device=counts.device) < counts[:, None]  # [B, T]
+        self.shape = filled.shape
+        self.mask = filled[:, None].float()  # [B, 1, T]
+        self.places = filled.flatten().nonzero()[:, 0]
+        self.items = self.places // length
+
+    def pack(self, x: Tensor) -> Tensor:  # [B, C, T] -> [n, C]
+        return x.transpose(1, 2).flatten(0, 1)[self.places]
+
+    def unpack(self, x: Tensor) -> Tensor:  # [n, C] -> [B, C, T], 0 outside
+        whole = x.new_zeros(self.shape.numel(), x.shape[1]).index_copy(0, self.places, x)
+        return whole.view(*self.shape, -1).transpose(1, 2)
+
+
 class Block(nn.Module):
     """[B, C, T] -> the same: each channel along time, then all channels of a place (ConvNeXt, Liu et al. 2022, in 1-D).
 
     `told`: numbers of a condition [B, told] that scale and shift what is normalised; 0 for none.
     """
 
-    def __init__(self, channels: int, inner: int, told: int = 0, kernel: int = 7, dropout: float = 0.0):
+    def __init__(self, channels: int, told: int = 0, kernel: int = 7, dropout: float = 0.0):
         super().__init__()
         self.along = nn.Conv1d(channels, channels, kernel, padding=kernel // 2, groups=channels)
         self.norm = nn.LayerNorm(channels, EPS)
         self.told = nn.Linear(told, 2 * channels) if told else None
-        self.widen, self.narrow = nn.Linear(channels, inner), nn.Linear(inner, channels)
-        self.gamma = nn.Parameter(torch.full((channels,), 0.3))
+        self.widen, self.narrow = nn.Linear(channels, WIDER * channels), nn.Linear(WIDER * channels, channels)
         self.drop = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, mask: Tensor, condition: Tensor | None = None) -> Tensor:
-        y = self.norm(self.along(x * mask).transpose(1, 2))  # [B, T, C]
+    def forward(self, x: Tensor, inside: Inside, condition: Tensor | None = None) -> Tensor:
+        y = self.norm(inside.pack(self.along(x)))
         if self.told is not None:
-            scale, shift = self.told(condition)[:, None].chunk(2, 2)
+            scale, shift = self.told(condition)[inside.items].chunk(2, 1)
             y = y * (1 + scale) + shift
-        return x + (self.gamma * self.narrow(self.drop(F.gelu(self.widen(y))))).transpose(1, 2)
+        return x + inside.unpack(self.drop(self.narrow(F.gelu(self.widen(y), approximate="tanh"))))
 
 
 class Encoder(nn.Module):
@@ -59,18 +77,19 @@ class Encoder(nn.Module):
         super().__init__()
         self.symbols = nn.Embedding(symbols + 1, width)
         self.classes = nn.Embedding(classes, width) if classes else None
-        self.blocks = nn.ModuleList([Block(width, 3 * width, dropout=dropout) for _ in range(layers)])
+        self.blocks = nn.ModuleList([Block(width, dropout=dropout) for _ in range(layers)])
         self.norm = nn.LayerNorm(width, EPS)
         self.mean = nn.Linear(width, bands)
 
-    def forward(self, text: Tensor, mask: Tensor, label: Tensor | None) -> tuple[Tensor, Tensor]:
+    def forward(self, text: Tensor, inside: Inside, label: Tensor | None) -> tuple[Tensor, Tensor]:
         x = self.symbols(text).transpose(1, 2)
         if self.classes is not None and label is not None:
             x = x + self.classes(label)[:, :, None]
+        x = x * inside.mask
         for block in self.blocks:
-            x = block(x, mask)
-        x = self.norm(x.transpose(1, 2))  # [B, L, W]
-        return x.transpose(1, 2) * mask, self.mean(x).transpose(1, 2)
+            x = block(x, inside)
+        packed = self.norm(inside.pack(x))
+        return inside.unpack(packed), inside.unpack(self.mean(packed))
 
 
 class Durations(nn.Module):
@@ -78,13 +97,13 @@ class Durations(nn.Module):
 
     def __init__(self, width: int, layers: int, dropout: float):
         super().__init__()
-        self.blocks = nn.ModuleList([Block(width, 2 * width, kernel=5, dropout=dropout) for _ in range(layers)])
+        self.blocks = nn.ModuleList([Block(width, kernel=5, dropout=dropout) for _ in range(layers)])
         self.norm, self.out = nn.LayerNorm(width, EPS), nn.Linear(width, 1)
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, x: Tensor, inside: Inside) -> Tensor:
         for block in self.blocks:
-            x = block(x, mask)
-        return self.out(self.norm(x.transpose(1, 2)))[:, :, 0]
+            x = block(x, inside)
+        return inside.unpack(self.out(self.norm(inside.pack(x))))[:, 0]
 
 
 class Decoder(nn.Module):
@@ -94,17 +113,17 @@ class Decoder(nn.Module):
         super().__init__()
         self.first = nn.Conv1d(2 * bands + letters, width, 3, padding=1)
         self.time = nn.Sequential(nn.Linear(64, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
-        self.blocks = nn.ModuleList([Block(width, 3 * width, told=width) for _ in range(layers)])
+        self.blocks = nn.ModuleList([Block(width, told=width) for _ in range(layers)])
         self.norm, self.out = nn.LayerNorm(width, EPS), nn.Linear(width, bands)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
-    def forward(self, x: Tensor, mean: Tensor, letters: Tensor, t: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, x: Tensor, mean: Tensor, letters: Tensor, t: Tensor, inside: Inside) -> Tensor:
         told = self.time(waves(t))
-        x = self.first(torch.cat([x, mean, letters], 1) * mask)
+        x = self.first(torch.cat([x, mean, letters], 1) * inside.mask) * inside.mask
         for block in self.blocks:
-            x = block(x, mask, told)
-        return self.out(self.norm(x.transpose(1, 2))).transpose(1, 2)
+            x = block(x, inside, told)
+        return inside.unpack(self.out(self.norm(inside.pack(x))))
 
 
 def waves(t: Tensor) -> Tensor:
@@ -230,7 +249,7 @@ class TTS(Model):
         mel: str = "melgan",
         width: int = 160,
         layers: int = 4,
-        decoder_width: int = 192,
+        decoder_width: int = 160,
         decoder_layers: int = 6,
         segment: float = 2.0,
         dropout: float = 0.1,
@@ -266,18 +285,18 @@ class TTS(Model):
         """`prior`: how far mel spectrograms are from their letters' means; `durations`: of logarithms of frames; `flow`."""
         with torch.no_grad():
             clips = [(m - self.kept.mean) / self.kept.deviation for m in self.mels(batch)]
-        frames = torch.tensor([c.shape[1] for c in clips], device=self.device)
+        letters, frames = batch["letters"], torch.tensor([c.shape[1] for c in clips], device=self.device)
         data = nn.utils.rnn.pad_sequence([c.T for c in clips], batch_first=True).transpose(1, 2)  # [B, bands, T]
-        mask, inside = masked(batch["letters"], batch["text"].shape[1]), masked(frames, data.shape[2])
-        known, mean = self.encoder(batch["text"], mask, batch.get("label"))
-        counts = self.align(mean, data, batch["letters"], frames)
-        means = spread_out(mean, counts, data.shape[2]).float()
-        prior = ((data - means).square().mean(1) * inside[:, 0]).sum(1) / frames
-        guess = self.durations(known.detach(), mask).float()
-        wrong = ((guess - counts.clamp(min=1).log()).square() * mask[:, 0]).sum(1) / batch["letters"]
+        inside = Inside(letters, batch["text"].shape[1])
+        known, mean = self.encoder(batch["text"], inside, batch.get("label"))
+        counts = self.align(mean, data, letters, frames)
+        means = spread_out(mean.float(), counts, data.shape[2])
+        whole = Inside(frames, data.shape[2]).mask
+        prior = ((data - means).square().mean(1, keepdim=True) * whole).sum((1, 2)) / frames
+        guess = self.durations(known.detach(), inside).float()
+        wrong = ((guess - counts.clamp(min=1).log()).square() * inside.mask[:, 0]).sum(1) / letters
         cut = self._segments(frames)
-        knowing = spread_out(known, counts, data.shape[2])
-        flow = self.flow(*(at(x, cut) for x in (data, means.detach(), knowing, inside)))
+        flow = self.flow(*(at(x, cut) for x in (data, means.detach(), spread_out(known, counts, data.shape[2]))), frames)
         return {"prior": prior, "durations": wrong, "flow": flow}
 
     def align(self, mean: Tensor, data: Tensor, letters: Tensor, frames: Tensor) -> Tensor:
@@ -294,14 +313,15 @@ class TTS(Model):
         first = (parallel.rand(len(frames), device=self.device) * (room + 1)).long().clamp(max=room)
         return first[:, None] + torch.arange(size, device=self.device)
 
-    def flow(self, data: Tensor, mean: Tensor, known: Tensor, inside: Tensor) -> Tensor:
-        """[B]: (v - (x1 - x0))² of frames [B, bands, S] inside the clip (Lipman et al. 2023, eq. 23)."""
+    def flow(self, data: Tensor, mean: Tensor, known: Tensor, frames: Tensor) -> Tensor:
+        """[B]: (v - (x1 - x0))² of the first frames [B, bands, S] (Lipman et al. 2023, eq. 23)."""
+        inside = Inside(frames, data.shape[2])
         noise, t = self.randn(*data.shape), logit_normal(self.randn(len(data)))
         velocity = self.velocity(interpolate(noise, data, t), t, mean, known, inside)
-        wrong = (velocity - (data - noise)).square().mean(1)  # [B, S]
-        return (wrong * inside[:, 0]).sum(1) / inside[:, 0].sum(1)
+        wrong = (velocity - (data - noise)).square().mean(1, keepdim=True) * inside.mask
+        return wrong.sum((1, 2)) / inside.mask.sum((1, 2))
 
-    def velocity(self, x: Tensor, t: Tensor, mean: Tensor, known: Tensor, inside: Tensor) -> Tensor:
+    def velocity(self, x: Tensor, t: Tensor, mean: Tensor, known: Tensor, inside: Inside) -> Tensor:
         """f32 [B, bands, T] at x and times [B]: the best linear guess for data around `mean`, and what is learnt."""
         slope, inner, outer = (c.view(-1, 1, 1) for c in preconditioning(t, RESIDUAL))
         residual = x - t.view(-1, 1, 1) * mean
@@ -355,16 +375,16 @@ class TTS(Model):
     @torch.no_grad()
     def spoken(self, text: Tensor, label: Tensor, seed: int, pace: float, temperature: float, steps: int) -> Tensor:
         """The mel spectrogram [1, bands, T] of a text i64 [L] in the voice of label [1]."""
-        mask = torch.ones(1, 1, len(text), device=self.device)
-        known, mean = self.encoder(text[None], mask, label)
+        every = Inside(label.new_tensor([len(text)]), len(text))
+        known, mean = self.encoder(text[None], every, label)
         most = SLOWEST * self.mel.rate / self.mel.hop
-        long = self.durations(known, mask).float().exp().clamp(1, most) / pace  # [1, L]
+        long = self.durations(known, every).float().exp().clamp(1, most) / pace  # [1, L]
         ends = long.cumsum(1).round()
         counts = torch.diff(ends, dim=1, prepend=ends.new_zeros(1, 1)).long()
         total = max(1, int(counts.sum()))
         means, knowing = (spread_out(x, counts, total).float() for x in (mean, known))
         noise = torch.randn(total, self.mel.bands, generator=generator(seed)).T[None].to(self.device) * temperature
-        inside = torch.ones(1, 1, total, device=self.device)
+        inside = Inside(label.new_tensor([total]), total)
         made = sample_adams(lambda x, t: self.velocity(x, t.expand(1), means, knowing, inside), noise, steps)
         return self.kept.mean + self.kept.deviation * made
 
@@ -397,11 +417,6 @@ class TTS(Model):
             place[:, : found.shape[1]] = found
         sides = [painted(self.mel, x) for x in (real, made)]
         return torch.cat([sides[0], sides[0].new_ones(*sides[0].shape[:2], 2, sides[0].shape[3]), sides[1]], 2)
-
-
-def masked(counts: Tensor, length: int) -> Tensor:
-    """[B, 1, length] f32: 1 for the first `counts` [B] places."""
-    return (torch.arange(length, device=counts.device) < counts[:, None])[:, None].float()
 
 
 def at(x: Tensor, places: Tensor) -> Tensor:
