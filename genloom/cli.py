@@ -192,7 +192,7 @@ def _sample(words: list[str]) -> None:
         paths = verbs.seeds_to_files(run, args.seeds, out, **asked)
     else:
         out = args.out or samples / f"seed{args.seed}"
-        paths = generate.to_files(run, args.n or 64, out, seed=args.seed, **asked)
+        paths = generate.to_files(run, args.n or (1 if asked.get("prompt") else 64), out, seed=args.seed, **asked)
     print(f"{len(paths)} samples in {out}")
 
 

@@ -155,7 +155,15 @@ def class_number(label: str, classes: tuple[str, ...]) -> int:
 
 
 def to_files(run: Run, n: int, out: Path, *, seed: int = 0, **conditions: Any) -> list[Path]:
-    """Write n samples into `out`, in the modality's own format; those of a `source` under the names of its files."""
+    """Write n samples into `out`, in the modality's own format; those of a `source` under the names of its files.
+
+    One sound may have a name, `hello.wav`, in place of a folder. Raises UserError for a name for several.
+    """
     modality = importlib.import_module(f"genloom.data.{run.spec.modality}")
+    alone = run.spec.modality == "audio" and out.suffix.lower() == ".wav"
+    if alone and n != 1:
+        raise UserError(f"'{out}' is the name of one file, and {n} samples are asked for: give --out a folder, or -n 1.")
     made, names = _named(run, n, seed, conditions)
+    if alone:
+        out, names = out.parent, [out.name]
     return modality.write(made, out, spec=run.spec, **({"names": names} if names else {}))

@@ -63,13 +63,13 @@ OPTIONS = SpeechOptions
 
 
 class Utterance(NamedTuple):
-    """A clip: its file, its place in the row of samples, its text as it was written and in numbers, its class."""
+    """A clip: its file, its place in the row of samples, its text, the symbols of it that are learnt, its class."""
 
     name: str
     first: int
     last: int
     text: str
-    letters: list[int]
+    symbols: str
     label: int
 
     @property
@@ -109,14 +109,12 @@ def _opened(path: Path, name: str, split: str, like: Spec | None, given: Mapping
     symbols = written
     if options.units == "phonemes":
         symbols = dict(zip(written, phonemes(list(written.values()), options.language), strict=True))
-    known = "alphabet" in like.extra if like else False
-    alphabet = (
-        Alphabet.of(like.extra)
-        if like and known
-        else Alphabet.found_in(list(symbols.values()), options.units, options.language)
-    )
+    known = Alphabet.of(like.extra) if like and "alphabet" in like.extra else None
+    if known:
+        symbols = kept.readable(symbols, known)
     rate = options.rate or commonest(replace(files, names=list(labels)))
-    kept.read(files, rate, labels, written, symbols, alphabet)
+    kept.read(files, rate, {n: (written[n], s, labels[n]) for n, s in symbols.items()})
+    alphabet = known or Alphabet.found_in([u.symbols for u in kept.spoken], options.units, options.language)
     return kept.dataset(name, files.fingerprint, split, rate, alphabet)
 
 
@@ -238,27 +236,26 @@ class Kept:
         self.classes = numbered.classes if len(numbered.classes) > 1 else ()
         return dict(zip(numbered.names, numbered.ids.tolist(), strict=True))
 
-    def read(
-        self,
-        files: Files,
-        rate: int,
-        labels: Mapping[str, int],
-        written: Mapping[str, str],
-        symbols: Mapping[str, str],
-        alphabet: Alphabet,
-    ) -> None:
-        """Decode the clips. Raises UserError when fewer than two can be used."""
-        for name, label in labels.items():
+    def readable(self, symbols: Mapping[str, str], known: Alphabet) -> dict[str, str]:
+        """The texts that are in this alphabet."""
+        found = {}
+        for name, text in symbols.items():
+            if set(text) <= set(known.alphabet):
+                found[name] = text
+            else:
+                self.leave("have a text with letters that the model does not know", name)
+        return found
+
+    def read(self, files: Files, rate: int, texts: Mapping[str, tuple[str, str, int]]) -> None:
+        """Decode the clips, each with its text, symbols and class. Raises UserError when fewer than two can be used."""
+        for name, (text, symbols, label) in texts.items():
             try:
-                letters = alphabet.numbers(symbols[name])
                 with files.open(name) as stream:
                     samples = read(stream, name, rate).samples
-            except UserError:
-                self.leave("have a text with letters that the model does not know", name)
             except (UnreadableError, OSError, EOFError) as error:
                 self.bad[shown(name)] = str(error)
             else:
-                self._add(Utterance(name, 0, len(samples), written[name], letters, label), samples, rate)
+                self._add(Utterance(name, 0, len(samples), text, symbols, label), samples, rate)
         if len(self.spoken) < FEWEST:
             reasons = [f"'{n}': {why}" for n, why in self.bad.items()]
             reasons += [f"'{names[0]}': clips that {why}" for why, names in self.left.items()]
@@ -271,7 +268,7 @@ class Kept:
         seconds, peak = found.samples / rate, float(np.abs(samples).max())
         if seconds > self.options.seconds:
             return self.leave(f"are longer than {self.options.seconds:g} s (--data.seconds)", found.name)
-        if seconds < max(SHORTEST, len(found.letters) / FASTEST):
+        if seconds < max(SHORTEST, len(found.symbols) / FASTEST):
             return self.leave("are too short for their text", found.name)
         if self.options.level and peak > 0:
             samples = samples * np.float32(PEAK / peak)
@@ -289,10 +286,10 @@ class Kept:
             "rate": rate,
             "serves": ["speech"],
             **alphabet.to_json(),
-            "letters": max(len(u.letters) for u in self.spoken),
+            "letters": max(len(u.symbols) for u in self.spoken) + 2,  # and a space at each end
         }
         spec = Spec("audio", (1, max(u.samples for u in self.spoken)), classes=self.classes, extra=extra)
-        said = [(u.name, u.text, u.label) for u in self.spoken]
+        said = [(u.name, u.symbols, u.label) for u in self.spoken]
         print_ = hashlib.blake2b(repr((files, self.options, rate, alphabet, said)).encode(), digest_size=16)
         summary = self.summary(rate)
         row = self.row.array()
@@ -337,23 +334,26 @@ class SpeechSet(Dataset):
     ):
         self.name, self.spec, self.fingerprint, self.summary = name, spec, fingerprint, summary
         self.row, self.spoken = row, spoken
+        alphabet = Alphabet.of(spec.extra)
+        self.numbers = [alphabet.numbers(u.symbols) for u in spoken]
         self.other: SpeechSet | None = None
 
     def __len__(self) -> int:
         return len(self.spoken)
 
     def batch(self, indices: np.ndarray, *, seed: int = 0) -> Batch:
-        chosen = [self.spoken[i] for i in np.asarray(indices).tolist()]
-        audio = np.zeros((len(chosen), 1, max(u.samples for u in chosen)), np.float32)
-        text = np.zeros((len(chosen), max(len(u.letters) for u in chosen)), np.int64)
-        for place, u in enumerate(chosen):
+        rows = np.asarray(indices).tolist()
+        chosen, numbers = [self.spoken[i] for i in rows], [self.numbers[i] for i in rows]
+        audio = np.zeros((len(rows), 1, max(u.samples for u in chosen)), np.float32)
+        text = np.zeros((len(rows), max(map(len, numbers))), np.int64)
+        for place, (u, letters) in enumerate(zip(chosen, numbers, strict=True)):
             audio[place, 0, : u.samples] = self.row[u.first : u.last]
-            text[place, : len(u.letters)] = u.letters
+            text[place, : len(letters)] = letters
         batch = {
             "audio": torch.from_numpy(audio),
             "samples": torch.tensor([u.samples for u in chosen]),
             "text": torch.from_numpy(text),
-            "letters": torch.tensor([len(u.letters) for u in chosen]),
+            "letters": torch.tensor([len(letters) for letters in numbers]),
         }
         return batch | ({"label": torch.tensor([u.label for u in chosen])} if self.spec.classes else {})
 
