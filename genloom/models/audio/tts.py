@@ -164,6 +164,7 @@ class Kept(nn.Module):
         room = self.mel.shape[2]
         sizes = torch.tensor([m.shape[1] if m.shape[1] <= room else -m.shape[1] for m in mels])
         chosen = sizes.argsort(descending=True, stable=True)[:KEPT].sort().values.tolist()
+        self.mel.fill_(float(every.min()))
         for row, i in enumerate(chosen):
             letters = self.letters[row] = batch["letters"][i]
             self.text[row, :letters] = batch["text"][i, :letters]
@@ -200,7 +201,7 @@ class TTS(Model):
         changes="Convolutions in place of transformers and a U-Net, for a few minutes of speech and a CPU. The network learns "
         "what is left of the velocity after the best linear guess from each letter's mean (Karras et al. 2022), and is also "
         "told what the text's network knows of the letter. Letters as well as phonemes; a space at each end stands for silence. "
-        "Alignments begin at an even pace.",
+        "Durations are of a Poisson distribution, so that speech does not hurry. Alignments begin at an even pace.",
         results=(Result("word error rate (Whisper, %)", 2.09, "LJ Speech, 10 steps; vocoded recordings 1.97", "table 1"),),
     )
     recipes = {
@@ -282,7 +283,7 @@ class TTS(Model):
         return [self.mel(audio[:, :samples].float())[0] for audio, samples in waves]
 
     def loss(self, batch: Batch, phase: str) -> dict[str, Tensor]:
-        """`prior`: how far mel spectrograms are from their letters' means; `durations`: of logarithms of frames; `flow`."""
+        """`prior`: how far mel spectrograms are from their letters' means; `durations`; `flow`."""
         with torch.no_grad():
             clips = [(m - self.kept.mean) / self.kept.deviation for m in self.mels(batch)]
         letters, frames = batch["letters"], torch.tensor([c.shape[1] for c in clips], device=self.device)
@@ -294,7 +295,7 @@ class TTS(Model):
         whole = Inside(frames, data.shape[2]).mask
         prior = ((data - means).square().mean(1, keepdim=True) * whole).sum((1, 2)) / frames
         guess = self.durations(known.detach(), inside).float()
-        wrong = ((guess - counts.clamp(min=1).log()).square() * inside.mask[:, 0]).sum(1) / letters
+        wrong = (deviance(guess, counts) * inside.mask[:, 0]).sum(1) / letters
         cut = self._segments(frames)
         flow = self.flow(*(at(x, cut) for x in (data, means.detach(), spread_out(known, counts, data.shape[2]))), frames)
         return {"prior": prior, "durations": wrong, "flow": flow}
@@ -396,6 +397,12 @@ class TTS(Model):
             return griffin_lim(mel, self.mel, seed=seed)[:, None].clamp(-1, 1)
         if not isinstance(vocoder, Vocoder):
             raise UserError(f"'{vocoder.name}' is no vocoder: give a run of melgan, hifigan or vocos.")
+        same = replace(self.mel, log=vocoder.mel.log, floor=max(self.mel.floor, vocoder.mel.floor))
+        if said := same.differences(vocoder.mel):
+            raise UserError(
+                f"This vocoder takes another mel spectrogram than this model makes: {said}; fit one with "
+                f"--model.mel '{self.config.get('mel', 'the same')}'."
+            )
         return vocoder.vocode(self.mel.convert(mel, vocoder.mel).to(vocoder.device))
 
     @staticmethod
@@ -417,6 +424,15 @@ class TTS(Model):
             place[:, : found.shape[1]] = found
         sides = [painted(self.mel, x) for x in (real, made)]
         return torch.cat([sides[0], sides[0].new_ones(*sides[0].shape[:2], 2, sides[0].shape[3]), sides[1]], 2)
+
+
+def deviance(guess: Tensor, counts: Tensor) -> Tensor:
+    """Of a Poisson distribution of mean exp(guess), for counts of 1 or more: 0 where it is right.
+
+    Its best guess is the logarithm of the mean, so whole utterances are as long as real ones; squares of logarithms, as
+    in the paper, would have them hurry.
+    """
+    return 2 * (guess.exp() - counts - counts * (guess - counts.clamp(min=1).log()))
 
 
 def at(x: Tensor, places: Tensor) -> Tensor:
