@@ -162,7 +162,9 @@ def to_files(run: Run, n: int, out: Path, *, seed: int = 0, **conditions: Any) -
     modality = importlib.import_module(f"genloom.data.{run.spec.modality}")
     alone = run.spec.modality == "audio" and out.suffix.lower() == ".wav"
     if alone and n != 1:
-        raise UserError(f"'{out}' is the name of one file, and {n} samples are asked for: give --out a folder, or -n 1.")
+        raise UserError(
+            f"'{out}' is the name of one file, and {n} samples are asked for: give --out a folder, or -n 1."
+        )
     made, names = _named(run, n, seed, conditions)
     if alone:
         out, names = out.parent, [out.name]

@@ -46,7 +46,7 @@ def spoken(
     if not known:
         raise UserError(f"No text in '{data.name}' has {FEW} words or more: give longer ones to measure speech.")
     said, real = [u[1] for u in known], [u[2] for u in known]
-    given = {"label": torch.tensor([u[3] for u in known])} if data.spec.classes else {}
+    given: dict[str, Any] = {"label": torch.tensor([u[3] for u in known])} if data.spec.classes else {}
     made = draw(model, len(known), seed=seed, precision="fp32", vocoder=vocoder, prompt=said, **given)
     copied = copies(model, real, vocoder, seed)
     rate = model.mel.rate

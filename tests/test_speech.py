@@ -69,7 +69,13 @@ def test_whole_utterances_are_filled_up_to_the_longest_of_a_batch(tmp_path: Path
         ("transcripts.txt", "; greetings\na: Doctor one\nb: two\nc: three\nd: four\nz: not here\n"),
         ("transcripts.tsv", "file\ttext\na.wav\tDoctor one\nb.wav\ttwo\nc.wav\tthree\nd.wav\tfour\n"),
         ("transcripts.csv", "a,Doctor one\nb,two\nc,three\nd,four\n"),
-        ("transcripts.jsonl", "".join(f'{{"file": "{a}", "text": "{b}"}}\n' for a, b in zip("abcd", ("Doctor one", "two", "three", "four"), strict=True))),
+        (
+            "transcripts.jsonl",
+            "".join(
+                f'{{"file": "{a}", "text": "{b}"}}\n'
+                for a, b in zip("abcd", ("Doctor one", "two", "three", "four"), strict=True)
+            ),
+        ),
     ],
 )
 def test_texts_stand_in_tables_of_many_kinds(tmp_path: Path, name: str, text: str) -> None:
@@ -134,13 +140,21 @@ def test_bad_input_is_one_sentence(tmp_path: Path) -> None:
         speech(tmp_path)
     with pytest.raises(UserError, match="is plain image: give clips of speech"):
         speech("mnist")  # type: ignore[arg-type]
-    with pytest.raises(UserError, match="seconds must be more than 0.1"):
+    with pytest.raises(UserError, match=r"seconds must be more than 0.1"):
         speech(tmp_path, seconds=0)
     with pytest.raises(UserError, match="'tts' needs more than this data holds: give clips of speech"):
         core.build(TTS, open_data("speech", seconds=1).spec, {"mel": "melgan@16000"})
     (tmp_path / "metadata.csv").write_bytes(b"a|\xff\xfe")
-    with pytest.raises(UserError, match="'metadata.csv' is not UTF-8"):
+    with pytest.raises(UserError, match=r"'metadata.csv' is not UTF-8"):
         speech(tmp_path)
+
+
+def test_the_preflight_counts_texts(tmp_path: Path) -> None:
+    clips(tmp_path, texts=True)
+    (tmp_path / "d.txt").unlink()
+    assert genloom.inspect(tmp_path)["notes"] == [
+        "For text to speech: 3 of 4 sounds have their text, in '!.abehiklnoprstuwy' (tts)."
+    ]
 
 
 # ── texts ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -162,11 +176,14 @@ def test_a_letter_outside_the_alphabet_is_named_with_what_to_write() -> None:
 
 def test_phonemes_come_from_espeak_or_a_kind_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     if shutil.which("espeak-ng"):
-        assert phonemes(["please press one, then hold.", "hello?"], "en-us") == ["plˈiːz pɹˈɛs wˌʌn, ðˈɛn hˈoʊld.", "həlˈoʊ?"]
+        assert phonemes(["please press one, then hold.", "hello?"], "en-us") == [
+            "plˈiːz pɹˈɛs wˌʌn, ðˈɛn hˈoʊld.",
+            "həlˈoʊ?",
+        ]
         with pytest.raises(UserError, match="does not speak 'xx'"):
             phonemes(["hello"], "xx")
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(UserError, match="install it .apt install espeak-ng., or leave --data.units characters"):
+    with pytest.raises(UserError, match=r"install it .apt install espeak-ng., or leave --data.units characters"):
         phonemes(["hello"], "en-us")
 
 
@@ -176,11 +193,19 @@ def test_the_search_finds_a_known_path() -> None:
     letters, frames = torch.tensor([4, 2]), torch.tensor([10, 7])
     likelihood = torch.full((2, 4, 10), -1.0)
     for b in range(2):
-        for t, l in enumerate(torch.repeat_interleave(torch.arange(4), counts[b]).tolist()):
-            likelihood[b, l, t] = 0
+        for t, letter in enumerate(torch.repeat_interleave(torch.arange(4), counts[b]).tolist()):
+            likelihood[b, letter, t] = 0
     assert torch.equal(search(likelihood, letters, frames), counts)
     spread = spread_out(torch.arange(4.0).expand(2, 1, 4), counts, 10)
-    assert spread[0, 0].tolist() == [0, 0, 0, 1, 2, 2, 2, 2, 3, 3] and spread[1, 0, :7].tolist() == [0, 0, 1, 1, 1, 1, 1]
+    assert spread[0, 0].tolist() == [0, 0, 0, 1, 2, 2, 2, 2, 3, 3] and spread[1, 0, :7].tolist() == [
+        0,
+        0,
+        1,
+        1,
+        1,
+        1,
+        1,
+    ]
 
 
 def test_the_search_equals_brute_force_and_ignores_what_fills_up() -> None:
@@ -210,7 +235,9 @@ def test_the_prior_is_a_bell_around_the_diagonal_and_durations_keep_the_mean() -
     with torch.no_grad():
         guess += torch.tensor([4.0]).log()
     slope = torch.autograd.grad(deviance(guess, torch.tensor([2, 4, 6])).sum(), guess)[0]
-    assert abs(float(slope.sum())) < 1e-5 and float(deviance(torch.tensor(6.0).log(), torch.tensor(6))) == pytest.approx(0, abs=1e-5)
+    assert abs(float(slope.sum())) < 1e-5 and float(
+        deviance(torch.tensor(6.0).log(), torch.tensor(6))
+    ) == pytest.approx(0, abs=1e-5)
 
 
 # ── speech ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -249,7 +276,7 @@ def test_a_vocoder_of_the_same_mel_makes_the_wave_and_another_is_refused(run: ge
     plain, voiced = (genloom.sample(run, 1, prompt="thank you", **v)[0] for v in ({}, {"vocoder": str(vocoder.folder)}))
     assert voiced.shape == plain.shape and not torch.equal(voiced, plain)
     other = genloom.fit("melgan", sound, tmp_path / "other", config=small | {"mel": f"{mel},fmin=50"}, **options)
-    with pytest.raises(UserError, match="takes another mel spectrogram than this model makes: fmin 0.0, not 50"):
+    with pytest.raises(UserError, match=r"takes another mel spectrogram than this model makes: fmin 0.0, not 50"):
         genloom.sample(run, 1, prompt="thank you", vocoder=other)
     with pytest.raises(UserError, match="'tts' is no vocoder"):
         genloom.sample(run, 1, vocoder=run)
@@ -257,8 +284,22 @@ def test_a_vocoder_of_the_same_mel_makes_the_wave_and_another_is_refused(run: ge
 
 # ── words ────────────────────────────────────────────────────────────────────────────────────────────────────────
 def test_word_error_rates_have_known_values() -> None:
-    assert words("Don't press 28, #0: it’s 105… 4242") == "don't press twenty eight zero it's one hundred five four two four two".split()
-    assert edits("a b c d".split(), "a x c".split()) == 2 and edits([], ["a"]) == 1 and edits("abc", "abc") == 0
+    assert words("Don't press 28, #0: it’s 105… 4242") == [
+        "don't",
+        "press",
+        "twenty",
+        "eight",
+        "zero",
+        "it's",
+        "one",
+        "hundred",
+        "five",
+        "four",
+        "two",
+        "four",
+        "two",
+    ]
+    assert edits(["a", "b", "c", "d"], ["a", "x", "c"]) == 2 and edits([], ["a"]) == 1 and edits("abc", "abc") == 0
     assert word_error_rate(["Press one.", "Thank you"], ["press one", "thank you very much"]) == 0.5
     assert word_error_rate(["Press one."], [""]) == 1.0
     with pytest.raises(UserError, match="needs words"):
@@ -283,4 +324,6 @@ def test_speech_is_measured_beside_recordings_and_copies(run: genloom.Run) -> No
     assert found["sentences"] == 1 and found["words"] == 5 and len(heard) == 3
     assert found["wer real"] == found["wer copied"] == found["wer made"] == 0.2
     assert heard[0][0].shape[1] == 2 * 9600 and found["mcd dtw"] > 0 and found["length"] > 0
-    assert found["heard"] == [{"said": "the line is busy now."} | dict.fromkeys(("real", "copied", "made"), "the line is busy")]
+    assert found["heard"] == [
+        {"said": "the line is busy now."} | dict.fromkeys(("real", "copied", "made"), "the line is busy")
+    ]

@@ -92,7 +92,10 @@ def inspector(source: str | Path) -> tuple[str, ModuleType]:
 
 
 def find_modality(path: Path) -> str:
-    """What most files of a folder or archive are, by their endings. Raises UserError when nothing is recognised."""
+    """What most files of a folder or archive are, by their endings; a text beside a sound of its name is what is said.
+
+    Raises UserError when nothing is recognised.
+    """
     known = {m: _module(m).SUFFIXES for m in MODALITIES if find_spec(f"genloom.data.{m}")}
     every = frozenset().union(*known.values())
     one = path.is_file() and suffix(path.name) in every
@@ -100,7 +103,10 @@ def find_modality(path: Path) -> str:
     if not names:
         kinds = "; ".join(f"{m}: {', '.join(sorted(endings))}" for m, endings in known.items())
         raise UserError(f"'{path}' holds no file of a kind that can be learnt ({kinds}).")
-    return max(known, key=lambda m: sum(suffix(name) in known[m] for name in names))
+    sounds = {name for name in names if suffix(name) in known["audio"]}
+    spoken = {os.path.splitext(name)[0] for name in sounds}
+    voters = [name for name in names if name in sounds or os.path.splitext(name)[0] not in spoken]
+    return max(known, key=lambda m: sum(suffix(name) in known[m] for name in voters))
 
 
 def _kind(needs: str) -> ModuleType:

@@ -45,7 +45,9 @@ class SpeechOptions(DataOptions):
     units: Units = "characters"  # what texts are written in: characters, or phonemes by the program espeak-ng
     language: str = "en-us"  # of the phonemes, as espeak-ng names it
     transcripts: str | None = None  # a file that says what is spoken, where none lies with the clips
-    label: str = "folder"  # what tells speakers or languages apart: folder, none, or the * of names such as *_desc_LABEL
+    label: str = (
+        "folder"  # what tells speakers or languages apart: folder, none, or the * of names such as *_desc_LABEL
+    )
     only: str | None = None  # labels to keep, such as fr,es
 
     def __post_init__(self) -> None:
@@ -55,7 +57,11 @@ class SpeechOptions(DataOptions):
             ("seconds", SHORTEST < self.seconds <= 120, f"more than {SHORTEST:g}, and at most 120"),
             ("held_out", 0 <= self.held_out <= 0.5, "a share from 0 to 0.5"),
             ("units", self.units in get_args(Units), " or ".join(get_args(Units))),
-            ("label", self.label in ("folder", "none") or "LABEL" in self.label, "folder, none, or such as *_desc_LABEL"),
+            (
+                "label",
+                self.label in ("folder", "none") or "LABEL" in self.label,
+                "folder, none, or such as *_desc_LABEL",
+            ),
         )
 
 
@@ -142,6 +148,21 @@ def found_texts(files: Files, options: SpeechOptions, where: str) -> tuple[list[
     return sounds, texts
 
 
+def describe(path: Path) -> list[str]:
+    """What text to speech would find among the sounds there, in a sentence; nothing where none has a text."""
+    try:
+        sounds, texts = found_texts(streams(path, SUFFIXES | WRITTEN), SpeechOptions(), str(path))
+    except UserError as error:
+        return [f"For text to speech: {error}"]
+    said = [text for text in map(clean, texts.values()) if text]
+    symbols = "".join(sorted({*"".join(said)})).strip()
+    return (
+        [f"For text to speech: {len(said):,} of {len(sounds):,} sounds have their text, in '{symbols}' (tts)."]
+        if said
+        else []
+    )
+
+
 def read_transcripts(text: str, path: Path) -> dict[str, str]:
     """File name -> what is said in it, of a table: lines `name|text`, perhaps `|normalised text`, which is preferred;
     lines `name: text` in a .txt; columns file and text in CSV, TSV or JSONL. Lines that begin with ; or # say nothing.
@@ -209,7 +230,9 @@ class Kept:
                 self.leave("have no text" if name not in texts else "have a text without words", name)
         said = {name: text for name, text in cleaned.items() if text}
         if not said:
-            raise UserError(f"None of the {len(sounds):,} sounds in '{self.where}' has its text: give {NEEDS['speech']}.")
+            raise UserError(
+                f"None of the {len(sounds):,} sounds in '{self.where}' has its text: give {NEEDS['speech']}."
+            )
         return said
 
     def labelled(self, names: list[str], files: Files) -> dict[str, int]:

@@ -17,12 +17,11 @@ from genloom.errors import UserError
 from genloom.nn.alignment import diagonal, search, spread_out
 from genloom.nn.griffin_lim import griffin_lim
 from genloom.nn.mel import Mel, painted
+from genloom.nn.packed import EPS, Block, Inside
 from genloom.objectives.diffusion import interpolate, logit_normal, preconditioning, sample_adams
 from genloom.objectives.vocoding import Vocoder, agreed
 from genloom.text.spoken import Alphabet
 
-EPS = 1e-6
-WIDER = 3  # times the channels within a block
 KEPT, PICTURED = 8, 4.0  # utterances that a model keeps of its data, and how many seconds of each are pictured
 DIAGONAL = 0.15  # deviation of an alignment's prior, as a share of the clip
 RESIDUAL = 0.7  # deviation of mel spectrograms around their letters' means, where their own is 1
@@ -30,46 +29,6 @@ SLOWEST = 2.0  # seconds of a letter
 
 
 # ── networks ─────────────────────────────────────────────────────────────────────────────────────────────────────
-class Inside:
-    """Which places of [B, T] are filled, the first `counts` [B] of each item: layers work on those alone."""
-
-    def __init__(self, counts: Tensor, length: int):
-        filled = torch.arange(length, device=counts.device) < counts[:, None]  # [B, T]
-        self.shape = filled.shape
-        self.mask = filled[:, None].float()  # [B, 1, T]
-        self.places = filled.flatten().nonzero()[:, 0]
-        self.items = self.places // length
-
-    def pack(self, x: Tensor) -> Tensor:  # [B, C, T] -> [n, C]
-        return x.transpose(1, 2).flatten(0, 1)[self.places]
-
-    def unpack(self, x: Tensor) -> Tensor:  # [n, C] -> [B, C, T], 0 outside
-        whole = x.new_zeros(self.shape.numel(), x.shape[1]).index_copy(0, self.places, x)
-        return whole.view(*self.shape, -1).transpose(1, 2)
-
-
-class Block(nn.Module):
-    """[B, C, T] -> the same: each channel along time, then all channels of a place (ConvNeXt, Liu et al. 2022, in 1-D).
-
-    `told`: numbers of a condition [B, told] that scale and shift what is normalised; 0 for none.
-    """
-
-    def __init__(self, channels: int, told: int = 0, kernel: int = 7, dropout: float = 0.0):
-        super().__init__()
-        self.along = nn.Conv1d(channels, channels, kernel, padding=kernel // 2, groups=channels)
-        self.norm = nn.LayerNorm(channels, EPS)
-        self.told = nn.Linear(told, 2 * channels) if told else None
-        self.widen, self.narrow = nn.Linear(channels, WIDER * channels), nn.Linear(WIDER * channels, channels)
-        self.drop = nn.Dropout(dropout)
-
-    def forward(self, x: Tensor, inside: Inside, condition: Tensor | None = None) -> Tensor:
-        y = self.norm(inside.pack(self.along(x)))
-        if self.told is not None:
-            scale, shift = self.told(condition)[inside.items].chunk(2, 1)
-            y = y * (1 + scale) + shift
-        return x + inside.unpack(self.drop(self.narrow(F.gelu(self.widen(y), approximate="tanh"))))
-
-
 class Encoder(nn.Module):
     """Texts i64 [B, L] -> what is known of each letter [B, W, L], and the mean of its mel spectrogram [B, bands, L]."""
 
@@ -146,15 +105,14 @@ class Kept(nn.Module):
 
     def __init__(self, bands: int, letters: int, frames: int):
         super().__init__()
-        whole = {"dtype": torch.int64}
+        whole = torch.int64
         self.register_buffer("mean", torch.zeros(bands, 1))
         self.register_buffer("deviation", torch.ones(()))
-        self.register_buffer("text", torch.zeros(KEPT, letters, **whole))
-        self.register_buffer("letters", torch.zeros(KEPT, **whole))
-        self.register_buffer("label", torch.zeros(KEPT, **whole))
+        self.register_buffer("text", torch.zeros(KEPT, letters, dtype=whole))
+        for name in ("letters", "label", "frames"):
+            self.register_buffer(name, torch.zeros(KEPT, dtype=whole))
         self.register_buffer("mel", torch.zeros(KEPT, bands, frames))
-        self.register_buffer("frames", torch.zeros(KEPT, **whole))
-        self.register_buffer("count", torch.zeros((), **whole))
+        self.register_buffer("count", torch.zeros((), dtype=whole))
 
     def keep(self, batch: Batch, mels: Sequence[Tensor]) -> None:
         """Statistics of all mel spectrograms [bands, T], and the longest utterances that can be pictured whole."""
@@ -202,7 +160,9 @@ class TTS(Model):
         "what is left of the velocity after the best linear guess from each letter's mean (Karras et al. 2022), and is also "
         "told what the text's network knows of the letter. Letters as well as phonemes; a space at each end stands for silence. "
         "Durations are of a Poisson distribution, so that speech does not hurry. Alignments begin at an even pace.",
-        results=(Result("word error rate (Whisper, %)", 2.09, "LJ Speech, 10 steps; vocoded recordings 1.97", "table 1"),),
+        results=(
+            Result("word error rate (Whisper, %)", 2.09, "LJ Speech, 10 steps; vocoded recordings 1.97", "table 1"),
+        ),
     )
     recipes = {
         "tiny": Recipe(
@@ -297,7 +257,8 @@ class TTS(Model):
         guess = self.durations(known.detach(), inside).float()
         wrong = (deviance(guess, counts) * inside.mask[:, 0]).sum(1) / letters
         cut = self._segments(frames)
-        flow = self.flow(*(at(x, cut) for x in (data, means.detach(), spread_out(known, counts, data.shape[2]))), frames)
+        known = spread_out(known, counts, data.shape[2])
+        flow = self.flow(at(data, cut), at(means.detach(), cut), at(known, cut), frames)
         return {"prior": prior, "durations": wrong, "flow": flow}
 
     def align(self, mean: Tensor, data: Tensor, letters: Tensor, frames: Tensor) -> Tensor:
