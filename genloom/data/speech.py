@@ -247,14 +247,14 @@ class Kept:
             pattern = re.escape(how).replace(r"\*", ".*").replace("LABEL", "(.+)")
             matches = {n: re.fullmatch(pattern, s.rpartition("/")[2]) for n, s in zip(names, stems(names), strict=True)}
             named = {n: m[1] for n, m in matches.items() if m}
+        if not named:
+            raise UserError(f"No name of a clip with text in '{self.where}' is like --data.label '{how}': correct the pattern.")
         only = [w.strip() for w in self.options.only.split(",")] if self.options.only else None
         if only and (strange := next((w for w in only if w not in named.values()), None)):
             raise unknown("label", strange, set(named.values()))
         chosen = {n: label for n, label in named.items() if only is None or label in only}
         for name in sorted(set(names) - set(chosen)):
             self.leave("have another label or none", name)
-        if not chosen:
-            raise UserError(f"No file name in '{self.where}' is like --data.label {how}: correct the pattern.")
         numbered = number(list(chosen), list(chosen.values()))
         self.classes = numbered.classes if len(numbered.classes) > 1 else ()
         return dict(zip(numbered.names, numbered.ids.tolist(), strict=True))

@@ -24,7 +24,7 @@ from genloom.text.spoken import Alphabet
 
 KEPT, PICTURED = 8, 4.0  # utterances that a model keeps of its data, and how many seconds of each are pictured
 DIAGONAL = 0.15  # deviation of an alignment's prior, as a share of the clip
-RESIDUAL = 0.7  # deviation of mel spectrograms around their letters' means, where their own is 1
+RESIDUAL = 0.5  # deviation of mel spectrograms around their letters' means, where their own is 1
 SLOWEST = 2.0  # seconds of a letter
 
 
