@@ -231,7 +231,10 @@ class TTS(Model):
         return {"rate": Mel.of(config["mel"]).rate}
 
     def prepare(self, batch: Batch) -> None:
-        self.kept.keep(batch, self.mels(batch))
+        mels = self.mels(batch)
+        self.kept.keep(batch, mels)
+        each = sum(m.shape[1] for m in mels) / int(batch["letters"].sum())  # frames of a letter
+        nn.init.constant_(self.durations.out.bias, math.log(each))
 
     def grid(self) -> int:
         return int(self.kept.count) or KEPT
