@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,7 +22,7 @@ from genloom.metrics import audio as figures
 from genloom.metrics.distribution import mean_estimate
 from genloom.metrics.intelligibility import estoi, stoi
 from genloom.metrics.pitch import f0_error, voicing_error
-from genloom.metrics.quality import dnsmos, pesq
+from genloom.metrics.speech import dnsmos, pesq
 from genloom.nn.griffin_lim import griffin_lim
 from genloom.nn.mel import Mel
 from genloom.run import Run
@@ -47,7 +48,7 @@ MEASURES: dict[str, tuple[Measure, str]] = {
     "stoi": (lambda r, f, m: stoi(r, f, m.rate), "short-time objective intelligibility"),
     "estoi": (lambda r, f, m: estoi(r, f, m.rate), "the same, extended"),
     "pesq": (lambda r, f, m: pesq(r, f, m.rate), "perceptual evaluation of speech quality, to 4.64"),
-    "dnsmos": (lambda r, f, m: dnsmos(f, m.rate), "opinion that a network predicts, 1 to 5"),
+    "dnsmos": (lambda r, f, m: dnsmos(f, m.rate).overall, "opinion that a network predicts, 1 to 5"),
 }
 EXTRAS = ("pesq", "dnsmos")  # that need a library more: without it they are left out, unless they were asked for
 
@@ -84,7 +85,8 @@ def measured(
             continue
         note = MEASURES[name][1]
         result["metrics"].append(row(name, mean_estimate(found["made"], note), len(found["made"]), seed))
-        result["beside"][name] = {s: float(v.mean()) for s, v in found.items() if s != "made"}
+        beside = {side: float(values.mean()) for side, values in found.items() if side != "made"}
+        result["beside"][name] = {side: value for side, value in beside.items() if math.isfinite(value)}
     length = sum(clip.shape[1] for clip in clips.values()) / model.mel.rate
     result["real_time_factor"] = seconds / length
     result["minutes"] = length / 60

@@ -14,6 +14,7 @@ from genloom.core import Card, Recipe, Result, Spec, build, register
 from genloom.errors import UserError
 from genloom.nn.directed import filled
 from genloom.nn.istft import cut_off, istft, pieces
+from genloom.nn.lined import Convolution, lined
 from genloom.nn.mel import PRESETS, Mel, tables
 from genloom.nn.streaming import Added, Chain, Convolved, Each, Overlapped, Pipe
 from genloom.nn.wave_critic import PERIODS, Periods, Resolutions
@@ -51,7 +52,7 @@ class Block(nn.Module):
 
     def __init__(self, channels: int, inner: int, gamma: float, conditions: int):
         super().__init__()
-        self.along = nn.Conv1d(channels, channels, 7, padding=3, groups=channels)
+        self.along = Convolution(channels, channels, 7, padding=3, groups=channels)
         self.norm = norm(channels, conditions)
         self.widen, self.narrow = nn.Linear(channels, inner), nn.Linear(inner, channels)
         self.gamma = nn.Parameter(torch.full((channels,), gamma))
@@ -117,7 +118,7 @@ class Generator(nn.Module):
         self.sizes = {"width": width, "inner": inner, "layers": layers}
         gamma = 1 / layers if gamma is None else gamma
         self.conditions = conditions
-        self.first = nn.Conv1d(bands, width, 7, padding=3)
+        self.first = Convolution(bands, width, 7, padding=3)
         self.norm = norm(width, conditions)
         self.blocks = nn.ModuleList([Block(width, inner, gamma, conditions) for _ in range(layers)])
         self.last_norm = nn.LayerNorm(width, EPS)
@@ -133,7 +134,7 @@ class Generator(nn.Module):
             wanted = f"the number of a condition below {self.conditions}" if self.conditions else "no condition"
             raise UserError(f"This Vocos takes {wanted} beside the mel spectrogram.")
         told = () if condition is None else (condition,)
-        x = self.norm(self.first(mel).transpose(1, 2), *told).transpose(1, 2)
+        x = self.norm(self.first(lined(mel)).transpose(1, 2), *told).transpose(1, 2)
         for block in self.blocks:
             x = block(x, *told)
         return self.head(self.last_norm(x.transpose(1, 2)))
