@@ -21,8 +21,8 @@ from genloom.errors import UserError
 from genloom.generate import to_files
 from genloom.measure_speech import spoken
 from genloom.metrics.words import edits, recognise, word_error_rate, words
-from genloom.models.audio.tts import TTS, deviance
-from genloom.nn.alignment import diagonal, search, spread_out
+from genloom.models.audio.tts import TTS
+from genloom.nn.alignment import deviance, diagonal, search, spread_out
 from genloom.text.spoken import Alphabet, clean, phonemes
 
 SENTENCES = ("Please enter it.", "Thank you!", "The line is busy now.", "One moment")

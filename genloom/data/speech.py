@@ -248,7 +248,9 @@ class Kept:
             matches = {n: re.fullmatch(pattern, s.rpartition("/")[2]) for n, s in zip(names, stems(names), strict=True)}
             named = {n: m[1] for n, m in matches.items() if m}
         if not named:
-            raise UserError(f"No name of a clip with text in '{self.where}' is like --data.label '{how}': correct the pattern.")
+            raise UserError(
+                f"No name of a clip with text in '{self.where}' is like --data.label '{how}': correct the pattern."
+            )
         only = [w.strip() for w in self.options.only.split(",")] if self.options.only else None
         if only and (strange := next((w for w in only if w not in named.values()), None)):
             raise unknown("label", strange, set(named.values()))

@@ -67,3 +67,12 @@ def spread_out(values: Tensor, counts: Tensor, length: int) -> Tensor:
     places = torch.arange(length, device=values.device).expand(len(values), -1).contiguous()
     owner = torch.searchsorted(ends, places, right=True).clamp(max=values.shape[2] - 1)
     return values.gather(2, owner[:, None].expand(-1, values.shape[1], -1))
+
+
+def deviance(guess: Tensor, counts: Tensor) -> Tensor:
+    """Of a Poisson distribution of mean exp(guess), for counts of 1 or more: 0 where it is right.
+
+    Its best guess is the logarithm of the mean, so whole utterances are as long as real ones; squares of logarithms, as
+    Kim et al. take them, would have them hurry.
+    """
+    return 2 * (guess.exp() - counts - counts * (guess - counts.clamp(min=1).log()))

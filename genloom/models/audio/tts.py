@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from genloom import parallel
 from genloom.core import Batch, Card, Model, Recipe, Result, Spec, generator, mix, register
 from genloom.errors import UserError
-from genloom.nn.alignment import diagonal, search, spread_out
+from genloom.nn.alignment import deviance, diagonal, search, spread_out
 from genloom.nn.griffin_lim import griffin_lim
 from genloom.nn.mel import Mel, painted
 from genloom.nn.packed import EPS, Block, Inside
@@ -180,7 +180,7 @@ class TTS(Model):
         "cpu": Recipe(
             minutes=20,
             batch_size=16,
-            lr=1e-3,
+            lr=2e-3,
             betas=(0.9, 0.98),
             ema=0.998,
             decay=0.5,
@@ -388,15 +388,6 @@ class TTS(Model):
             place[:, : found.shape[1]] = found
         sides = [painted(self.mel, x) for x in (real, made)]
         return torch.cat([sides[0], sides[0].new_ones(*sides[0].shape[:2], 2, sides[0].shape[3]), sides[1]], 2)
-
-
-def deviance(guess: Tensor, counts: Tensor) -> Tensor:
-    """Of a Poisson distribution of mean exp(guess), for counts of 1 or more: 0 where it is right.
-
-    Its best guess is the logarithm of the mean, so whole utterances are as long as real ones; squares of logarithms, as
-    in the paper, would have them hurry.
-    """
-    return 2 * (guess.exp() - counts - counts * (guess - counts.clamp(min=1).log()))
 
 
 def at(x: Tensor, places: Tensor) -> Tensor:
