@@ -39,7 +39,9 @@ class Convolution(nn.Conv1d):
 
     def over(self, x: Tensor, pad: int) -> Tensor:
         """With so many zeros at each end."""
-        if self.kernel_size[0] == self.stride[0] == self.groups == 1:  # a product, which PyTorch may compute slowly as else
+        if (
+            self.kernel_size[0] == self.stride[0] == self.groups == 1
+        ):  # a product, which PyTorch may compute slowly as else
             return F.linear(x.transpose(1, 2), self.weight[:, :, 0], self.bias).transpose(1, 2)
         how = (1, self.stride[0]), (0, pad), (1, self.dilation[0]), self.groups
         return F.conv2d(x[:, :, None], self.weight[:, :, None], self.bias, *how).squeeze(2)

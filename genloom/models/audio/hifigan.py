@@ -174,10 +174,11 @@ class Discriminators(nn.Module):
     def __init__(self, period_width: int, scale_width: int):
         super().__init__()
         self.period_width, self.scale_width = period_width, scale_width
-        self.periods, self.scales = Periods(period_width), Scales(scale_width)
+        self.periods = Periods(period_width)
+        self.scales = Scales(scale_width) if scale_width else None
 
     def forward(self, x: Tensor) -> list[list[Tensor]]:
-        return [*self.periods(x), *self.scales(x)]
+        return [*self.periods(x), *(self.scales(x) if self.scales else [])]
 
 
 # ── the model ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -187,7 +188,7 @@ class HiFiGAN(Vocoder):
 
     `mel`, `segment`, `similar`, `spectra`, `features` and `alone` are a Vocoder's. The rate rises by `rates`, by convolutions of
     `rise_kernels`; `kernels` of the blocks, and their `dilations`: one row for all, or a row each after commas. `pairs`:
-    a plain convolution follows each dilated one. The critics are `period_width` and `scale_width` wide at first.
+    a plain convolution follows each dilated one. The critics are `period_width` and `scale_width` wide at first, the latter 0 for none.
     """
 
     card = Card(
@@ -235,7 +236,8 @@ class HiFiGAN(Vocoder):
                 "dilations": "1 2, 2 6, 3 12",
                 "pairs": False,
                 "period_width": 4,
-                "scale_width": 16,
+                "scale_width": 0,
+                "spectra": 10.0,
                 "alone": 0.6,
             },
         ),
