@@ -192,7 +192,7 @@ def _sample(words: list[str]) -> None:
         paths = verbs.seeds_to_files(run, args.seeds, out, **asked)
     else:
         out = args.out or samples / f"seed{args.seed}"
-        paths = generate.to_files(run, args.n or 64, out, seed=args.seed, **asked)
+        paths = generate.to_files(run, args.n or (1 if asked.get("prompt") else 64), out, seed=args.seed, **asked)
     print(f"{len(paths)} samples in {out}")
 
 
@@ -269,6 +269,7 @@ def _condition_fields(folder: str) -> list[tuple[str, Any, Any]]:
     parameters = inspect.signature(cls.sample, eval_str=True).parameters
     kinds = {name: parameters[name].annotation for name in cls.conditions}
     typed = {"label": str, "source": str, "kind": str, "prompt": str, "stop": str, "schema": str}
+    typed |= dict.fromkeys(cls.borrows, str)
     kinds |= {name: kind for name, kind in typed.items() if name in kinds}
     return [(name, bool, False) if kind is bool else (name, kind | None, None) for name, kind in kinds.items()]
 

@@ -28,6 +28,7 @@ NEEDS = {  # kinds of data beyond a modality: what to give
     "pairs": "pairs of pictures, in sub-folders 'source' and 'target' under the same file names (or side by side in one "
     "picture: --data.side-by-side)",
     "domains": "two kinds of pictures, in sub-folders 'trainA' and 'trainB' (or A and B, or source and target)",
+    "speech": "clips of speech, each with its text: NAME.txt beside NAME.wav, or a metadata.csv of lines name|text",
 }
 
 
@@ -138,7 +139,8 @@ class Model(nn.Module):
     `samples_with` names the sub-modules that `sample` needs (all when empty): they are averaged and published.
     `conditions` names what `sample` accepts beside n and seed. `bf16` says that quality holds under bf16 autocast.
     `needs` is what data it takes beyond its modality, a key of NEEDS. `looks_with` are conditions of the samples that a
-    run in training is looked at with, `looks_at` how many items its losses are then measured on.
+    run in training is looked at with, `looks_at` how many items its losses are then measured on. `borrows` names the
+    conditions that are other models: verbs take a run folder for one, and hand `sample` its loaded model.
     `config` holds the hyper-parameters that it was built with.
     """
 
@@ -152,6 +154,7 @@ class Model(nn.Module):
     needs: ClassVar[str] = ""
     looks_with: ClassVar[Mapping[str, Any]] = {}
     looks_at: ClassVar[int] = 128
+    borrows: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def asks(cls, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -322,9 +325,7 @@ def build(cls: type[Made], spec: Spec, config: Mapping[str, Any]) -> Made:
     if spec.modality != cls.modality:
         raise UserError(f"'{cls.name}' makes {cls.modality}, and this data is {spec.modality}.")
     if cls.needs and cls.needs not in spec.extra.get("serves", ()):
-        raise UserError(
-            f"'{cls.name}' makes pictures from pictures, and this data has no such sources: give {NEEDS[cls.needs]}."
-        )
+        raise UserError(f"'{cls.name}' needs more than this data holds: give {NEEDS[cls.needs]}.")
     known = hyper_parameters(cls)
     for key in config:
         if key not in known:

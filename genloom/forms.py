@@ -18,9 +18,9 @@ class Sample:
     """Draw samples from a run into files."""
 
     RUN: RunFolder
-    n: Annotated[int | None, arg(aliases=["-n"])] = None  # how many: by default 64, of texts 1
+    n: Annotated[int | None, arg(aliases=["-n"])] = None  # how many: by default 64, of texts and of a prompt 1
     out: Path | None = (
-        None  # the folder to write into, by default RUN/samples/seedS; of a walk the film: .webp, .gif or .png, of a stream the .wav
+        None  # the folder to write into, by default RUN/samples/seedS; of a walk the film: .webp, .gif or .png; of one sound the .wav
     )
     seed: int = 0  # sample i depends on this and i alone
     seeds: str | None = None  # in place of -n: the first sample of each of these seeds, such as 3,7,100-120

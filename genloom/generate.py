@@ -96,8 +96,9 @@ def _named(run: Run, n: int, seed: int, conditions: dict[str, Any]) -> tuple[Ten
         kind = "translation" if run.spec.modality == "image" else run.spec.modality
         reader = importlib.import_module(f"genloom.data.{kind}").read_sources
         given["source"], names = reader(Path(source).expanduser(), model.spec, targets=bool(given.get("back")))
-    if isinstance(source := given.get("source"), (Tensor, list)):
-        n = len(source)
+    for name in ("source", "prompt"):
+        if isinstance(several := given.get(name), (Tensor, list)):
+            n = len(several)
     return draw(model, n, seed=seed, **given), names
 
 
@@ -130,7 +131,7 @@ def stream_to(run: Run, out: Path, *, source: str | None = None, **conditions: A
 
 
 def checked(model: Model, conditions: dict[str, Any]) -> dict[str, Any]:
-    """The conditions that were given, with class names turned into numbers."""
+    """The conditions that were given, with class names turned into numbers, and run folders into their models."""
     given = {k: v for k, v in conditions.items() if v is not None}
     for name in given:
         if name not in model.conditions:
@@ -138,6 +139,9 @@ def checked(model: Model, conditions: dict[str, Any]) -> dict[str, Any]:
             raise UserError(f"'{model.name}' has no condition '{name}': {takes}.{nearest(name, model.conditions)}")
     if isinstance(label := given.get("label"), str):
         given["label"] = class_number(label, model.spec.classes)
+    for name in model.borrows:
+        if isinstance(folder := given.get(name), (str, Path, Run)):
+            given[name] = load(Run.open(folder), model.device)
     return given
 
 
@@ -151,7 +155,17 @@ def class_number(label: str, classes: tuple[str, ...]) -> int:
 
 
 def to_files(run: Run, n: int, out: Path, *, seed: int = 0, **conditions: Any) -> list[Path]:
-    """Write n samples into `out`, in the modality's own format; those of a `source` under the names of its files."""
+    """Write n samples into `out`, in the modality's own format; those of a `source` under the names of its files.
+
+    One sound may have a name, `hello.wav`, in place of a folder. Raises UserError for a name for several.
+    """
     modality = importlib.import_module(f"genloom.data.{run.spec.modality}")
+    alone = run.spec.modality == "audio" and out.suffix.lower() == ".wav"
+    if alone and n != 1:
+        raise UserError(
+            f"'{out}' is the name of one file, and {n} samples are asked for: give --out a folder, or -n 1."
+        )
     made, names = _named(run, n, seed, conditions)
+    if alone:
+        out, names = out.parent, [out.name]
     return modality.write(made, out, spec=run.spec, **({"names": names} if names else {}))

@@ -21,6 +21,7 @@ __all__ = ["Dataset", "Entry", "catalog", "find_modality", "inspector", "open_da
 verb = catalog
 sys.modules[__name__].__class__ = Verb
 
+MADE_BY = {"pairs": "translation", "domains": "translation", "speech": "speech"}  # what NEEDS is read by which module
 _LOOKED_AT = 1000  # files whose endings vote on what a folder holds
 
 
@@ -36,17 +37,17 @@ def open_data(
     """A data set of that name (see `catalog`), or the files of that folder or archive.
 
     `needs` is the kind of data that a model takes beyond its modality (core.NEEDS): with it a path is read as sources
-    and targets. `like`: read it as data of that Spec was (with its tokenizer, its size), where the options say nothing else.
+    and targets, or as clips and their texts. `like`: read it as data of that Spec was (with its tokenizer, its size), where the options say nothing else.
     `options` are those of the modality: for pictures the fields of `ImageOptions`. Raises UserError when there is no
     such data, when it cannot be told what it is, or for an unknown option.
     """
     found = resolve(source)
     if needs:
-        from genloom.data import translation
-
-        if not isinstance(found, Path):
-            raise UserError(f"'{found.name}' is one kind of pictures without sources: give {NEEDS[needs]}.")
-        return translation.from_path(found, needs=needs, split=split, **options)
+        if isinstance(found, Path):
+            return _kind(needs).from_path(found, needs=needs, split=split, like=like, **options)
+        if needs not in found.serves:
+            raise UserError(f"'{found.name}' is plain {found.modality}: give {NEEDS[needs]}.")
+        return _kind(needs).from_catalog(found, needs=needs, split=split, like=like, **options)
     if isinstance(found, Path):
         return _module(modality or find_modality(found)).from_path(found, split=split, like=like, **options)
     if modality not in (None, found.modality):
@@ -76,7 +77,7 @@ def resolve(source: str | Path) -> Entry | Path:
 
 def options_of(modality: str, needs: str = "") -> type:
     """The dataclass of options that data of this modality takes, and of the kind that a model needs beyond it."""
-    options: type = (importlib.import_module("genloom.data.translation") if needs else _module(modality)).OPTIONS
+    options: type = (_kind(needs) if needs else _module(modality)).OPTIONS
     return options
 
 
@@ -91,7 +92,10 @@ def inspector(source: str | Path) -> tuple[str, ModuleType]:
 
 
 def find_modality(path: Path) -> str:
-    """What most files of a folder or archive are, by their endings. Raises UserError when nothing is recognised."""
+    """What most files of a folder or archive are, by their endings; a text beside a sound of its name is what is said.
+
+    Raises UserError when nothing is recognised.
+    """
     known = {m: _module(m).SUFFIXES for m in MODALITIES if find_spec(f"genloom.data.{m}")}
     every = frozenset().union(*known.values())
     one = path.is_file() and suffix(path.name) in every
@@ -99,7 +103,14 @@ def find_modality(path: Path) -> str:
     if not names:
         kinds = "; ".join(f"{m}: {', '.join(sorted(endings))}" for m, endings in known.items())
         raise UserError(f"'{path}' holds no file of a kind that can be learnt ({kinds}).")
-    return max(known, key=lambda m: sum(suffix(name) in known[m] for name in names))
+    sounds = {name for name in names if suffix(name) in known["audio"]}
+    spoken = {os.path.splitext(name)[0] for name in sounds}
+    voters = [name for name in names if name in sounds or os.path.splitext(name)[0] not in spoken]
+    return max(known, key=lambda m: sum(suffix(name) in known[m] for name in voters))
+
+
+def _kind(needs: str) -> ModuleType:
+    return importlib.import_module(f"genloom.data.{MADE_BY[needs]}")
 
 
 def _module(modality: str) -> ModuleType:

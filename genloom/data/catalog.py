@@ -28,7 +28,10 @@ class Pixels:
 
 @dataclass(frozen=True)
 class Entry:
-    """A data set known by name. `load(split)` gives what the modality's `from_catalog` takes."""
+    """A data set known by name. `load(split)` gives what the modality's `from_catalog` takes.
+
+    `serves`: what it holds beyond its modality, of core.NEEDS.
+    """
 
     name: str
     modality: str
@@ -38,6 +41,7 @@ class Entry:
     url: str
     splits: tuple[str, ...]
     load: Callable[[str], Any]
+    serves: tuple[str, ...] = ()
 
 
 def catalog() -> dict[str, Entry]:
@@ -130,4 +134,5 @@ SPEECH = Entry(
     url="https://downloads.asterisk.org/pub/telephony/sounds/",
     splits=("train", "test"),
     load=lambda split: EMBEDDED / "speech.zip",
+    serves=("speech",),
 )

@@ -14,6 +14,7 @@ from genloom.data.audio import CLIPPED, AudioOptions, nothing_usable, sounds_in
 from genloom.data.catalog import Entry
 from genloom.data.files import UnreadableError, shown
 from genloom.data.sound import Sound, read
+from genloom.data.speech import describe
 from genloom.errors import UserError
 
 SHOWN = 10
@@ -39,7 +40,8 @@ def inspect(source: str | Path, **given: Any) -> dict[str, Any]:
     found = resolve(source)
     if isinstance(found, Entry) and found.modality != "audio":
         raise UserError(f"'{found.name}' is {found.modality}, and no sound.")
-    files = sounds_in(found.load("train") if isinstance(found, Entry) else found)
+    path = found.load("train") if isinstance(found, Entry) else found
+    files = sounds_in(path)
     looks, bad = dict[str, Look](), dict[str, str]()
     for name in files.names:
         try:
@@ -67,9 +69,8 @@ def inspect(source: str | Path, **given: Any) -> dict[str, Any]:
         "clipped": [name for name, look in looks.items() if look.clipped],
         "duplicates": [group for group in groups.values() if len(group) > 1],
         "unreadable": bad,
-        "notes": [f"{files.others} other files are left alone, such as {files.other_names[0]}."]
-        if files.others
-        else [],
+        "notes": describe(path)
+        or [f"{files.others} other files are left alone, such as {name}." for name in files.other_names[:1]],
     }
 
 

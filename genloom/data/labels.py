@@ -105,7 +105,7 @@ def by_file(names: list[str], path: Path) -> Labelled:
 
     Raises UserError when it names a file that is not there, or one twice with two labels.
     """
-    known = _spellings(names)
+    known = spellings(names)
     found: dict[str, str] = {}
     for file, label in read_labels(path).items():
         name = known.get(file.replace("\\", "/").removeprefix("./"))
@@ -121,18 +121,22 @@ def by_file(names: list[str], path: Path) -> Labelled:
     return labelled
 
 
-def _spellings(names: list[str]) -> dict[str, str]:
+def spellings(names: list[str]) -> dict[str, str]:
     """Files as people name them: the whole path, that below the common folder, the bare name, that without ending.
 
-    The fuller spelling wins; one that two files share means neither.
+    The fuller spelling wins, with its ending or without; one that two files share means neither.
     """
     base = len(common_folder(names))
-    bare = [name.rpartition("/")[2] for name in names]
+    bare, below = [name.rpartition("/")[2] for name in names], [name[base:] for name in names]
     known: dict[str, str] = {}
-    for spelt in ([os.path.splitext(name)[0] for name in bare], bare, [name[base:] for name in names], names):
+    for spelt in (stems(bare), bare, stems(below), below, stems(names), names):
         uses = Counter(spelt)
         known |= {key: name for key, name in zip(spelt, names, strict=True) if uses[key] == 1}
     return known
+
+
+def stems(names: Sequence[str]) -> list[str]:
+    return [os.path.splitext(name)[0] for name in names]
 
 
 def number(names: list[str], labels: list[str]) -> Labelled:
@@ -155,20 +159,25 @@ def read_labels(path: Path) -> dict[str, str]:
         text = path.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"The labels file '{path}' cannot be read as UTF-8 text: {error}.") from error
-    rows = _jsonl(text, path) if suffix(path.name) in (".jsonl", ".ndjson", ".json") else _csv(text, path)
-    labels: dict[str, str] = {}
+    return read_column(text, path, "label", LABEL_KEYS)
+
+
+def read_column(text: str, path: Path, what: str, keys: tuple[str, ...]) -> dict[str, str]:
+    """File name -> what the column of one of these names holds, in the text of such a file. Raises as `read_labels`."""
+    rows = _jsonl(text, path) if suffix(path.name) in (".jsonl", ".ndjson", ".json") else _csv(text, path, what, keys)
+    found: dict[str, str] = {}
     for line, record in rows:
-        file, label = (record[column] for column in _columns(tuple(record), path))
-        if isinstance(label, list | dict):
-            raise UserError(f"Line {line} of '{path}' has several labels: give each picture one.")
-        file, label = ("" if value is None else str(value).strip() for value in (file, label))
-        if not file or not label:
-            raise UserError(f"Line {line} of '{path}' lacks a {'label' if file else 'file name'}: fill it in.")
-        if labels.setdefault(file, label) != label:
-            raise UserError(f"'{path}' gives '{file}' two labels, '{labels[file]}' and '{label}': keep one.")
-    if not labels:
-        raise UserError(f"The labels file '{path}' is empty of labels: give it a line for each picture.")
-    return labels
+        file, value = (record[column] for column in _columns(tuple(record), path, what, keys))
+        if isinstance(value, list | dict):
+            raise UserError(f"Line {line} of '{path}' has several {what}s: give each file one.")
+        file, value = ("" if cell is None else str(cell).strip() for cell in (file, value))
+        if not file or not value:
+            raise UserError(f"Line {line} of '{path}' lacks a {what if file else 'file name'}: fill it in.")
+        if found.setdefault(file, value) != value:
+            raise UserError(f"'{path}' gives '{file}' two {what}s, '{found[file]}' and '{value}': keep one.")
+    if not found:
+        raise UserError(f"'{path}' is empty of {what}s: give it a line for each file.")
+    return found
 
 
 def _jsonl(text: str, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -184,7 +193,7 @@ def _jsonl(text: str, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         yield line, record
 
 
-def _csv(text: str, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def _csv(text: str, path: Path, what: str, keys: tuple[str, ...]) -> Iterator[tuple[int, dict[str, Any]]]:
     first = text.split("\n", 1)[0]
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=first.count))
     head: list[str] = []
@@ -194,9 +203,9 @@ def _csv(text: str, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 continue
             if not head:
                 head = row
-                if len(row) != 2 or _find(row, FILE_KEYS + LABEL_KEYS):
+                if len(row) != 2 or _find(row, FILE_KEYS + keys):
                     continue
-                head = ["file", "label"]  # no header: a file and its label
+                head = ["file", what]  # no header: a file and its label
             yield reader.line_num, dict(zip_longest(head, row[: len(head)], fillvalue=""))
     except csv.Error as error:
         raise UserError(f"Line {reader.line_num} of '{path}' is not CSV: {error}.") from error
@@ -209,9 +218,9 @@ def _find(head: Sequence[str], keys: tuple[str, ...]) -> str | None:
 
 
 @lru_cache  # the lines of a file have the same columns
-def _columns(head: Sequence[str], path: Path) -> tuple[str, str]:
-    file, label = _find(head, FILE_KEYS), _find(head, LABEL_KEYS)
-    if file is None or label is None:
-        what, keys = ("file", FILE_KEYS) if file is None else ("label", LABEL_KEYS)
-        raise UserError(f"'{path}' has no column for the {what}: name it {' or '.join(keys[:3])}.")
-    return file, label
+def _columns(head: Sequence[str], path: Path, what: str, keys: tuple[str, ...]) -> tuple[str, str]:
+    file, value = _find(head, FILE_KEYS), _find(head, keys)
+    if file is None or value is None:
+        missing, wanted = ("file", FILE_KEYS) if file is None else (what, keys)
+        raise UserError(f"'{path}' has no column for the {missing}: name it {' or '.join(wanted[:3])}.")
+    return file, value

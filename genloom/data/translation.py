@@ -116,13 +116,15 @@ class TranslationSet(Dataset):
 
 
 # ── from disk ────────────────────────────────────────────────────────────────────────────────────────────────────
-def from_path(path: Path, *, needs: str, split: str = "train", **given: Any) -> TranslationSet:
-    """The two sides of a folder, zip or tar; options are those of TranslationOptions.
+def from_path(
+    path: Path, *, needs: str, split: str = "train", like: Spec | None = None, **given: Any
+) -> TranslationSet:
+    """The two sides of a folder, zip or tar; options are those of TranslationOptions, `size` by default that of `like`.
 
     `needs` "pairs": equal file names (without their endings) belong together; "domains": they need not. Raises UserError
     when there are no two sides, when a picture has no partner, or when fewer than two can be used.
     """
-    options = TranslationOptions.of(given)
+    options = TranslationOptions.of(({"size": like.shape[1]} if like else {}) | given)
     files = pictures_in(path)
     files = halves(files) if options.side_by_side else files
     paired = needs == "pairs"

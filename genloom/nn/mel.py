@@ -219,13 +219,15 @@ ANCHORS = ((0, 0, 4), (60, 15, 110), (150, 40, 125), (222, 75, 104), (252, 165, 
 
 
 def pictured(mel: Mel, wave: Tensor, depth: float = 80.0) -> Tensor:
-    """A wave [B, 1, N] -> its mel spectrogram as a picture [B, 3, bands, T] in [-1, 1], low bands below.
+    """A wave [B, 1, N] -> its mel spectrogram as a picture [B, 3, bands, T] in [-1, 1], low bands below."""
+    return painted(mel, mel(wave.float()), depth)
 
-    The darkest is `depth` dB under the loudest of all.
-    """
-    decibels = mel(wave.float()) * LOGS[mel.log] * 20 / math.log(10)
+
+def painted(mel: Mel, found: Tensor, depth: float = 80.0) -> Tensor:
+    """Mel spectrograms [B, bands, T] -> pictures [B, 3, bands, T]: the darkest is `depth` dB under the loudest of all."""
+    decibels = found * LOGS[mel.log] * 20 / math.log(10)
     level = ((decibels - decibels.max()) / depth + 1).clamp(0, 1).flip(1)  # [B, bands, T]
-    anchors = torch.tensor(ANCHORS, dtype=torch.float32, device=wave.device) / 127.5 - 1
+    anchors = torch.tensor(ANCHORS, dtype=torch.float32, device=found.device) / 127.5 - 1
     place = level * (len(ANCHORS) - 1)
     below = place.long().clamp(max=len(ANCHORS) - 2)
     share = (place - below)[..., None]
