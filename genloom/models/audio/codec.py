@@ -94,7 +94,7 @@ TINY = {
     "layers": 2,
     "stages": 2,
     "codes": 16,
-    "period_width": 1,
+    "period_width": 2,
     "resolution_width": 8,
 }
 SMALL = {"width": 192, "inner": 576, "layers": 6, "period_width": 4, "resolution_width": 8, "alone": 0.6}
@@ -157,7 +157,9 @@ class Codec(Vocoder):
             raise UserError(f"A codec has 1 or more --model.stages and --model.codes, not {stages} and {codes}.")
         self.commitment = commitment
         rate = self.mel.rate
-        self.heard = [Mel(rate, n, n // 4, n, bands) for n, bands in HEARD if (n - n // 4) // 2 < self.segment]
+        self.heard = [
+            Mel(rate, n, n // 4, n, bands, epsilon=1e-9) for n, bands in HEARD if (n - n // 4) // 2 < self.segment
+        ]
         self.generator = Network(self.mel, latent, width, inner, layers, stages, codes)
         self.discriminator = Discriminators(period_width, resolution_width)
 
