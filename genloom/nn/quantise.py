@@ -73,7 +73,7 @@ class MovingCodebook(nn.Module):
         self.decay, self.restart = decay, restart
         self.register_buffer("vectors", torch.randn(codes, width))
         self.register_buffer("counts", torch.zeros(codes))  # how often each is chosen a step, smoothed
-        self.register_buffer("sums", self.vectors.clone())  # of what it was chosen for
+        self.register_buffer("sums", torch.zeros(codes, width))  # of what it was chosen for
 
     def forward(self, x: Tensor) -> Quantised:  # [B, ..., D]
         codes = nearest(x, self.vectors)

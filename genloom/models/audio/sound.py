@@ -202,7 +202,7 @@ class Sound(Codec):
         come in turn. Raises UserError for a value out of range, and for a source that is no wave.
         """
         sampling = Sampling(temperature, top_k, top_p)
-        frames = self.frames if seconds is None else round(seconds * self.mel.rate / self.mel.hop)
+        frames = self.frames if seconds is None else -(-round(seconds * self.mel.rate) // self.mel.hop)
         if frames < 1:
             raise UserError(f"seconds must be {self.mel.hop / self.mel.rate:g} or more, not {seconds:g}.")
         labels = self.item_labels(n, label, start) if self.spec.classes else torch.zeros(n, dtype=torch.int64)
