@@ -184,8 +184,8 @@ def evaluate_run(
         chosen(metrics)
     if n < FEWEST:
         raise UserError(f"-n {n} is too few to measure: give {FEWEST} or more, 10000 for figures to compare.")
-    if run.spec.modality not in ("image", "text"):
-        raise UserError(f"evaluate measures pictures and text so far, and this run makes {run.spec.modality}.")
+    if run.spec.modality not in ("image", "text", "audio"):
+        raise UserError(f"evaluate measures pictures, text and sound so far, and this run makes {run.spec.modality}.")
     own, lost = _own_data(run)
     given = _open_like(run, data) if isinstance(data, str | Path) else data or own
     if given is None:
@@ -193,6 +193,10 @@ def evaluate_run(
     reference = given.held_out() or given
     if run.spec.modality == "text":
         result, n = measure_text.measured(run, own, reference, metrics, seed), len(reference)
+    elif run.spec.modality == "audio":
+        from genloom import measure_audio
+
+        result, n = measure_audio.measured(run, reference, metrics, n, seed)
     else:
         result, n = _measured_pictures(run, own, reference, _eye(extractor, given.name), metrics, n, seed)
     if own is None:
@@ -244,7 +248,8 @@ def format_result(result: dict[str, Any]) -> str:
     lines = [f"{result['n']:,} {result.get('counted', 'samples')} against {result['data']}, {result['seconds']:.0f} s"]
     width = max(len(m["name"]) for m in result["metrics"])
     for m in result["metrics"]:
-        lines.append(f"  {m['name']:<{width}}  {m['value']:>9.4g}   95 %: {m['low']:.4g} to {m['high']:.4g}")
+        beside = "".join(f"   {k} {v:.4g}" for k, v in result.get("beside", {}).get(m["name"], {}).items())
+        lines.append(f"  {m['name']:<{width}}  {m['value']:>9.4g}   95 %: {m['low']:.4g} to {m['high']:.4g}{beside}")
     if seen := result.get("classes"):
         lines.append(
             f"  classes: entropy {seen['entropy']:.2f} nats, rarest {seen['min_share']:.1%}, "

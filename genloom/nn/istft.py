@@ -35,6 +35,13 @@ def cut_off(n_fft: int, hop: int, edges: Literal["same", "centre"]) -> int:
 
 
 def overlapped(pieces: Tensor, hop: int) -> Tensor:
-    """[B, W, T] -> [B, (T - 1) · hop + W]."""
+    """[B, W, T] -> [B, (T - 1) · hop + W].
+
+    Each piece is cut into stretches of a hop, and those that come first, second ... lie side by side: a few additions of
+    long rows, where `fold` adds sample by sample.
+    """
     _, size, frames = pieces.shape
-    return F.fold(pieces, (1, (frames - 1) * hop + size), (1, size), stride=(1, hop))[:, 0, 0]
+    cuts = F.pad(pieces.mT, (0, -size % hop)).unflatten(2, (-1, hop))  # [B, T, W / hop, hop]
+    count = cuts.shape[2]
+    rows = sum(F.pad(cuts[:, :, i], (0, 0, i, count - 1 - i)) for i in range(count))  # [B, T + W / hop - 1, hop]
+    return torch.as_tensor(rows).flatten(1)[:, : (frames - 1) * hop + size]

@@ -14,6 +14,7 @@ from genloom import parallel
 from genloom.core import Batch, Model, Phase, Spec, generator
 from genloom.errors import UserError
 from genloom.nn.mel import LOGS, Mel, pictured
+from genloom.nn.stft import multi_resolution
 from genloom.nn.streaming import Chain, Framed, Pipe, through
 from genloom.objectives.adversarial import Objective
 
@@ -29,8 +30,8 @@ class Vocoder(Model):
 
     A subclass gives both networks. `mel` says in words which mel spectrogram it is (nn.mel.Mel.of); it becomes part of
     the Spec, so of every run. `segment`: samples that one item is in training. `similar` weighs the L1 distance of mel
-    spectrograms, `features` that of the discriminators' features. For the first `alone` of a run the mel spectrograms
-    teach alone, which is cheap and steady.
+    spectrograms, `spectra` that of spectra at several resolutions (nn/stft.py), `features` that of the discriminators'
+    features. For the first `alone` of a run the former two teach alone, which is cheap and steady.
     """
 
     modality = "audio"
@@ -41,15 +42,20 @@ class Vocoder(Model):
     generator: nn.Module
     discriminator: nn.Module
 
-    def __init__(self, spec: Spec, *, mel: str, segment: int, similar: float, features: float, alone: float):
+    def __init__(
+        self, spec: Spec, *, mel: str, segment: int, similar: float, spectra: float, features: float, alone: float
+    ):
         found = agreed(spec, mel)
         super().__init__(replace(spec, extra={**spec.extra, "mel": found.to_json()}))
-        self.mel, self.similar, self.features, self.alone = found, similar, features, alone
+        self.mel, self.features, self.alone = found, features, alone
+        self.similar, self.spectra = similar, spectra
         self.whole = replace(
             found, fmax=None
         )  # learning hears what the mel spectrogram may leave out (Kong et al. 2020)
-        if alone and not similar:
-            raise UserError("--model.alone needs --model.similar above 0: nothing else teaches without the critic.")
+        if alone and not (similar or spectra):
+            raise UserError(
+                "--model.alone needs --model.similar or --model.spectra: nothing else teaches without a critic."
+            )
         length = spec.shape[1] // self.mel.hop * self.mel.hop
         self.segment = min(segment // self.mel.hop * self.mel.hop, length)
         if self.segment <= self.mel.pad:
@@ -101,6 +107,8 @@ class Vocoder(Model):
         real, fake, terms = self._made_again(batch)
         if self.similar:
             terms["similar"] = self.similar * self.distance(real, fake)
+        if self.spectra:
+            terms["spectra"] = self.spectra * torch.stack(multi_resolution(real[:, 0], fake[:, 0])).sum(0)
         if phase == "generator":
             if self.training:
                 self.made.append((real, fake.detach()))

@@ -33,6 +33,7 @@ def write_report(folder: Path) -> Path:
     parts = [
         header(story),
         texts(story) if spoken(story) else pictures(story),
+        section("Hear it", sounds(story)),
         section("How it learned", curves(story)),
         section("How good it is", metrics(story)),
         section("Which classes", classes(story)),
@@ -100,6 +101,11 @@ def pictures(story: Story) -> str:
     seed = text(story.info["options"].get("seed", 0))
     made = f"<b>What it makes.</b> The first samples of seed {seed}, not chosen."
     came = "<b>How it came to be.</b> The same latents throughout training; the strip below tells the step."
+    if story.run.spec.modality == "audio":
+        made = (
+            "<b>What it makes.</b> Mel spectrograms of clips of the data, above, and of what it makes of them, below."
+        )
+        came = "<b>How it came to be.</b> The same clips throughout training; the strip below tells the step."
     figures = []
     if grid.is_file():
         figures.append(figure(grid, f"Samples of {story.model} after training", made))
@@ -108,6 +114,20 @@ def pictures(story: Story) -> str:
     if not figures:
         return section("Samples", kindly("No samples yet. Make some:", f"genloom sample {story.run.folder} -n 64"))
     return f'<div class="pictures">{"".join(figures)}</div>\n'
+
+
+def sounds(story: Story) -> str:
+    """Clips to play; for a model of sound that was not measured yet, how to get them."""
+    if story.run.spec.modality != "audio":
+        return ""
+    from genloom.report.heard import heard
+
+    found = heard(story.run, story.run.folder / "samples" / "heard")
+    if not found:
+        return kindly(
+            "Measuring it makes clips that it never heard again, to listen to:", f"genloom evaluate {story.run.folder}"
+        )
+    return found + '<p class="note">Clips that were kept out of training: recorded above, made below.</p>'
 
 
 def texts(story: Story) -> str:
@@ -187,6 +207,8 @@ def metrics(story: Story) -> str:
             f"Not measured yet. This measures it, with intervals, and finds {COPIES[spoken(story)]}:",
             f"genloom evaluate {story.run.folder}",
         )
+    beside: dict[str, dict[str, float]] = story.measured.get("beside") or {}  # the same figures of other ways
+    sides = list(dict.fromkeys(side for found in beside.values() for side in found))
     rows = []
     for m in story.metrics:
         what, arrow = family(m["name"])
@@ -194,9 +216,11 @@ def metrics(story: Story) -> str:
         name = f"{text(m['name'])} {arrow}<small>{small}</small>"
         made = f"{text(m['n'])} / {text(m['n_real'])}"
         judge = f"{text(m.get('extractor', 'itself'))} {text(m.get('sha256', '')[:8])}".strip()
-        rows.append((name, f"<b>{number(m['value'])}</b>", interval(m), made, judge))
-    names = ("Metric", "Value", "95 % interval", "Made / real", "Judged by")
-    figures = table(names, rows, numbers=names[1:4])
+        others = beside.get(m["name"], {})
+        cells = [number(others[s]) if s in others else "" for s in sides]
+        rows.append((name, f"<b>{number(m['value'])}</b>", interval(m), *cells, made, judge))
+    names = ("Metric", "Value", "95 % interval", *map(text, sides), "Made / real", "Judged by")
+    figures = table(names, rows, numbers=names[1:-1])
     warned = "".join(f'<p class="note">{text(w)}</p>' for w in story.measured.get("warnings") or [])
     against = text(story.measured.get("data") or story.data)
     note = f"Measured against {against}. ↓ lower is better, ↑ higher. Intervals by bootstrap."

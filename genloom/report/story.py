@@ -29,6 +29,16 @@ GLOSSARY = {  # family of a metric: what it is in plain words, and which way is 
     "perplexity": ("As if so many tokens were equally likely at each place", "↓"),
     "bits": ("Surprise in bits", "↓"),
     "repeats": ("Bytes of the longest stretch of a sample that stands in the training text", ""),
+    "mel": ("How far the sound's mel spectrogram is from the recording's", "↓"),
+    "stft": ("How far its spectra are, fine in time or in frequency", "↓"),
+    "mcd": ("How far its timbre is, in dB", "↓"),
+    "f0": ("How far its pitch is, in hundredths of a semitone", "↓"),
+    "voicing": ("Where voice and noise are mistaken for each other", "↓"),
+    "si-sdr": ("Signal over error, the phases too, in dB", "↑"),
+    "stoi": ("How well it would be understood", "↑"),
+    "estoi": ("How well it would be understood, in noise that comes and goes", "↑"),
+    "pesq": ("How good it sounds beside the recording, by telephony's measure", "↑"),
+    "dnsmos": ("How good it sounds by itself, as a network predicts of listeners", "↑"),
     "ssim": ("Structural likeness", "↑"),
     "psnr": ("Signal over error, in dB", "↑"),
 }
@@ -74,6 +84,8 @@ class Story:
             return f"{shape[2]} × {shape[1]} {'grey' if shape[0] == 1 else 'colour'}"
         if modality == "text":
             return f"{shape[0] - 1} tokens at once"
+        if modality == "audio":
+            return f"{shape[1] / self.run.spec.extra['rate']:.2g} s at {self.run.spec.extra['rate']:,} Hz"
         return f"{modality} {' × '.join(str(s) for s in shape)}"
 
     @property
@@ -90,7 +102,7 @@ class Story:
     def summary(self) -> str:
         """`gan, trained for 3 min (14,204 steps) on 60,000 pictures of mnist, 28 × 28 grey, on cpu.`"""
         items = (self.info["data"].get("summary") or {}).get("items")
-        noun = {"image": "pictures", "text": "texts"}.get(self.run.spec.modality, "items")
+        noun = {"image": "pictures", "text": "texts", "audio": "segments"}.get(self.run.spec.modality, "items")
         what = f"{items:,} {noun} of {self.data}" if isinstance(items, int) else self.data
         return f"{self.model}, {self.trained or 'begun'} on {what}, {self.item}, on {self.device}."
 

@@ -97,16 +97,16 @@ TINY = {
     "period_width": 2,
     "resolution_width": 8,
 }
-SMALL = {"width": 192, "inner": 576, "layers": 6, "period_width": 4, "resolution_width": 8, "alone": 0.6}
+SMALL = {"segment": 8192, "width": 192, "inner": 576, "layers": 6, "period_width": 4, "resolution_width": 0, "alone": 0.6}
 
 
 @register("codec")
 class Codec(Vocoder):
     """Sound as `stages` numbers below `codes` a frame, and the sound that they stand for.
 
-    `mel`, `segment`, `similar`, `features` and `alone` are a Vocoder's; the hop of `mel` is that of the codes. `width`,
+    `mel`, `segment`, `similar`, `features` and `alone` are a Vocoder's, the critics Vocos's; the hop of `mel` is that of the codes. `width`,
     `inner` and `layers` are those of the encoder, and of the decoder; between them each frame is `latent` numbers.
-    `commitment` weighs their distance to their codes. The critics are Vocos's.
+    `commitment` weighs their distance to their codes.
     """
 
     card = Card(
@@ -150,7 +150,9 @@ class Codec(Vocoder):
         commitment: float = 10.0,
         alone: float = 0.0,
     ):
-        super().__init__(spec, mel=mel, segment=segment, similar=similar, features=features, alone=alone)
+        super().__init__(
+            spec, mel=mel, segment=segment, similar=similar, spectra=0.0, features=features, alone=alone
+        )
         if self.mel.edges != "same":
             raise UserError("A codec has as many frames as hops fit into a clip: give --model.mel edges=same.")
         if min(stages, codes) < 1:

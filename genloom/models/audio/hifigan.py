@@ -184,7 +184,7 @@ class Discriminators(nn.Module):
 class HiFiGAN(Vocoder):
     """A wave of a mel spectrogram: residual blocks that look differently far, judged by periods and scales.
 
-    `mel`, `segment`, `similar`, `features` and `alone` are a Vocoder's. The rate rises by `rates`, by convolutions of
+    `mel`, `segment`, `similar`, `spectra`, `features` and `alone` are a Vocoder's. The rate rises by `rates`, by convolutions of
     `rise_kernels`; `kernels` of the blocks, and their `dilations`: one row for all, or a row each after commas. `pairs`:
     a plain convolution follows each dilated one. The critics are `period_width` and `scale_width` wide at first.
     """
@@ -276,10 +276,13 @@ class HiFiGAN(Vocoder):
         period_width: int = 32,
         scale_width: int = 128,
         similar: float = 45.0,
+        spectra: float = 0.0,
         features: float = 2.0,
         alone: float = 0.0,
     ):
-        super().__init__(spec, mel=mel, segment=segment, similar=similar, features=features, alone=alone)
+        super().__init__(
+            spec, mel=mel, segment=segment, similar=similar, spectra=spectra, features=features, alone=alone
+        )
         rises, wide, seen = (
             whole_numbers(name, text)
             for name, text in (("rates", rates), ("rise-kernels", rise_kernels), ("kernels", kernels))

@@ -151,7 +151,7 @@ class Discriminators(nn.Module):
 class MelGAN(Vocoder):
     """A wave of a mel spectrogram, by a fully convolutional generator and discriminators at several rates.
 
-    `mel`, `segment`, `similar`, `features` and `alone` are a Vocoder's. `width` and `residuals`: of the last stage, whose
+    `mel`, `segment`, `similar`, `spectra`, `features` and `alone` are a Vocoder's. `width` and `residuals`: of the last stage, whose
     `ratios` times `split`, the frequency bands that are made apart, are the hop. The critic looks at `critic_scales` rates,
     `critic_width` channels at first, times `critic_stride` at each of `critic_strides`, at most `critic_widest`.
     `objective`: hinge, or least_squares as multi-band MelGAN has it.
@@ -243,10 +243,13 @@ class MelGAN(Vocoder):
         critic_widest: int = WIDEST,
         objective: str = "hinge",
         similar: float = 0.0,
+        spectra: float = 0.0,
         features: float = 10.0,
         alone: float = 0.0,
     ):
-        super().__init__(spec, mel=mel, segment=segment, similar=similar, features=features, alone=alone)
+        super().__init__(
+            spec, mel=mel, segment=segment, similar=similar, spectra=spectra, features=features, alone=alone
+        )
         self.objective = find_objective(objective)
         if split != 1 and split not in CUTOFFS:
             raise UserError(f"--model.split must be 1, {', '.join(map(str, CUTOFFS))}, not {split}.")

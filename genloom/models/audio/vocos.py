@@ -156,18 +156,19 @@ class Discriminators(nn.Module):
 
     def __init__(self, period_width: int, resolution_width: int):
         super().__init__()
-        self.periods, self.resolutions = Periods(period_width), Resolutions(resolution_width)
+        self.periods = Periods(period_width)
+        self.resolutions = Resolutions(resolution_width) if resolution_width else None
 
     def forward(self, x: Tensor) -> list[list[Tensor]]:
-        return [*self.periods(x), *self.resolutions(x)]
+        return [*self.periods(x), *(self.resolutions(x) if self.resolutions else [])]
 
 
 @register("vocos")
 class Vocos(Vocoder):
     """A wave of a mel spectrogram by the inverse Fourier transform of what a network at the rate of frames tells.
 
-    `mel`, `segment`, `similar`, `features` and `alone` are a Vocoder's. `width`, `inner` and `layers` are of the network.
-    The critics see periods, `period_width` wide at first, and spectrograms, `resolution_width`.
+    `mel`, `segment`, `similar`, `spectra`, `features` and `alone` are a Vocoder's. `width`, `inner` and `layers` are of the network.
+    The critics see periods, `period_width` wide at first, and spectrograms, `resolution_width` wide, or 0: none.
     """
 
     card = Card(
@@ -209,11 +210,13 @@ class Vocos(Vocoder):
             clip=1.0,
             model={
                 "mel": "vocos@16000,bands=80",
+                "segment": 8192,
                 "width": 192,
                 "inner": 576,
                 "layers": 6,
                 "period_width": 4,
-                "resolution_width": 8,
+                "resolution_width": 0,
+                "spectra": 10.0,
                 "alone": 0.6,
             },
         ),
@@ -243,10 +246,13 @@ class Vocos(Vocoder):
         period_width: int = 32,
         resolution_width: int = 32,
         similar: float = 45.0,
+        spectra: float = 0.0,
         features: float = 1.0,
         alone: float = 0.0,
     ):
-        super().__init__(spec, mel=mel, segment=segment, similar=similar, features=features, alone=alone)
+        super().__init__(
+            spec, mel=mel, segment=segment, similar=similar, spectra=spectra, features=features, alone=alone
+        )
         kind = self.mel
         self.generator = Generator(kind.bands, width, inner, layers, kind.n_fft, kind.hop, kind.edges)
         self.discriminator = Discriminators(period_width, resolution_width)
@@ -254,7 +260,7 @@ class Vocos(Vocoder):
     def weights(self, count: int) -> Sequence[float]:
         """The means over periods and over resolutions, which count a tenth (section 3.3)."""
         rest = count - len(PERIODS)
-        return [1 / len(PERIODS)] * len(PERIODS) + [0.1 / rest] * rest
+        return [1 / len(PERIODS)] * len(PERIODS) + [0.1 / max(rest, 1)] * rest
 
     @classmethod
     def from_reference(cls, weights: Mapping[str, Tensor], config: Mapping[str, Any]) -> Vocos:

@@ -1,0 +1,123 @@
+"""A vocoder's run + sounds -> metrics.json: clips that it never heard, made again, beside Griffin-Lim and themselves."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from genloom import generate
+from genloom.data.audio import AudioSet
+from genloom.data.base import Dataset
+from genloom.data.files import safe_name
+from genloom.data.sound import write
+from genloom.errors import UserError, unknown
+from genloom.measure_text import row
+from genloom.metrics import audio as figures
+from genloom.metrics.distribution import mean_estimate
+from genloom.metrics.intelligibility import estoi, stoi
+from genloom.metrics.pitch import f0_error, voicing_error
+from genloom.metrics.quality import dnsmos, pesq
+from genloom.nn.griffin_lim import griffin_lim
+from genloom.nn.mel import Mel
+from genloom.run import Run
+
+LONGEST, SHORTEST = 10.0, 0.5  # seconds of a clip: the rest is left away; shorter ones are left out
+MOST = 100  # clips
+HEARD = 4  # of them that the report plays
+ITERATIONS = 60  # of Griffin-Lim
+BASELINE = f"griffin-lim@{ITERATIONS}"
+HEARD_IN = Path("samples") / "heard"
+
+Measure = Callable[[Tensor, Tensor, Mel], Tensor]
+MEASURES: dict[str, tuple[Measure, str]] = {
+    "mel-l1": (lambda r, f, m: figures.mel_l1(r, f, m), "mean difference of log mel spectrograms"),
+    "stft": (
+        lambda r, f, m: figures.multi_resolution_stft(r, f),
+        "spectral convergence and log distance, 3 resolutions",
+    ),
+    "mcd": (lambda r, f, m: figures.mcd(r, f, m), "mel-cepstral distortion, dB"),
+    "f0": (lambda r, f, m: f0_error(r, f, m.rate), "error of pitch, cents, where both are voiced"),
+    "voicing": (lambda r, f, m: voicing_error(r, f, m.rate), "share of frames voiced in one alone"),
+    "si-sdr": (lambda r, f, m: figures.si_sdr(r, f), "scale-invariant signal to distortion, dB; phases count"),
+    "stoi": (lambda r, f, m: stoi(r, f, m.rate), "short-time objective intelligibility"),
+    "estoi": (lambda r, f, m: estoi(r, f, m.rate), "the same, extended"),
+    "pesq": (lambda r, f, m: pesq(r, f, m.rate), "perceptual evaluation of speech quality, to 4.64"),
+    "dnsmos": (lambda r, f, m: dnsmos(f, m.rate), "opinion that a network predicts, 1 to 5"),
+}
+EXTRAS = ("pesq", "dnsmos")  # that need a library more: without it they are left out, unless they were asked for
+
+
+def measured(
+    run: Run, reference: Dataset, metrics: Sequence[str] | None, n: int, seed: int
+) -> tuple[dict[str, Any], int]:
+    """Each measure over the clips, and the same of Griffin-Lim's and, where it says something, of the recordings.
+
+    Writes clips to hear into samples/heard. Raises UserError for an unknown measure and for data without a whole clip.
+    """
+    for name in metrics or ():
+        if name not in MEASURES:
+            raise unknown("metric of sound", name, MEASURES)
+    model: Any = generate.load(run)
+    if not hasattr(model, "vocode"):
+        raise UserError(f"evaluate measures vocoders of sound so far, and '{model.name}' is none.")
+    clips = whole_clips(reference, model.mel, min(n, MOST))
+    started = time.perf_counter()
+    with generate.autocast(model.device, generate.resolve_precision(model, "auto")):
+        made = [model.vocode(model.frames(clip))[0].cpu() for clip in clips.values()]
+    seconds = time.perf_counter() - started
+    with torch.inference_mode():
+        plain = [griffin_lim(model.mel(clip), model.mel, iterations=ITERATIONS, seed=seed) for clip in clips.values()]
+    sides = {"made": made, BASELINE: plain, "recordings": list(clips.values())}
+    result: dict[str, Any] = {"counted": "clips made again", "metrics": [], "warnings": [], "beside": {}}
+    for name in metrics or MEASURES:
+        try:
+            found = {side: measure(name, list(clips.values()), waves, model.mel) for side, waves in sides.items()}
+        except UserError as error:
+            if metrics or name not in EXTRAS:
+                raise
+            result["warnings"].append(f"'{name}' is left out: {error}")
+            continue
+        note = MEASURES[name][1]
+        result["metrics"].append(row(name, mean_estimate(found["made"], note), len(found["made"]), seed))
+        result["beside"][name] = {s: float(v.mean()) for s, v in found.items() if s != "made"}
+    length = sum(clip.shape[1] for clip in clips.values()) / model.mel.rate
+    result["real_time_factor"] = seconds / length
+    result["minutes"] = length / 60
+    keep_heard(run, clips, sides)
+    return result, len(clips)
+
+
+def whole_clips(data: Dataset, mel: Mel, most: int) -> dict[str, Tensor]:
+    """Up to so many clips [1, N] by name, evenly spaced, from half a second on and cut to 10 s."""
+    if not isinstance(data, AudioSet):
+        raise UserError("Vocoders are measured on whole clips of sound: give a folder of them as --data.")
+    least, longest = max(SHORTEST * mel.rate, mel.n_fft + mel.hop), int(LONGEST * mel.rate)
+    found = [(name, wave) for name, wave in data.clips() if len(wave) >= least]
+    if not found:
+        raise UserError(f"'{data.name}' holds no clip of {SHORTEST:g} s or more to measure on.")
+    some = torch.linspace(0, len(found) - 1, min(most, len(found))).round().long().tolist()
+    return {found[i][0]: torch.from_numpy(found[i][1][:longest].copy())[None] for i in some}
+
+
+def measure(name: str, real: Sequence[Tensor], made: Sequence[Tensor], mel: Mel) -> Tensor:
+    """[clips]: those for which the measure is a number, of pairs cut to the shorter one."""
+    found = []
+    for r, f in zip(real, made, strict=True):
+        n = min(r.shape[1], f.shape[1])
+        found.append(MEASURES[name][0](r[:, :n], f[:, :n].float(), mel))
+    values = torch.cat(found).double()
+    numbers = values[values.isfinite()]
+    return numbers if len(numbers) else values[:1]
+
+
+def keep_heard(run: Run, clips: dict[str, Tensor], sides: dict[str, list[Tensor]]) -> None:
+    """samples/heard: the first clips, as they were recorded, made again, and by Griffin-Lim."""
+    for i, name in enumerate(list(clips)[:HEARD]):
+        stem = safe_name(Path(name).stem)
+        for side, waves in sides.items():
+            write([waves[i]], run.folder / HEARD_IN, spec=run.spec, names=[f"{i}-{stem}.{side}.wav"])
