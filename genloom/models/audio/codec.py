@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genloom.core import Card, Recipe, Result, Spec, register
+from genloom.core import Batch, Card, Recipe, Result, Spec, register
 from genloom.errors import UserError
 from genloom.models.audio.vocos import EPS, Block, Discriminators, Generator, Vocos
 from genloom.nn.mel import Mel
@@ -23,21 +23,31 @@ HEARD = ((2048, 160), (1024, 80), (512, 40), (256, 20))  # windows and bands tha
 class Encoder(nn.Module):
     """Mel frames [B, bands, T] -> vectors [B, T, D] of mean 0 and deviation 1, one a frame: Vocos turned round.
 
-    Their length is fixed, so that what is left for each next codebook stays of one scale while the network learns.
+    Their length is fixed, so that what is left for each next codebook stays of one scale while the network learns. Bands
+    come in with the data's mean taken off and over its deviation: raw ones, that are much alike, begin in a few codes and
+    stay there.
     """
+
+    mean: Tensor
+    deviation: Tensor
 
     def __init__(self, bands: int, latent: int, width: int, inner: int, layers: int):
         super().__init__()
+        self.register_buffer("mean", torch.zeros(bands, 1))
+        self.register_buffer("deviation", torch.ones(bands, 1))
         self.first = nn.Conv1d(bands, width, 7, padding=3)
         self.norm, self.last_norm = nn.LayerNorm(width, EPS), nn.LayerNorm(width, EPS)
         self.blocks = nn.ModuleList([Block(width, inner, 1 / layers, 0) for _ in range(layers)])
         self.last = nn.Linear(width, latent)
 
     def forward(self, mel: Tensor) -> Tensor:
-        x = self._begin(self.first(mel))
+        x = self._begin(self.first(self._even(mel)))
         for block in self.blocks:
             x = block(x)
         return self._end(x)
+
+    def _even(self, mel: Tensor) -> Tensor:
+        return (mel - self.mean) / self.deviation
 
     def _begin(self, x: Tensor) -> Tensor:  # [B, C, T] -> the same
         return self.norm(x.transpose(1, 2)).transpose(1, 2)
@@ -50,7 +60,7 @@ class Encoder(nn.Module):
         """The same piece by piece, as [B, D, t]."""
         blocks = [block.pipe() for block in self.blocks]  # type: ignore[operator]
         ending = Each(lambda x: self._end(x).transpose(1, 2), self.last.out_features)
-        return Chain(Convolved(self.first, 3), Each(self._begin), *blocks, ending)
+        return Chain(Each(self._even), Convolved(self.first, 3), Each(self._begin), *blocks, ending)
 
 
 class Network(nn.Module):
@@ -124,7 +134,7 @@ class Codec(Vocoder):
     recipes = {
         "tiny": Recipe(steps=12, batch_size=4, model=TINY),
         "cpu": Recipe(
-            minutes=20, batch_size=16, lr=1e-3, betas=(0.8, 0.9), ema=0.995, decay=0.5, clip=1.0, model=SMALL
+            minutes=20, batch_size=8, lr=1e-3, betas=(0.8, 0.9), ema=0.995, decay=0.5, clip=1.0, model=SMALL
         ),
         "default": Recipe(steps=300_000, batch_size=16, betas=(0.8, 0.9), decay=1.0, curve="cosine"),
     }
@@ -147,7 +157,7 @@ class Codec(Vocoder):
         resolution_width: int = 32,
         similar: float = 45.0,
         features: float = 1.0,
-        commitment: float = 10.0,
+        commitment: float = 1.0,
         alone: float = 0.0,
     ):
         super().__init__(
@@ -166,6 +176,14 @@ class Codec(Vocoder):
         self.discriminator = Discriminators(period_width, resolution_width)
 
     weights = Vocos.weights
+
+    def prepare(self, batch: Batch) -> None:
+        super().prepare(batch)
+        encoder = self.generator.encoder
+        if not encoder.mean.any():  # else it comes from a run before, and has learnt with what it had there
+            mel = self.mel(batch["audio"])  # [B, bands, T]
+            encoder.mean.copy_(mel.mean((0, 2))[:, None])
+            encoder.deviation.copy_(mel.std((0, 2))[:, None].clamp(min=0.1))
 
     def made_of(self, mel: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         wave, far = self.generator.through(mel)

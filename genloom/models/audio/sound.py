@@ -58,7 +58,7 @@ class Sound(Codec):
         "tiny": Recipe(steps=12, batch_size=4, model={**TINY, "depth": 2, "breadth": 32, "heads": 2, "learn": 0.0}),
         "cpu": Recipe(
             minutes=20,
-            batch_size=16,
+            batch_size=8,
             lr=1e-3,
             betas=(0.8, 0.95),
             ema=0.995,
@@ -89,7 +89,7 @@ class Sound(Codec):
         resolution_width: int = 32,
         similar: float = 45.0,
         features: float = 1.0,
-        commitment: float = 10.0,
+        commitment: float = 1.0,
         alone: float = 0.0,
         learn: float = 0.5,
         depth: int = 12,
