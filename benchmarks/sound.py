@@ -82,20 +82,20 @@ def measure(folder: str, count: int) -> None:
     }
     other = statistics(pictures(reference[shuffled[len(reference) // 2 :]], mel))
     memory = pictures(windows(seen, rate, 0.1), mel).flatten(1)
-    print(f"windows of 1 s: {n} a side of {({k: len(v) for k, v in sides.items()})}")
+    print(f"{n} windows of 1 s a side")
     for name, waves in sides.items():
         some = pictures(waves[torch.randperm(len(waves), generator=torch.Generator().manual_seed(2))[:n]], mel)
         loud = 20 * waves.square().mean(1).sqrt().clamp(min=1e-5).log10()
         near = torch.cdist(some.flatten(1), memory)
         own = near.topk(12, largest=False).values[:, -1] if name == "trained on" else near.min(1).values  # but itself
-        print(
-            f"{name:12} loudness {loud.mean():6.1f} ± {loud.std():4.1f} dB   Fréchet {frechet_distance(statistics(some), other).value:7.2f}"
-            f"   nearest in training {own.median() / memory.shape[1] ** 0.5:.2f}"
-        )
+        far, again = frechet_distance(statistics(some), other).value, own.median() / memory.shape[1] ** 0.5
+        level = f"{loud.mean():6.1f} ± {loud.std():4.1f} dB"
+        print(f"{name:12} loudness {level}   Fréchet {far:7.2f}   nearest in training {again:.2f}")
     waves = torch.from_numpy(np.concatenate(unseen))[None, None]
     codes = model.encode(waves)[0]
     bits = codes.shape[0] * np.log2(model.codes) * rate / model.mel.hop / 1000
-    print(f"codec: {bits:.2f} kbit/s; perplexity (in use) of each stage on held-out sound: {', '.join(usage(codes, model.codes))}")
+    stages = ", ".join(usage(codes, model.codes))
+    print(f"codec: {bits:.2f} kbit/s; perplexity (in use) of each stage on sound never heard: {stages}")
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ class Vocoder(Model):
 
     modality = "audio"
     conditions: ClassVar[tuple[str, ...]] = ("source", "kind")
-    samples_with = ("generator", "kept")
+    samples_with: ClassVar[tuple[str, ...]] = ("generator", "kept")
     looks_at = 16
     objective: Objective
     generator: nn.Module

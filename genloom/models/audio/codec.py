@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -107,7 +105,15 @@ TINY = {
     "period_width": 2,
     "resolution_width": 8,
 }
-SMALL = {"segment": 8192, "width": 192, "inner": 576, "layers": 6, "period_width": 4, "resolution_width": 0, "alone": 0.6}
+SMALL = {
+    "segment": 8192,
+    "width": 192,
+    "inner": 576,
+    "layers": 6,
+    "period_width": 4,
+    "resolution_width": 0,
+    "alone": 0.6,
+}
 
 
 @register("codec")
@@ -133,9 +139,7 @@ class Codec(Vocoder):
     )
     recipes = {
         "tiny": Recipe(steps=12, batch_size=4, model=TINY),
-        "cpu": Recipe(
-            minutes=20, batch_size=8, lr=1e-3, betas=(0.8, 0.9), ema=0.995, decay=0.5, clip=1.0, model=SMALL
-        ),
+        "cpu": Recipe(minutes=20, batch_size=8, lr=1e-3, betas=(0.8, 0.9), ema=0.995, decay=0.5, clip=1.0, model=SMALL),
         "default": Recipe(steps=300_000, batch_size=16, betas=(0.8, 0.9), decay=1.0, curve="cosine"),
     }
     objective = Vocos.objective
@@ -160,9 +164,7 @@ class Codec(Vocoder):
         commitment: float = 1.0,
         alone: float = 0.0,
     ):
-        super().__init__(
-            spec, mel=mel, segment=segment, similar=similar, spectra=0.0, features=features, alone=alone
-        )
+        super().__init__(spec, mel=mel, segment=segment, similar=similar, spectra=0.0, features=features, alone=alone)
         if self.mel.edges != "same":
             raise UserError("A codec has as many frames as hops fit into a clip: give --model.mel edges=same.")
         if min(stages, codes) < 1:

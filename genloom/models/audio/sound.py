@@ -120,8 +120,8 @@ class Sound(Codec):
         if breadth % heads or breadth // heads % 2:
             raise UserError(f"--model.breadth {breadth} must share out to {heads} heads of an even number each.")
         self.learn, self.stages, self.codes = learn, stages, codes
-        self.frames = spec.shape[1] // self.mel.hop  # of an item
-        self.context = self.frames + stages - 1  # columns that the transformer learns on
+        self.length = spec.shape[1] // self.mel.hop  # of an item
+        self.context = self.length + stages - 1  # columns that the transformer learns on
         plan = Plan(
             vocabulary=stages * (codes + 1) + max(1, len(spec.classes)),
             width=breadth,
@@ -202,7 +202,7 @@ class Sound(Codec):
         come in turn. Raises UserError for a value out of range, and for a source that is no wave.
         """
         sampling = Sampling(temperature, top_k, top_p)
-        frames = self.frames if seconds is None else -(-round(seconds * self.mel.rate) // self.mel.hop)
+        frames = self.length if seconds is None else -(-round(seconds * self.mel.rate) // self.mel.hop)
         if frames < 1:
             raise UserError(f"seconds must be {self.mel.hop / self.mel.rate:g} or more, not {seconds:g}.")
         labels = self.item_labels(n, label, start) if self.spec.classes else torch.zeros(n, dtype=torch.int64)
