@@ -1,9 +1,9 @@
 """Clips that a `sound` run makes, beside real ones: `python -m benchmarks.sound RUN [CLIPS]`.
 
 Four sides of as many seconds each: what the run made, clips that it trained on, clips that it never heard, and noise with
-the mean spectrum of those it trained on. Figures, of windows of one second: loudness; a Fréchet distance of log-mel
-statistics to the clips never heard, in which training clips are the floor; and how near the nearest training window is, in
-which a value far under that of clips never heard means that the run plays its data back.
+the mean spectrum of those it trained on. Figures, of windows of one second: loudness; a Fréchet distance of log-mel statistics
+to training windows, in which other training windows are the floor; and how near the nearest training window is, in which a
+value far under that of clips never heard means that the run plays its data back.
 """
 
 from __future__ import annotations
@@ -71,24 +71,28 @@ def measure(folder: str, count: int) -> None:
     mel = replace(Mel.of(f"hifigan@{rate}"), bands=BANDS)
     seen, unseen = ([wave for _, wave in data.clips()] for data in (train, held))
     made = [m[0].numpy() for m in generate.draw(model, count, seed=1, batch_size=32)]
-    reference = windows(unseen, rate, 0.5)
-    n = min(len(reference) // 2, sum(len(m) // rate for m in made))
-    shuffled = torch.randperm(len(reference), generator=torch.Generator().manual_seed(0))
+    heard = windows(seen, rate, 1.0)
+    order = torch.randperm(len(heard), generator=torch.Generator().manual_seed(0))
+    own, reference = heard[order].tensor_split([len(heard) // 5])
+    others = windows(unseen, rate, 0.5)
+    n = min(len(own), len(others), sum(len(m) // rate for m in made))
     sides = {
         "made": windows(made, rate, 1.0),
-        "trained on": windows(seen, rate, 1.0),
-        "never heard": reference[shuffled[: len(reference) // 2]],
+        "never heard": others,
+        "trained on": own,
         "noise": noise_like(seen, n, rate),
     }
-    other = statistics(pictures(reference[shuffled[len(reference) // 2 :]], mel))
+    other = statistics(pictures(reference, mel))
     memory = pictures(windows(seen, rate, 0.1), mel).flatten(1)
     print(f"{n} windows of 1 s a side")
     for name, waves in sides.items():
         some = pictures(waves[torch.randperm(len(waves), generator=torch.Generator().manual_seed(2))[:n]], mel)
         loud = 20 * waves.square().mean(1).sqrt().clamp(min=1e-5).log10()
         near = torch.cdist(some.flatten(1), memory)
-        own = near.topk(12, largest=False).values[:, -1] if name == "trained on" else near.min(1).values  # but itself
-        far, again = frechet_distance(statistics(some), other).value, own.median() / memory.shape[1] ** 0.5
+        nearest = (
+            near.topk(12, largest=False).values[:, -1] if name == "trained on" else near.min(1).values
+        )  # but itself
+        far, again = frechet_distance(statistics(some), other).value, nearest.median() / memory.shape[1] ** 0.5
         level = f"{loud.mean():6.1f} ± {loud.std():4.1f} dB"
         print(f"{name:12} loudness {level}   Fréchet {far:7.2f}   nearest in training {again:.2f}")
     waves = torch.from_numpy(np.concatenate(unseen))[None, None]

@@ -11,7 +11,7 @@ from genloom.errors import UserError
 from genloom.models.audio.vocos import EPS, Block, Discriminators, Generator, Vocos
 from genloom.nn.mel import Mel
 from genloom.nn.quantise import MovingCodebook, Residual
-from genloom.nn.streaming import Chain, Convolved, Each, Pipe
+from genloom.nn.streaming import Added, Chain, Convolved, Each, Pipe
 from genloom.objectives.vocoding import Vocoder, mel_distance
 
 HEARD = ((2048, 160), (1024, 80), (512, 40), (256, 20))  # windows and bands that waves are compared by
@@ -36,29 +36,38 @@ class Encoder(nn.Module):
         self.first = nn.Conv1d(bands, width, 7, padding=3)
         self.norm, self.last_norm = nn.LayerNorm(width, EPS), nn.LayerNorm(width, EPS)
         self.blocks = nn.ModuleList([Block(width, inner, 1 / layers, 0) for _ in range(layers)])
-        self.last = nn.Linear(width, latent)
+        self.last, self.straight = nn.Linear(width, latent), nn.Linear(bands, latent)
 
     def forward(self, mel: Tensor) -> Tensor:
-        x = self._begin(self.first(self._even(mel)))
+        even = self._even(mel)
+        x = self._begin(self.first(even))
         for block in self.blocks:
             x = block(x)
-        return self._end(x)
+        return self._normal(self._end(x) + self._told(even)).transpose(1, 2)
 
+    # each [B, C, T] -> [B, C', T]
     def _even(self, mel: Tensor) -> Tensor:
         return (mel - self.mean) / self.deviation
 
-    def _begin(self, x: Tensor) -> Tensor:  # [B, C, T] -> the same
+    def _begin(self, x: Tensor) -> Tensor:
         return self.norm(x.transpose(1, 2)).transpose(1, 2)
 
-    def _end(self, x: Tensor) -> Tensor:  # [B, C, T] -> [B, T, D]
-        z = self.last(self.last_norm(x.transpose(1, 2)))
-        return F.layer_norm(z.float(), z.shape[2:])
+    def _end(self, x: Tensor) -> Tensor:
+        return self.last(self.last_norm(x.transpose(1, 2))).transpose(1, 2)
+
+    def _told(self, even: Tensor) -> Tensor:
+        """The frame itself goes straight to its vector: a quarter fewer steps to the same loss."""
+        return self.straight(even.transpose(1, 2)).transpose(1, 2)
+
+    def _normal(self, z: Tensor) -> Tensor:
+        return F.layer_norm(z.float().transpose(1, 2), z.shape[1:2]).transpose(1, 2)
 
     def pipe(self) -> Pipe:
         """The same piece by piece, as [B, D, t]."""
         blocks = [block.pipe() for block in self.blocks]  # type: ignore[operator]
-        ending = Each(lambda x: self._end(x).transpose(1, 2), self.last.out_features)
-        return Chain(Each(self._even), Convolved(self.first, 3), Each(self._begin), *blocks, ending)
+        latent = self.last.out_features
+        net = Chain(Convolved(self.first, 3), Each(self._begin), *blocks, Each(self._end, latent))
+        return Chain(Each(self._even), Added([net, Each(self._told, latent)]), Each(self._normal))
 
 
 class Network(nn.Module):
