@@ -28,7 +28,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.machine import matmul_gflops
 from genloom.core import find
 from genloom.generate import PIECE
-from genloom.machine import multiply_fast
+from genloom.machine import has_fast_bf16, multiply_fast
 
 SECONDS = 10
 
@@ -99,8 +99,12 @@ def onnx_ways(model: Any, mel: Tensor, folder: Path) -> dict[str, Callable[[], A
         from onnxruntime.quantization import QuantType, quantize_dynamic
     except ImportError:
         return {}
-    whole, small = folder / "whole.onnx", folder / "int8.onnx"
-    torch.onnx.export(Fused(model.generator).eval(), (mel,), str(whole), dynamo=True, verbose=False)
+    exported, whole, small = (folder / f"{name}.onnx" for name in ("exported", "whole", "int8"))
+    torch.onnx.export(Fused(model.generator).eval(), (mel,), str(exported), dynamo=True, verbose=False)
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(whole)  # with what is constant worked out, as quantising wants it
+    onnxruntime.InferenceSession(str(exported), options, providers=["CPUExecutionProvider"])
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     ways = {}
@@ -145,7 +149,7 @@ def main() -> None:
 
     ways |= {
         "ours": lambda: model.vocode(mel),
-        "ours, bf16": half,
+        **({"ours, bf16": half} if has_fast_bf16(torch.device("cpu")) else {}),
         f"ours, streamed by {PIECE} frames": lambda: torch.cat([*model.stream(mel.split(PIECE, 2))], 2),
     }
     with torch.no_grad(), tempfile.TemporaryDirectory() as folder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,7 +22,7 @@ from genloom.metrics import audio as figures
 from genloom.metrics.distribution import mean_estimate
 from genloom.metrics.intelligibility import estoi, stoi
 from genloom.metrics.pitch import f0_error, voicing_error
-from genloom.metrics.quality import dnsmos, pesq
+from genloom.metrics.speech import dnsmos, pesq
 from genloom.nn.griffin_lim import griffin_lim
 from genloom.nn.mel import Mel
 from genloom.run import Run
@@ -30,7 +31,10 @@ LONGEST, SHORTEST = 10.0, 0.5  # seconds of a clip: the rest is left away; short
 MOST = 100  # clips
 HEARD = 4  # of them that the report plays
 ITERATIONS = 60  # of Griffin-Lim
-BASELINE = f"griffin-lim@{ITERATIONS}"
+BASELINES = {  # Griffin & Lim 1984, and with the momentum of Perraudin et al. 2013
+    f"griffin-lim@{ITERATIONS}": 0.0,
+    f"fast-griffin-lim@{ITERATIONS}": 0.99,
+}
 HEARD_IN = Path("samples") / "heard"
 
 Measure = Callable[[Tensor, Tensor, Mel], Tensor]
@@ -47,7 +51,7 @@ MEASURES: dict[str, tuple[Measure, str]] = {
     "stoi": (lambda r, f, m: stoi(r, f, m.rate), "short-time objective intelligibility"),
     "estoi": (lambda r, f, m: estoi(r, f, m.rate), "the same, extended"),
     "pesq": (lambda r, f, m: pesq(r, f, m.rate), "perceptual evaluation of speech quality, to 4.64"),
-    "dnsmos": (lambda r, f, m: dnsmos(f, m.rate), "opinion that a network predicts, 1 to 5"),
+    "dnsmos": (lambda r, f, m: dnsmos(f, m.rate).overall, "opinion that a network predicts, 1 to 5"),
 }
 EXTRAS = ("pesq", "dnsmos")  # that need a library more: without it they are left out, unless they were asked for
 
@@ -70,9 +74,7 @@ def measured(
     with generate.autocast(model.device, generate.resolve_precision(model, "auto")):
         made = [model.vocode(model.frames(clip))[0].cpu() for clip in clips.values()]
     seconds = time.perf_counter() - started
-    with torch.inference_mode():
-        plain = [griffin_lim(model.mel(clip), model.mel, iterations=ITERATIONS, seed=seed) for clip in clips.values()]
-    sides = {"made": made, BASELINE: plain, "recordings": list(clips.values())}
+    sides = {"made": made, **baselines(model.mel, list(clips.values()), seed), "recordings": list(clips.values())}
     result: dict[str, Any] = {"counted": "clips made again", "metrics": [], "warnings": [], "beside": {}}
     for name in metrics or MEASURES:
         try:
@@ -84,12 +86,22 @@ def measured(
             continue
         note = MEASURES[name][1]
         result["metrics"].append(row(name, mean_estimate(found["made"], note), len(found["made"]), seed))
-        result["beside"][name] = {s: float(v.mean()) for s, v in found.items() if s != "made"}
+        beside = {side: float(values.mean()) for side, values in found.items() if side != "made"}
+        result["beside"][name] = {side: value for side, value in beside.items() if math.isfinite(value)}
     length = sum(clip.shape[1] for clip in clips.values()) / model.mel.rate
     result["real_time_factor"] = seconds / length
     result["minutes"] = length / 60
     keep_heard(run, clips, sides)
     return result, len(clips)
+
+
+@torch.inference_mode()
+def baselines(mel: Mel, clips: Sequence[Tensor], seed: int) -> dict[str, list[Tensor]]:
+    """What Griffin-Lim makes of each clip's mel spectrogram."""
+    return {
+        name: [griffin_lim(mel(clip), mel, iterations=ITERATIONS, momentum=momentum, seed=seed) for clip in clips]
+        for name, momentum in BASELINES.items()
+    }
 
 
 def whole_clips(data: Dataset, mel: Mel, most: int) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from genloom.errors import UserError
+from genloom.nn.lined import Convolution
 
 Net = TypeVar("Net", bound=nn.Module)
 PARTS = {  # of a layer here: their names in PyTorch's older form, that published weights have
@@ -28,7 +29,7 @@ def directed(layer: Net) -> Net:
 
 def convolution(before: int, after: int, kernel: int, **how: int) -> nn.Module:
     """Such a convolution in time, [B, C, T] -> [B, C', T']."""
-    return directed(nn.Conv1d(before, after, kernel, **how))  # type: ignore[arg-type]
+    return directed(Convolution(before, after, kernel, **how))  # type: ignore[arg-type]
 
 
 def filled(net: Net, names: Mapping[str, str], weights: Mapping[str, Tensor]) -> Net:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from genloom.errors import UserError
 from genloom.nn.istft import overlapped
+from genloom.nn.lined import Convolution, Rise, joined, lined
 from genloom.nn.mel import Mel
 
 
@@ -31,6 +32,7 @@ class Chain:
         self.pipes = pipes
 
     def push(self, x: Tensor, last: bool) -> Tensor:
+        x = lined(x)
         for pipe in self.pipes:
             x = pipe.push(x, last)
         return x
@@ -59,10 +61,10 @@ class Padded:
     def push(self, x: Tensor, last: bool) -> Tensor:
         if not self.pad:
             return x
-        held = x if self.waiting is None else torch.cat([self.waiting, x], 2)
+        held = x if self.waiting is None else joined([self.waiting, x])
         if self.begun:
             self.waiting = held[..., -(self.pad + 1) :]
-            return torch.cat([x, self._end(held)], 2) if last else x
+            return joined([x, self._end(held)]) if last else x
         if held.shape[2] <= self.pad:
             if last:
                 raise UserError(f"This clip is too short: its ends are reflected over {self.pad} values.")
@@ -70,7 +72,7 @@ class Padded:
             return held[..., :0]
         self.begun, self.waiting = True, held[..., -(self.pad + 1) :]
         front = held[..., 1 : self.pad + 1].flip(2) if self.mode == "reflect" else self._zeros(held)
-        return torch.cat([front, held, self._end(held)] if last else [front, held], 2)
+        return joined([front, held, self._end(held)] if last else [front, held])
 
     def _end(self, held: Tensor) -> Tensor:
         return held[..., -(self.pad + 1) : -1].flip(2) if self.mode == "reflect" else self._zeros(held)
@@ -83,19 +85,18 @@ class Convolved:
     """A convolution in time of stride 1, with its own padding, or `pad` values at each end, zero or reflected."""
 
     def __init__(self, conv: nn.Module, pad: int | None = None, mode: str = "zeros"):
-        assert isinstance(conv, nn.Conv1d)
+        assert isinstance(conv, Convolution)
         self.conv, self.padded = conv, Padded(int(conv.padding[0]) if pad is None else pad, mode)
         self.reach = conv.dilation[0] * (conv.kernel_size[0] - 1)
         self.held: Tensor | None = None
 
     def push(self, x: Tensor, last: bool) -> Tensor:
         x = self.padded.push(x, last)
-        x = x if self.held is None else torch.cat([self.held, x], 2)
+        x = x if self.held is None else joined([self.held, x])
         self.held = x[..., max(0, x.shape[2] - self.reach) :]
-        conv = self.conv
         if x.shape[2] <= self.reach:
-            return x.new_zeros(len(x), conv.out_channels, 0)
-        return F.conv1d(x, conv.weight, conv.bias, dilation=conv.dilation, groups=conv.groups)
+            return x.new_zeros(len(x), self.conv.out_channels, 0)
+        return self.conv.over(x, 0)
 
 
 class Risen:
@@ -113,10 +114,10 @@ class Risen:
         conv, new = self.conv, x.shape[2]
         if not new and not last:
             return x.new_zeros(len(x), conv.out_channels, 0)
-        x = x if self.held is None else torch.cat([self.held, x], 2)
+        x = x if self.held is None else joined([self.held, x])
         before = x.shape[2] - new  # their own outputs are out already
         self.held = x[..., max(0, x.shape[2] - self.reach) :]
-        y = F.conv_transpose1d(x, conv.weight, conv.bias, conv.stride)
+        y = conv.whole(x) if isinstance(conv, Rise) else F.conv_transpose1d(x, conv.weight, conv.bias, conv.stride)
         if not last:
             y = y[..., : x.shape[2] * self.stride]
         elif self.trimmed:
@@ -136,12 +137,15 @@ class Added:
 
     def push(self, x: Tensor, last: bool) -> Tensor:
         found = [
-            y if held is None else torch.cat([held, y], 2)
+            y if held is None else joined([held, y])
             for y, held in zip([w.push(x, last) for w in self.ways], self.held, strict=True)
         ]
         count = min(y.shape[2] for y in found)
         self.held = [y[..., count:] for y in found]
-        return torch.stack([y[..., :count] for y in found]).sum(0) * self.scale
+        total = found[0][..., :count]
+        for y in found[1:]:
+            total = total + y[..., :count]
+        return total * self.scale if self.scale != 1 else total
 
 
 class Overlapped:

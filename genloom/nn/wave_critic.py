@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genloom.nn.directed import convolution, directed
+from genloom.nn.lined import lined
 
 SLOPE = 0.1
 PERIODS = (2, 3, 5, 7, 11)  # primes: no two see the same samples beside each other
@@ -46,7 +47,7 @@ class Period(nn.Module):
     def forward(self, x: Tensor) -> list[Tensor]:
         x = F.pad(x, (0, -x.shape[2] % self.period), mode="reflect")
         x = x.unflatten(2, (-1, self.period)).permute(0, 3, 1, 2).flatten(0, 1)  # [B · p, 1, N / p]
-        return [f.unflatten(0, (-1, self.period)) for f in features(self.layers, x)]
+        return [f.unflatten(0, (-1, self.period)) for f in features(self.layers, lined(x))]
 
 
 class Periods(nn.Module):

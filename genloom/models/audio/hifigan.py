@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from genloom.core import Card, Recipe, Result, Spec, build, register
 from genloom.errors import UserError
 from genloom.nn.directed import convolution, directed, filled
+from genloom.nn.lined import Rise, lined
 from genloom.nn.mel import Mel
 from genloom.nn.spectral import StoredConv1d
 from genloom.nn.streaming import Added, Chain, Convolved, Each, Pipe, Risen
@@ -98,14 +99,14 @@ class Generator(nn.Module):
         self.first = convolution(bands, width, 7, padding=3)
         self.rises, self.blocks = nn.ModuleList(), nn.ModuleList()
         for before, after, rate, kernel in zip(channels, channels[1:], rates, rise_kernels, strict=False):
-            rise = nn.ConvTranspose1d(before, after, kernel, rate, padding=(kernel - rate) // 2)
+            rise = Rise(before, after, kernel, rate, padding=(kernel - rate) // 2)
             self.rises.append(directed(rise))
             blocks = [Residual(after, k, d, pairs) for k, d in zip(kernels, dilations, strict=True)]
             self.blocks.append(nn.ModuleList(blocks))
         self.last = convolution(channels[-1], 1, 7, padding=3)
 
     def forward(self, mel: Tensor) -> Tensor:
-        x = self.first(mel)
+        x = self.first(lined(mel))
         for rise, blocks in zip(self.rises, self.blocks, strict=True):
             x = rise(F.leaky_relu(x, SLOPE))
             seen = [block(x) for block in cast(nn.ModuleList, blocks)]
@@ -143,7 +144,7 @@ class Scale(nn.Module):
                 self.layers.append(convolution(before, after, kernel, **how))
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        return features(self.layers, x)
+        return features(self.layers, lined(x))
 
 
 class Scales(nn.Module):
@@ -173,10 +174,11 @@ class Discriminators(nn.Module):
     def __init__(self, period_width: int, scale_width: int):
         super().__init__()
         self.period_width, self.scale_width = period_width, scale_width
-        self.periods, self.scales = Periods(period_width), Scales(scale_width)
+        self.periods = Periods(period_width)
+        self.scales = Scales(scale_width) if scale_width else None
 
     def forward(self, x: Tensor) -> list[list[Tensor]]:
-        return [*self.periods(x), *self.scales(x)]
+        return [*self.periods(x), *(self.scales(x) if self.scales else [])]
 
 
 # ── the model ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -186,7 +188,7 @@ class HiFiGAN(Vocoder):
 
     `mel`, `segment`, `similar`, `spectra`, `features` and `alone` are a Vocoder's. The rate rises by `rates`, by convolutions of
     `rise_kernels`; `kernels` of the blocks, and their `dilations`: one row for all, or a row each after commas. `pairs`:
-    a plain convolution follows each dilated one. The critics are `period_width` and `scale_width` wide at first.
+    a plain convolution follows each dilated one. The critics are `period_width` and `scale_width` wide at first, the latter 0 for none.
     """
 
     card = Card(
@@ -234,7 +236,8 @@ class HiFiGAN(Vocoder):
                 "dilations": "1 2, 2 6, 3 12",
                 "pairs": False,
                 "period_width": 4,
-                "scale_width": 16,
+                "scale_width": 0,
+                "spectra": 10.0,
                 "alone": 0.6,
             },
         ),

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from genloom.core import Card, Recipe, Result, Spec, build, register
 from genloom.errors import UserError
 from genloom.nn.directed import convolution, directed, filled
+from genloom.nn.lined import Rise, lined, reflected
 from genloom.nn.pqmf import CUTOFFS, Synthesis
 from genloom.nn.streaming import Added, Chain, Convolved, Each, Pipe, Risen
 from genloom.nn.weights import under
@@ -37,8 +38,8 @@ class Residual(nn.Module):
         self.shortcut = convolution(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        padded = F.pad(activation(x), (self.dilation, self.dilation), mode="reflect")
-        return self.shortcut(x) + self.pointwise(activation(self.dilated(padded)))
+        padded = reflected(activation(x), self.dilation)
+        return self.shortcut(x) + self.pointwise(F.leaky_relu_(self.dilated(padded), SLOPE))
 
     def pipe(self) -> Pipe:
         dilated = Convolved(self.dilated, self.dilation, "reflect")
@@ -59,7 +60,7 @@ class Generator(nn.Module):
         self.bands = bands
         channels = [width << i for i in range(len(ratios), -1, -1)]
         self.first = convolution(bands, channels[0], 7)
-        self.rises = nn.ModuleList([Rise(a, b, r) for a, b, r in zip(channels, channels[1:], ratios, strict=False)])
+        self.rises = nn.ModuleList([rise(a, b, r) for a, b, r in zip(channels, channels[1:], ratios, strict=False)])
         self.blocks = nn.ModuleList(
             [nn.Sequential(*[Residual(c, 3**j) for j in range(residuals)]) for c in channels[1:]]
         )
@@ -67,10 +68,10 @@ class Generator(nn.Module):
         self.together: Synthesis | None = Synthesis(split) if split > 1 else None
 
     def forward(self, mel: Tensor) -> Tensor:
-        x: Tensor = self.first(F.pad(mel, (3, 3), mode="reflect"))
+        x: Tensor = self.first(reflected(lined(mel), 3))
         for rise, blocks in zip(self.rises, self.blocks, strict=True):
             x = cast(nn.Sequential, blocks)(rise(activation(x)))
-        made = torch.tanh(self.last(F.pad(activation(x), (3, 3), mode="reflect")))
+        made = torch.tanh(self.last(reflected(activation(x), 3)))
         return made if self.together is None else cast(Synthesis, self.together)(made)
 
     def pipe(self) -> Pipe:
@@ -90,13 +91,10 @@ def activation(x: Tensor) -> Tensor:
     return F.leaky_relu(x, SLOPE)
 
 
-class Rise(nn.ConvTranspose1d):
+def rise(before: int, after: int, ratio: int) -> nn.Module:
     """[B, C, T] -> [B, C', ratio · T]."""
-
-    def __init__(self, before: int, after: int, ratio: int):
-        odd = ratio % 2
-        super().__init__(before, after, 2 * ratio, ratio, padding=ratio // 2 + odd, output_padding=odd)
-        directed(self)
+    odd = ratio % 2
+    return directed(Rise(before, after, 2 * ratio, ratio, padding=ratio // 2 + odd, output_padding=odd))
 
 
 # ── the discriminators ───────────────────────────────────────────────────────────────────────────────────────────
@@ -117,7 +115,7 @@ class Scale(nn.Module):
         self.layers.append(convolution(wide, 1, 3, padding=1))
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        features, x = [], F.pad(x, (7, 7), mode="reflect")
+        features, x = [], reflected(lined(x), 7)
         for layer in self.layers[:-1]:
             x = activation(layer(x))
             features.append(x)
@@ -188,7 +186,7 @@ class MelGAN(Vocoder):
         ),
         "cpu": Recipe(
             minutes=20,
-            batch_size=16,
+            batch_size=8,
             lr=1e-3,
             betas=(0.8, 0.99),
             ema=0.995,
@@ -199,8 +197,10 @@ class MelGAN(Vocoder):
                 "ratios": "8 4 2",
                 "split": 4,
                 "similar": 45.0,
+                "spectra": 10.0,
                 "features": 2.0,
-                "alone": 0.5,
+                "alone": 0.7,
+                "critic_scales": 2,
                 "critic_widest": 256,
                 "objective": "least_squares",
             },

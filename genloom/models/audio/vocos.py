@@ -14,6 +14,7 @@ from genloom.core import Card, Recipe, Result, Spec, build, register
 from genloom.errors import UserError
 from genloom.nn.directed import filled
 from genloom.nn.istft import cut_off, istft, pieces
+from genloom.nn.lined import Convolution, lined
 from genloom.nn.mel import PRESETS, Mel, tables
 from genloom.nn.streaming import Added, Chain, Convolved, Each, Overlapped, Pipe
 from genloom.nn.wave_critic import PERIODS, Periods, Resolutions
@@ -51,7 +52,7 @@ class Block(nn.Module):
 
     def __init__(self, channels: int, inner: int, gamma: float, conditions: int):
         super().__init__()
-        self.along = nn.Conv1d(channels, channels, 7, padding=3, groups=channels)
+        self.along = Convolution(channels, channels, 7, padding=3, groups=channels)
         self.norm = norm(channels, conditions)
         self.widen, self.narrow = nn.Linear(channels, inner), nn.Linear(inner, channels)
         self.gamma = nn.Parameter(torch.full((channels,), gamma))
@@ -117,7 +118,7 @@ class Generator(nn.Module):
         self.sizes = {"width": width, "inner": inner, "layers": layers}
         gamma = 1 / layers if gamma is None else gamma
         self.conditions = conditions
-        self.first = nn.Conv1d(bands, width, 7, padding=3)
+        self.first = Convolution(bands, width, 7, padding=3)
         self.norm = norm(width, conditions)
         self.blocks = nn.ModuleList([Block(width, inner, gamma, conditions) for _ in range(layers)])
         self.last_norm = nn.LayerNorm(width, EPS)
@@ -132,11 +133,14 @@ class Generator(nn.Module):
         if (condition is not None) != (self.conditions > 0):
             wanted = f"the number of a condition below {self.conditions}" if self.conditions else "no condition"
             raise UserError(f"This Vocos takes {wanted} beside the mel spectrogram.")
-        told = () if condition is None else (condition,)
-        x = self.norm(self.first(mel).transpose(1, 2), *told).transpose(1, 2)
+        return self.head(self.body(mel, *(() if condition is None else (condition,))))
+
+    def body(self, x: Tensor, *told: Tensor) -> Tensor:
+        """[B, bands, T] -> [B, T, width], all but the head."""
+        x = self.norm(self.first(lined(x)).transpose(1, 2), *told).transpose(1, 2)
         for block in self.blocks:
             x = block(x, *told)
-        return self.head(self.last_norm(x.transpose(1, 2)))
+        return self.last_norm(x.transpose(1, 2))
 
     def pipe(self) -> Pipe:
         """The same without a condition, piece by piece."""
@@ -163,8 +167,19 @@ class Discriminators(nn.Module):
         return [*self.periods(x), *(self.resolutions(x) if self.resolutions else [])]
 
 
+class SpectralVocoder(Vocoder):
+    """A vocoder with Vocos's losses: hinges, periods, and resolutions that count a tenth (section 3.3)."""
+
+    objective = Objective(hinge_critic, lambda r, f: F.relu(1 - f))
+
+    def weights(self, count: int) -> Sequence[float]:
+        """Of each discriminator: the means over periods and over resolutions."""
+        rest = count - len(PERIODS)
+        return [1 / len(PERIODS)] * len(PERIODS) + [0.1 / max(rest, 1)] * rest
+
+
 @register("vocos")
-class Vocos(Vocoder):
+class Vocos(SpectralVocoder):
     """A wave of a mel spectrogram by the inverse Fourier transform of what a network at the rate of frames tells.
 
     `mel`, `segment`, `similar`, `spectra`, `features` and `alone` are a Vocoder's. `width`, `inner` and `layers` are of the network.
@@ -231,7 +246,6 @@ class Vocos(Vocoder):
             model={"segment": 16_384},
         ),
     }
-    objective = Objective(hinge_critic, lambda r, f: F.relu(1 - f))
     generator: Generator
 
     def __init__(
@@ -256,11 +270,6 @@ class Vocos(Vocoder):
         kind = self.mel
         self.generator = Generator(kind.bands, width, inner, layers, kind.n_fft, kind.hop, kind.edges)
         self.discriminator = Discriminators(period_width, resolution_width)
-
-    def weights(self, count: int) -> Sequence[float]:
-        """The means over periods and over resolutions, which count a tenth (section 3.3)."""
-        rest = count - len(PERIODS)
-        return [1 / len(PERIODS)] * len(PERIODS) + [0.1 / max(rest, 1)] * rest
 
     @classmethod
     def from_reference(cls, weights: Mapping[str, Tensor], config: Mapping[str, Any]) -> Vocos:
