@@ -8,11 +8,12 @@ from torch import Tensor, nn
 
 from genloom.core import Batch, Card, Recipe, Result, Spec, register
 from genloom.errors import UserError
-from genloom.models.audio.vocos import EPS, Block, Discriminators, Generator, Vocos
+from genloom.models.audio.vocos import EPS, Block, Discriminators, Generator, SpectralVocoder
+from genloom.nn.lined import Convolution, lined
 from genloom.nn.mel import Mel
 from genloom.nn.quantise import MovingCodebook, Residual
 from genloom.nn.streaming import Added, Chain, Convolved, Each, Pipe
-from genloom.objectives.vocoding import Vocoder, mel_distance
+from genloom.objectives.vocoding import mel_distance
 
 HEARD = ((2048, 160), (1024, 80), (512, 40), (256, 20))  # windows and bands that waves are compared by
 
@@ -33,7 +34,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.register_buffer("mean", torch.zeros(bands, 1))
         self.register_buffer("deviation", torch.ones(bands, 1))
-        self.first = nn.Conv1d(bands, width, 7, padding=3)
+        self.first = Convolution(bands, width, 7, padding=3)
         self.norm, self.last_norm = nn.LayerNorm(width, EPS), nn.LayerNorm(width, EPS)
         self.blocks = nn.ModuleList([Block(width, inner, 1 / layers, 0) for _ in range(layers)])
         self.last, self.straight = nn.Linear(width, latent), nn.Linear(bands, latent)
@@ -47,7 +48,7 @@ class Encoder(nn.Module):
 
     # each [B, C, T] -> [B, C', T]
     def _even(self, mel: Tensor) -> Tensor:
-        return (mel - self.mean) / self.deviation
+        return lined((mel - self.mean) / self.deviation)
 
     def _begin(self, x: Tensor) -> Tensor:
         return self.norm(x.transpose(1, 2)).transpose(1, 2)
@@ -126,7 +127,7 @@ SMALL = {
 
 
 @register("codec")
-class Codec(Vocoder):
+class Codec(SpectralVocoder):
     """Sound as `stages` numbers below `codes` a frame, and the sound that they stand for.
 
     `mel`, `segment`, `similar`, `features` and `alone` are a Vocoder's, the critics Vocos's; the hop of `mel` is that of the codes. `width`,
@@ -151,7 +152,6 @@ class Codec(Vocoder):
         "cpu": Recipe(minutes=20, batch_size=8, lr=1e-3, betas=(0.8, 0.9), ema=0.995, decay=0.5, clip=1.0, model=SMALL),
         "default": Recipe(steps=300_000, batch_size=16, betas=(0.8, 0.9), decay=1.0, curve="cosine"),
     }
-    objective = Vocos.objective
     generator: Network
 
     def __init__(
@@ -185,8 +185,6 @@ class Codec(Vocoder):
         ]
         self.generator = Network(self.mel, latent, width, inner, layers, stages, codes)
         self.discriminator = Discriminators(period_width, resolution_width)
-
-    weights = Vocos.weights
 
     def prepare(self, batch: Batch) -> None:
         super().prepare(batch)
