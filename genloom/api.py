@@ -73,7 +73,7 @@ def fit(
     torch.manual_seed(core.mix(options.seed, 0))
     net = build(cls, dataset.spec, options.model)
     if old and (fresh := transfer.start_from(net, old)) and not quiet:
-        print(f"{len(fresh)} weights that belong to other classes start fresh: {', '.join(fresh[:3])} …")
+        print(f"{len(fresh)} weights have no counterpart there and start fresh: {', '.join(fresh[:3])} …")
     net.prepare(some(dataset, 128))
     net.to(device)
     named = dataset.name if source is dataset else str(source)

@@ -118,7 +118,8 @@ class Phase:
     """One update: the sub-modules in `moves` (all when empty) step on `Model.loss(batch, name)` every `every` steps.
 
     Phases with the same `moves` share an optimiser. `lr` multiplies the recipe's rate; `clip` replaces its clipping.
-    `span`: from and until which share of the run it is done.
+    `span`: from and until which share of the run it is done; `decay`: the last share of that over which its rate falls to
+    zero, beside the recipe's own fall.
     """
 
     name: str
@@ -127,10 +128,17 @@ class Phase:
     lr: float = 1.0
     clip: float | None = None
     span: tuple[float, float] = (0.0, 1.0)
+    decay: float = 0.0
 
     def due(self, step: int, progress: float) -> bool:
         start, stop = self.span
         return step % self.every == 0 and start <= progress and (progress < stop or stop >= 1)
+
+    def rate_at(self, progress: float) -> float:
+        """What multiplies the recipe's rate at a share of the run in [0, 1]."""
+        start, stop = self.span
+        fall = self.decay * (stop - start)
+        return self.lr * (min(1.0, max(0.0, stop - progress) / fall) if fall else 1.0)
 
 
 class Model(nn.Module):

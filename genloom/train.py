@@ -62,7 +62,7 @@ def update(state: State, phase: Phase, batch: Batch, options: Options, progress:
             losses = {k: losses.get(k, 0.0) + v.detach() for k, v in means.items()}
     parallel.average_gradients(moved)
     for group in chain.from_iterable(o.param_groups for o in several):
-        group["lr"] = options.rate_at(progress) * phase.lr * state.rate
+        group["lr"] = options.rate_at(progress) * phase.rate_at(progress) * state.rate
     if (clip := phase.clip or options.clip) is not None:
         for optimiser in several:
             state.scaler.unscale_(optimiser)

@@ -15,6 +15,7 @@ from genloom import generate
 from genloom.core import Model
 from genloom.errors import UserError
 from genloom.nn.weights import shape
+from genloom.plugins import model_of
 from genloom.reference import read_checkpoint
 from genloom.run import STATE, WEIGHTS, Run, as_json, read_json
 from genloom.state import Options, State
@@ -58,9 +59,12 @@ def keep(model: Model, folder: Path, about: Mapping[str, Any]) -> Run:
 
 
 def initial(init: str | os.PathLike[str] | Run, cls: type[Model]) -> tuple[dict[str, Any], Model]:
-    """The hyper-parameters and the model of the run to start from. Raises UserError when it is of another model."""
+    """The hyper-parameters and the model of the run to start from: of the same model, or of one that it is built upon.
+
+    Raises UserError when it is of another model.
+    """
     run = Run.open(init)
-    if run.info["model"] != cls.name:
+    if run.info["model"] != cls.name and not issubclass(cls, model_of(run)):
         raise UserError(
             f"'{run.folder}' holds a '{run.info['model']}': fit that, or start '{cls.name}' without --init."
         )
@@ -74,7 +78,7 @@ def start_from(model: Model, old: Model) -> list[str]:
     Raises UserError for data of another shape, and for the first weight that does not fit and has nothing to do with
     classes.
     """
-    if model.spec.shape != old.spec.shape:
+    if model.modality == "image" and model.spec.shape != old.spec.shape:
         channels, size = old.spec.shape[0], old.spec.shape[-1]
         kind = {1: "grey", 3: "rgb", 4: "rgba"}.get(channels, str(channels))
         theirs, ours = (" × ".join(map(str, s)) for s in (old.spec.shape, model.spec.shape))

@@ -54,6 +54,19 @@ def test_files_are_held_out_whole_sub_folders_are_classes_and_short_ones_are_fil
     assert torch.equal(open_data(tmp_path, seconds=0.5, held_out=0.1, split="test").labels(), torch.tensor([0, 1]))
 
 
+def test_of_a_few_long_files_a_stretch_of_each_is_held_out(tmp_path: Path) -> None:
+    folder(tmp_path, a_wav=wav(ramp(8000, 12), 8000).getvalue(), b_wav=wav(tone(8000, 2), 8000).getvalue())
+    data = open_data(tmp_path, seconds=0.5)  # 5 % of 12 s is more than an item, of 2 s less
+    held = data.held_out()
+    assert isinstance(held, AudioSet) and len(data) == 11 + 11 + 4 and len(held) == 1 and data.summary["items"] == 2
+    (middle,), (before, after, _) = [wave for _, wave in held.clips()], [wave for _, wave in data.clips()]
+    assert len(middle) == 4800 and before[-1] <= middle[0] < middle[-1] <= after[0]
+    said = "Too few files to keep whole ones out of training: 5 % of it is, from the middle."
+    assert data.summary["notes"] == [said]
+    assert open_data(tmp_path, seconds=0.5, split="test").fingerprint == data.fingerprint
+    assert open_data(tmp_path, seconds=2).held_out() is None
+
+
 def test_the_commonest_rate_is_taken_and_another_may_be_asked_for(tmp_path: Path) -> None:
     one, two = wav(tone(8000), 8000).getvalue(), wav(tone(44_100), 44_100).getvalue()
     folder(tmp_path, a_wav=one, b_wav=one, c_wav=two, d_txt=b"words")

@@ -36,7 +36,7 @@ class AudioOptions(DataOptions):
     rate: int | None = None  # samples a second; by default what most files have, at most 24,000
     seconds: float = 1.0  # length of an item
     level: bool = False  # bring each file to the same peak
-    held_out: float = 0.05  # share of the files kept out of training
+    held_out: float = 0.05  # share of the files kept out of training; of a few long files, from the middle of each
 
     def __post_init__(self) -> None:
         """Raises UserError for a value that makes no sense."""
@@ -137,12 +137,29 @@ class Kept:
         self.spans[part].append((len(self.row), len(self.row) + len(samples), name))
         self.row.add(samples.clip(-1, 1))
 
+    def hold_out_middles(self) -> None:
+        """Where there are too few files to keep whole ones out: a share from the middle of each in which an item fits.
+
+        Not from the ends, where music fades out and is like nothing else.
+        """
+        spans, self.spans["train"] = self.spans["train"], []
+        for first, last, name in spans:
+            size = round(self.options.held_out * (last - first))
+            if size < self.length:
+                self.spans["train"].append((first, last, name))
+                continue
+            start = first + (last - first - size) // 2
+            self.spans["test"].append((start, start + size, name))
+            self.spans["train"] += [(first, start, name), (start + size, last, name)]
+
     def dataset(self, name: str, fingerprint: str, split: str) -> AudioSet:
+        if not self.spans["test"]:
+            self.hold_out_middles()
         folders = sorted({folder_of(name) for part in self.spans.values() for _, _, name in part})
         classes = tuple(folders) if len(folders) > 1 else ()
         total = len(self.row) / self.rate
         summary = {
-            "items": sum(map(len, self.spans.values())),
+            "items": len({name for part in self.spans.values() for *_, name in part}),
             "kind": "sounds",
             "minutes": round(total / 60, 2),
             "rate": self.rate,
@@ -167,6 +184,9 @@ class Kept:
         for names, what in ((self.silent, "silent"), (self.clipped, "clipped, for they reach full scale")):
             if names:
                 found.append(f"{len(names)} files are {what}, such as {names[0]}.")
+        if ends := {name for *_, name in self.spans["test"]} & {name for *_, name in self.spans["train"]}:
+            kept = f"{100 * self.options.held_out:g} % of {'it' if len(ends) == 1 else 'each long one'}"
+            found.append(f"Too few files to keep whole ones out of training: {kept} is, from the middle.")
         if self.short:
             found.append(f"{self.short} files are shorter than an item, and are filled up with silence.")
         return found

@@ -39,13 +39,15 @@ class Chain:
 
 
 class Each:
-    """A function of each instant alone."""
+    """A function of each instant alone. `channels`: how many come out, where they are others than go in."""
 
-    def __init__(self, function: Callable[[Tensor], Tensor]):
-        self.function = function
+    def __init__(self, function: Callable[[Tensor], Tensor], channels: int | None = None):
+        self.function, self.channels = function, channels
 
     def push(self, x: Tensor, last: bool) -> Tensor:
-        return self.function(x) if x.shape[2] else x
+        if x.shape[2]:
+            return self.function(x)
+        return x if self.channels is None else x.new_zeros(len(x), self.channels, 0)
 
 
 class Padded:

@@ -214,12 +214,15 @@ class Transformer(nn.Module):
     def features(
         self, ids: Tensor, *, mask: Tensor | None = None, positions: Tensor | None = None, cache: Cache | None = None
     ) -> Tensor:
-        """[B, T, W] after the last norm. `mask` [B, 1, T, S]: where one may look, in place of all before; `positions`
-        [T] or [B, T], by default from where the cache ends."""
+        """[B, T, W] after the last norm, of ids [B, T], or [B, T, K]: the sum of K embeddings each.
+
+        `mask` [B, 1, T, S]: where one may look, in place of all before; `positions` [T] or [B, T], by default from where
+        the cache ends.
+        """
         if positions is None:
             start = cache.length if cache else 0
             positions = torch.arange(start, start + ids.shape[1], device=ids.device)
-        x = self.tokens(ids)
+        x = self.tokens(ids) if ids.ndim == 2 else self.tokens(ids).sum(2)
         if self.places is not None:
             x = x + self.places(positions)
         x, turn = self.drop(x), None

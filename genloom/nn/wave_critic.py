@@ -82,7 +82,8 @@ class Resolution(nn.Module):
         waves = torch.stft(
             x, self.n_fft, self.hop, len(self.window), self.window, center=False, return_complex=True
         )  # [B, F, T]
-        return features(self.layers, (waves.abs() + 1e-9).transpose(1, 2)[:, None])
+        picture = (waves.abs() + 1e-9).transpose(1, 2)[:, None]
+        return features(self.layers, picture.to(memory_format=torch.channels_last))  # twice as fast on a CPU
 
 
 def _plane(before: int, after: int, kernel: tuple[int, int], stride: Sequence[int] = (1, 1)) -> nn.Module:

@@ -36,7 +36,7 @@ class Vocoder(Model):
 
     modality = "audio"
     conditions: ClassVar[tuple[str, ...]] = ("source", "kind")
-    samples_with = ("generator", "kept")
+    samples_with: ClassVar[tuple[str, ...]] = ("generator", "kept")
     looks_at = 16
     objective: Objective
     generator: nn.Module
@@ -101,11 +101,12 @@ class Vocoder(Model):
 
     def loss(self, batch: Batch, phase: str) -> dict[str, Tensor]:
         if phase == "discriminator":
-            real, fake = self.made.pop(0) if self.made else self._pair(batch)
+            real, fake = self.made.pop(0) if self.made else self._made_again(batch)[:2]
             r, f = self.discriminator(real), self.discriminator(fake.detach())
             return {"discriminator": over_maps(self.objective.critic, r, f)}
-        real, fake = self._pair(batch)
-        terms = {"similar": self.similar * mel_distance(self.whole, real, fake)} if self.similar else {}
+        real, fake, terms = self._made_again(batch)
+        if self.similar:
+            terms["similar"] = self.similar * self.distance(real, fake)
         if self.spectra:
             terms["spectra"] = self.spectra * torch.stack(multi_resolution(real[:, 0], fake[:, 0])).sum(0)
         if phase == "generator":
@@ -118,11 +119,19 @@ class Vocoder(Model):
             terms["features"] = self.features * self.matching(r, f)
         return terms
 
-    def _pair(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Segments [B, 1, N] of the data, and what is made of their mel spectrograms."""
+    def _made_again(self, batch: Batch) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Segments [B, 1, N] of the data, what is made of their mel spectrograms, and terms of that alone."""
         real = self.segments(batch["audio"])
-        fake: Tensor = self.generator(self.mel(real))
-        return real[..., : fake.shape[2]], fake
+        fake, terms = self.made_of(self.mel(real))
+        return real[..., : fake.shape[2]], fake, terms
+
+    def made_of(self, mel: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The wave [B, 1, N] of [B, bands, T] in training, and terms [B] to minimise beside what compares waves."""
+        return self.generator(mel), {}
+
+    def distance(self, real: Tensor, fake: Tensor) -> Tensor:
+        """[B]: how far waves [B, 1, N] are apart, before its weight."""
+        return mel_distance(self.whole, real, fake)
 
     def after_step(self, progress: float) -> None:
         self.made.clear()
