@@ -226,13 +226,22 @@ def evaluate(
     n: int = 10_000,
     extractor: str | None = None,
     seed: int = 0,
+    vocoder: str | os.PathLike[str] | None = None,
 ) -> dict[str, Any]:
     """Measure a run against data (its own by default): writes metrics.json and the report, returns the figures."""
     from genloom.measure import evaluate_run
 
     opened = Run.open(run)
     against = Path(data) if isinstance(data, os.PathLike) else data
-    result = evaluate_run(opened, against, metrics=metrics or None, n=n, extractor=extractor, seed=seed)
+    result = evaluate_run(
+        opened,
+        against,
+        metrics=metrics or None,
+        n=n,
+        extractor=extractor,
+        seed=seed,
+        vocoder=None if vocoder is None else os.fspath(vocoder),
+    )
     write_model_card(opened.folder)
     write_report(opened.folder)
     return result

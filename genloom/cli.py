@@ -182,8 +182,7 @@ def _sample(words: list[str]) -> None:
         print(f"film    {out}, {frames} frames")
         return
     if args.stream:
-        out = args.out or samples / "stream.wav"
-        seconds = generate.stream_to(run, out, **asked)
+        seconds = generate.stream_to(run, out := args.out or samples / "stream.wav", **asked)
         return print(f"sound   {out}, {seconds:.1f} s", file=sys.stderr if str(out) == "-" else sys.stdout)
     if run.spec.modality == "text" and args.out is None and not args.seeds:
         return _tell(run, args.n or 1, args.seed, asked)
@@ -283,7 +282,8 @@ def _evaluate(words: list[str]) -> None:
     if args.tasks:
         return _tasks(args)
     metrics = [m.strip() for m in args.metrics.split(",")] if args.metrics else None
-    result = api.evaluate(args.RUN, args.data, metrics=metrics, n=args.n, extractor=args.extractor, seed=args.seed)
+    asked = {k: getattr(args, k) for k in ("n", "extractor", "seed", "vocoder")}
+    result = api.evaluate(args.RUN, args.data, metrics=metrics, **asked)
     if args.json:
         print(json.dumps(result, indent=1))
     else:

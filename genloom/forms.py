@@ -100,6 +100,7 @@ class Evaluate:
     metrics: str | None = None  # fd,kid,… by default all
     n: Annotated[int, arg(aliases=["-n"])] = 10_000  # samples to draw
     extractor: str | None = None  # digits, lite0 or inception
+    vocoder: str | None = None  # of text to speech: the run that makes its waves; by default Griffin-Lim
     tasks: Path | None = None  # of a language model: JSON lines of few-shot tasks, in place of the data
     shots: str = "0"  # solved examples before each task: 0,1,5
     seed: int = 0  # of the samples

@@ -172,11 +172,13 @@ def evaluate_run(
     n: int = 10_000,
     extractor: str | Extractor | None = None,
     seed: int = 0,
+    vocoder: str | None = None,
 ) -> dict[str, Any]:
     """Measure n samples of a run against data (by default the run's own): writes metrics.json and samples/nearest.png.
 
     The reference is the data's held-out part, or all of it where there is none. Labels asked of a conditional model
     follow the reference's proportions; a model that starts from pictures makes one of each of the reference's sources.
+    Speech is made by that `vocoder`'s run, or by Griffin-Lim.
     Raises UserError for what the caller can mend.
     """
     started = time.perf_counter()
@@ -194,9 +196,12 @@ def evaluate_run(
     if run.spec.modality == "text":
         result, n = measure_text.measured(run, own, reference, metrics, seed), len(reference)
     elif run.spec.modality == "audio":
-        from genloom import measure_audio
+        from genloom import measure_audio, measure_speech
 
-        result, n = measure_audio.measured(run, reference, metrics, n, seed)
+        if model_of(run).needs == "speech":
+            result, n = measure_speech.measured(run, reference, metrics, n, seed, vocoder)
+        else:
+            result, n = measure_audio.measured(run, reference, metrics, n, seed)
     else:
         result, n = _measured_pictures(run, own, reference, _eye(extractor, given.name), metrics, n, seed)
     if own is None:

@@ -25,7 +25,7 @@ from genloom.metrics.pitch import f0_error, voicing_error
 from genloom.metrics.speech import dnsmos, pesq
 from genloom.nn.griffin_lim import griffin_lim
 from genloom.nn.mel import Mel
-from genloom.run import Run
+from genloom.run import HEARD_IN, Run
 
 LONGEST, SHORTEST = 10.0, 0.5  # seconds of a clip: the rest is left away; shorter ones are left out
 MOST = 100  # clips
@@ -35,7 +35,6 @@ BASELINES = {  # Griffin & Lim 1984, and with the momentum of Perraudin et al. 2
     f"griffin-lim@{ITERATIONS}": 0.0,
     f"fast-griffin-lim@{ITERATIONS}": 0.99,
 }
-HEARD_IN = Path("samples") / "heard"
 
 Measure = Callable[[Tensor, Tensor, Mel], Tensor]
 MEASURES: dict[str, tuple[Measure, str]] = {
@@ -68,7 +67,7 @@ def measured(
             raise unknown("metric of sound", name, MEASURES)
     model: Any = generate.load(run)
     if not hasattr(model, "vocode"):
-        raise UserError(f"evaluate measures vocoders of sound so far, and '{model.name}' is none.")
+        raise UserError(f"evaluate measures vocoders, codecs and speech, and '{model.name}' makes no wave of another.")
     clips = whole_clips(reference, model.mel, min(n, MOST))
     started = time.perf_counter()
     with generate.autocast(model.device, generate.resolve_precision(model, "auto")):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -10,14 +10,23 @@ from torch import Tensor
 
 from genloom.core import Model, mix
 from genloom.data.base import Dataset
+from genloom.data.files import safe_name
+from genloom.data.sound import write
 from genloom.data.speech import SpeechSet
-from genloom.errors import UserError
-from genloom.generate import draw
+from genloom.errors import UserError, unknown
+from genloom.generate import draw, load
+from genloom.measure_text import row
 from genloom.metrics.audio import mcd_dtw
-from genloom.metrics.words import FEW, RATE, recognise, word_error_rate, words
+from genloom.metrics.distribution import Estimate, mean_estimate
+from genloom.metrics.words import FEW, RATE, edits, recognise, word_error_rate, words
 from genloom.models.audio.tts import TTS
 from genloom.nn.rate import at_rate
+from genloom.run import HEARD_IN, Run
 
+METRICS = ("wer", "mcd-dtw")
+MOST, ENOUGH = 50, 20  # sentences that are said, and of which a rate can be told
+HEARD = 4  # of them that the report plays
+NAMES = {"real": "recordings", "made": "made", "copied": "copied"}
 Listener = Callable[[list[Tensor]], list[str]]
 
 
@@ -34,8 +43,8 @@ def spoken(
 
     Keys: `wer real`, `wer copied` (the recording's own mel spectrogram through the same vocoder) and `wer made`, word
     error rates over the same sentences of at least FEW words; `mcd dtw`, the mean mel-cepstral distortion in dB of what
-    was made, laid on the recording; `length`, made over real seconds; `sentences`, `words`, and `heard`, a row each with
-    what was said and heard. An English recogniser listens by default, so other languages need another `listen`.
+    was made, laid on the recording (an Estimate); `length`, made over real seconds; `sentences`, `words`, `heard`, a row
+    each with what was said and heard, and `sounds`, the waves. An English recogniser listens by default, so other languages need another `listen`.
     Raises UserError for a model or data without texts, and where no text is long enough.
     """
     if not isinstance(model, TTS):
@@ -55,12 +64,49 @@ def spoken(
     rows = [{"said": s} | {kind: texts[i] for kind, texts in heard.items()} for i, s in enumerate(said)]
     return {
         **{f"wer {kind}": word_error_rate(said, texts) for kind, texts in heard.items()},
-        "mcd dtw": float(torch.cat([mcd_dtw(a, b, model.mel) for a, b in zip(real, made, strict=True)]).mean()),
+        "mcd dtw": mean_estimate(
+            torch.cat([mcd_dtw(a, b, model.mel) for a, b in zip(real, made, strict=True)]),
+            "mel-cepstral distortion along the best warping in time, dB",
+        ),
         "length": sum(w.shape[1] for w in made) / sum(w.shape[1] for w in real),
         "sentences": len(said),
         "words": sum(len(words(s)) for s in said),
         "heard": rows,
+        "sounds": sounds,
     }
+
+
+def measured(
+    run: Run, reference: Dataset, metrics: Sequence[str] | None, n: int, seed: int, vocoder: str | None
+) -> tuple[dict[str, Any], int]:
+    """`spoken` as metrics.json has it, with clips to hear in samples/heard. Raises UserError for another measure."""
+    for name in metrics or ():
+        if name not in METRICS:
+            raise unknown("metric of speech", name, METRICS)
+    with_vocoder = load(Run.open(vocoder)) if vocoder else None
+    found = spoken(load(run), reference, vocoder=with_vocoder, n=min(n, MOST), seed=seed)
+    said = [row["said"] for row in found["heard"]]
+    count = found["sentences"]
+    wrong = torch.tensor([edits(words(r["said"]), words(r["made"])) for r in found["heard"]], dtype=torch.float64)
+    rate = Estimate(found["wer made"], (wrong * count / found["words"],), "word error rate of what a recogniser hears")
+    rows = [row("wer", rate, count, seed), row("mcd-dtw", found["mcd dtw"], count, seed)]
+    beside = {"wer": {"copied": found["wer copied"], "recordings": found["wer real"]}}
+    for i, text in enumerate(said[:HEARD]):
+        for side, waves in found["sounds"].items():
+            stem = safe_name(" ".join(words(text)[:8]))
+            write([waves[i]], run.folder / HEARD_IN, spec=run.spec, names=[f"{i}-{stem}.{NAMES[side]}.wav"])
+    result: dict[str, Any] = {
+        "counted": "sentences said",
+        "metrics": rows,
+        "warnings": [],
+        "beside": beside,
+        "said": found["heard"],
+    }
+    if count < ENOUGH:
+        result["warnings"].append(
+            f"{count} sentences are few: --data with more of them, or --data.held-out, tells more."
+        )
+    return result, count
 
 
 @torch.inference_mode()

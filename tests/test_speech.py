@@ -323,7 +323,7 @@ def test_speech_is_measured_beside_recordings_and_copies(run: genloom.Run) -> No
     found = spoken(genloom.load(run), data, listen=listen)
     assert found["sentences"] == 1 and found["words"] == 5 and len(heard) == 3
     assert found["wer real"] == found["wer copied"] == found["wer made"] == 0.2
-    assert heard[0][0].shape[1] == 2 * 9600 and found["mcd dtw"] > 0 and found["length"] > 0
+    assert heard[0][0].shape[1] == 2 * 9600 and float(found["mcd dtw"]) > 0 and found["length"] > 0
     assert found["heard"] == [
         {"said": "the line is busy now."} | dict.fromkeys(("real", "copied", "made"), "the line is busy")
     ]

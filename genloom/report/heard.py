@@ -19,7 +19,7 @@ from genloom.run import Run
 WIDE = 900  # pixels of a spectrogram, at most
 SIDES = {
     "recordings": "recorded",
-    "made": "made again",
+    "made": "made",
 }  # the first and the second picture; other sides are played alone
 
 

@@ -32,6 +32,7 @@ GLOSSARY = {  # family of a metric: what it is in plain words, and which way is 
     "mel": ("How far the sound's mel spectrogram is from the recording's", "↓"),
     "stft": ("How far its spectra are, fine in time or in frequency", "↓"),
     "mcd": ("How far its timbre is, in dB", "↓"),
+    "wer": ("Words that a recogniser mistakes, over the words that were said", "↓"),
     "f0": ("How far its pitch is, in hundredths of a semitone", "↓"),
     "voicing": ("Where voice and noise are mistaken for each other", "↓"),
     "si-sdr": ("Signal over error, the phases too, in dB", "↑"),
