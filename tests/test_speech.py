@@ -327,3 +327,24 @@ def test_speech_is_measured_beside_recordings_and_copies(run: genloom.Run) -> No
     assert found["heard"] == [
         {"said": "the line is busy now."} | dict.fromkeys(("real", "copied", "made"), "the line is busy")
     ]
+
+
+def test_evaluate_says_what_is_understood_and_keeps_it_to_hear(run: genloom.Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from functools import partial
+
+    from genloom import measure_speech
+
+    heard = partial(spoken, listen=lambda waves: ["the line is busy"] * len(waves))
+    monkeypatch.setattr(measure_speech, "spoken", heard)
+    result = genloom.evaluate(run)
+    figures = {m["name"]: m["value"] for m in result["metrics"]}
+    assert figures["wer"] == result["beside"]["wer"]["recordings"] == 0.2 and figures["mcd-dtw"] > 0
+    assert "1 sentences are few" in result["warnings"][0]
+    assert {p.name.split(".")[1] for p in (run.folder / "samples" / "heard").iterdir()} == {
+        "recordings",
+        "made",
+        "copied",
+    }
+    assert "<audio" in (run.folder / "report.html").read_text()
+    with pytest.raises(UserError, match="Did you mean 'wer'"):
+        genloom.evaluate(run, metrics=["wor"])

@@ -233,3 +233,22 @@ def test_pieces_of_a_file_are_the_file(clip: Path) -> None:
     pieces = list(pieces_of(clip, 16_000, 4096))
     assert [len(p) for p in pieces] == [4096] * 7 + [30_000 - 7 * 4096]
     assert abs(sum(map(len, pieces_of(clip, 8000, 1000))) - 15_000) <= 1
+
+
+def test_deep_griffin_lim_begins_as_griffin_lim_also_for_long_clips() -> None:
+    from genloom.nn.griffin_lim import griffin_lim
+    from genloom.objectives import vocoding
+
+    cls = core.find("deepgl")
+    options = {**cls.recipes["tiny"].model, "iterations": 8}
+    model = core.build(cls, Spec("audio", (1, 4096), extra={"rate": 8000}), options).eval()
+    sound = torch.from_numpy(np.sin(np.cumsum(np.linspace(0.1, 0.5, 12_000)))).float()[None] / 2
+    mel = model.mel(sound)
+    torch.testing.assert_close(model.vocode(mel)[:, 0], griffin_lim(mel, model.mel, iterations=8), atol=2e-3, rtol=0)
+    long = mel.repeat(1, 1, vocoding.WHOLE // mel.shape[2] + 2)
+    made = model.vocode(long)
+    assert made.shape[2] == (long.shape[2] - 1) * model.mel.hop and made.isfinite().all()
+    distance = (model.mel(made[:, 0]) - long).abs().mean()
+    assert distance < 1.5 * (model.mel(model.vocode(mel)[:, 0]) - mel).abs().mean()  # pieces leave no seams
+    with pytest.raises(UserError, match="makes no stream"):
+        model.pipe()
