@@ -329,7 +329,9 @@ def test_speech_is_measured_beside_recordings_and_copies(run: genloom.Run) -> No
     ]
 
 
-def test_evaluate_says_what_is_understood_and_keeps_it_to_hear(run: genloom.Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_evaluate_says_what_is_understood_and_keeps_it_to_hear(
+    run: genloom.Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from functools import partial
 
     from genloom import measure_speech
