@@ -257,15 +257,15 @@ def test_deep_griffin_lim_begins_as_griffin_lim_also_for_long_clips() -> None:
 def test_a_source_that_breaks_off_leaves_a_whole_file_of_what_came(
     run: genloom.Run, clip: Path, tmp_path: Path
 ) -> None:
-    class Broken(Exception):
+    class BrokenOffError(Exception):
         pass
 
     def pieces():  # type: ignore[no-untyped-def]
         yield torch.zeros(1, 1, 4096)
         yield torch.zeros(1, 1, 4096)
-        raise Broken
+        raise BrokenOffError
 
-    with pytest.raises(Broken), Writer(tmp_path / "part.wav", 8000) as file:
+    with pytest.raises(BrokenOffError), Writer(tmp_path / "part.wav", 8000) as file:
         for made in genloom.load(run).stream(pieces(), waves=True):
             file.add(made[0])
     with wave.open(str(tmp_path / "part.wav")) as sound:
