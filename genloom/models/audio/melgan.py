@@ -39,7 +39,7 @@ class Residual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         padded = reflected(activation(x), self.dilation)
-        return self.shortcut(x) + self.pointwise(F.leaky_relu_(self.dilated(padded), SLOPE))
+        return self.shortcut(x).add_(self.pointwise(F.leaky_relu_(self.dilated(padded), SLOPE)))
 
     def pipe(self) -> Pipe:
         dilated = Convolved(self.dilated, self.dilation, "reflect")
