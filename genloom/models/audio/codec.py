@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genloom.core import Batch, Card, Recipe, Result, Spec, register
+from genloom.core import Batch, Card, Recipe, Spec, register
 from genloom.errors import UserError
 from genloom.models.audio.vocos import EPS, Block, Discriminators, Generator, SpectralVocoder
 from genloom.nn.lined import Convolution, lined
@@ -145,7 +145,6 @@ class Codec(SpectralVocoder):
         "through an inverse Fourier transform, which a CPU trains in minutes; phases are made up. Waves are compared by mel "
         "spectrograms at four resolutions (as in Kumar et al. 2023), by HiFi-GAN's periods and UnivNet's resolutions. The "
         "vectors have one length. All stages are always used.",
-        results=(Result("ViSQOL", 3.76, "a mix of speech and music, 24 kHz, 3 kbps", "section V.A"),),
     )
     recipes = {
         "tiny": Recipe(steps=12, batch_size=4, model=TINY),

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from genloom.core import Card, Recipe, Spec, register
 from genloom.errors import UserError
-from genloom.models.audio.vocos import Discriminators, Generator, SpectralVocoder
+from genloom.models.audio.vocos import CPU, TINY, Discriminators, Generator, SpectralVocoder
 from genloom.nn.griffin_lim import griffin_lim
 from genloom.nn.istft import istft
 from genloom.nn.mel import Mel, tables
@@ -83,40 +83,8 @@ class DeepGriffinLim(SpectralVocoder):
         "so it makes no stream.",
     )
     recipes = {
-        "tiny": Recipe(
-            steps=12,
-            batch_size=4,
-            model={
-                "mel": "vocos@8000,n_fft=256,window=256,hop=64,bands=40",
-                "segment": 1536,
-                "iterations": 2,
-                "width": 16,
-                "inner": 32,
-                "layers": 2,
-                "period_width": 1,
-                "resolution_width": 8,
-            },
-        ),
-        "cpu": Recipe(
-            minutes=20,
-            batch_size=16,
-            lr=1e-3,
-            betas=(0.8, 0.9),
-            ema=0.995,
-            decay=0.5,
-            clip=1.0,
-            model={
-                "mel": "vocos@16000,bands=80",
-                "segment": 8192,
-                "width": 192,
-                "inner": 576,
-                "layers": 6,
-                "period_width": 4,
-                "resolution_width": 0,
-                "spectra": 10.0,
-                "alone": 0.6,
-            },
-        ),
+        "tiny": Recipe(steps=12, batch_size=4, model={**TINY, "iterations": 2}),
+        "cpu": CPU,
         "default": Recipe(steps=300_000, batch_size=16, betas=(0.8, 0.9), decay=1.0, curve="cosine"),
     }
     bf16 = False

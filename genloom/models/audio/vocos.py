@@ -167,6 +167,37 @@ class Discriminators(nn.Module):
         return [*self.periods(x), *(self.resolutions(x) if self.resolutions else [])]
 
 
+TINY: dict[str, Any] = {
+    "mel": "vocos@8000,n_fft=256,window=256,hop=64,bands=40",
+    "segment": 1536,
+    "width": 16,
+    "inner": 32,
+    "layers": 2,
+    "period_width": 1,
+    "resolution_width": 8,
+}
+CPU = Recipe(
+    minutes=20,
+    batch_size=16,
+    lr=1e-3,
+    betas=(0.8, 0.9),
+    ema=0.995,
+    decay=0.5,
+    clip=1.0,
+    model={
+        "mel": "vocos@16000,bands=80",
+        "segment": 8192,
+        "width": 192,
+        "inner": 576,
+        "layers": 6,
+        "period_width": 4,
+        "resolution_width": 0,
+        "spectra": 10.0,
+        "alone": 0.6,
+    },
+)
+
+
 class SpectralVocoder(Vocoder):
     """A vocoder with Vocos's losses: hinges, periods, and resolutions that count a tenth (section 3.3)."""
 
@@ -205,36 +236,9 @@ class Vocos(SpectralVocoder):
         "tiny": Recipe(
             steps=12,
             batch_size=4,
-            model={
-                "mel": "vocos@8000,n_fft=256,window=256,hop=64,bands=40",
-                "segment": 1536,
-                "width": 16,
-                "inner": 32,
-                "layers": 2,
-                "period_width": 1,
-                "resolution_width": 8,
-            },
+            model=TINY,
         ),
-        "cpu": Recipe(
-            minutes=20,
-            batch_size=16,
-            lr=1e-3,
-            betas=(0.8, 0.9),
-            ema=0.995,
-            decay=0.5,
-            clip=1.0,
-            model={
-                "mel": "vocos@16000,bands=80",
-                "segment": 8192,
-                "width": 192,
-                "inner": 576,
-                "layers": 6,
-                "period_width": 4,
-                "resolution_width": 0,
-                "spectra": 10.0,
-                "alone": 0.6,
-            },
-        ),
+        "cpu": CPU,
         "default": Recipe(steps=500_000, batch_size=16, betas=(0.8, 0.9), decay=1.0, curve="cosine"),
         "paper": Recipe(
             steps=1_000_000,
