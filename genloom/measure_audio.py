@@ -28,7 +28,7 @@ from genloom.nn.mel import Mel
 from genloom.run import HEARD_IN, Run
 
 LONGEST, SHORTEST = 10.0, 0.5  # seconds of a clip: the rest is left away; shorter ones are left out
-MOST = 100  # clips
+MOST, ENOUGH = 100, 20  # clips that are made again, and of which figures can be told
 HEARD = 4  # of them that the report plays
 ITERATIONS = 60  # of Griffin-Lim
 BASELINES = {  # Griffin & Lim 1984, and with the momentum of Perraudin et al. 2013
@@ -87,6 +87,10 @@ def measured(
         result["metrics"].append(row(name, mean_estimate(found["made"], note), len(found["made"]), seed))
         beside = {side: float(values.mean()) for side, values in found.items() if side != "made"}
         result["beside"][name] = {side: value for side, value in beside.items() if math.isfinite(value)}
+    if len(clips) < ENOUGH:
+        result["warnings"].append(
+            f"{len(clips)} clips are few: --data with more of them, or --data.held-out, tells more."
+        )
     length = sum(clip.shape[1] for clip in clips.values()) / model.mel.rate
     result["real_time_factor"] = seconds / length
     result["minutes"] = length / 60

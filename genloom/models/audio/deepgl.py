@@ -77,7 +77,7 @@ class DeepGriffinLim(SpectralVocoder):
         authors="Masuyama, Yatabe, Koizumi, Oikawa, Harada",
         year=2019,
         url="https://arxiv.org/abs/1903.03971",
-        summary="Better than Griffin-Lim from the first minute of training: a network corrects what its iterations made.",
+        summary="Griffin-Lim, corrected by a network: passes it within minutes of training, on minutes of sound.",
         changes="One correction after all iterations, by the network, losses and critics of Vocos, in place of one within each; "
         "it begins at a mel spectrogram, whose magnitudes are fitted, and corrects magnitudes too. It looks at a whole clip, "
         "so it makes no stream.",
