@@ -28,6 +28,8 @@ NEEDS = {  # kinds of data beyond a modality: what to give
     "pairs": "pairs of pictures, in sub-folders 'source' and 'target' under the same file names (or side by side in one "
     "picture: --data.side-by-side)",
     "domains": "two kinds of pictures, in sub-folders 'trainA' and 'trainB' (or A and B, or source and target)",
+    "films": "pairs of films, in sub-folders 'source' and 'target' under the same file names, or films alone with --data.source "
+    "edges (grey, blurred, small, compressed ...) to make the sources from them",
     "speech": "clips of speech, each with its text: NAME.txt beside NAME.wav, or a metadata.csv of lines name|text",
 }
 

@@ -21,7 +21,12 @@ __all__ = ["Dataset", "Entry", "catalog", "find_modality", "inspector", "open_da
 verb = catalog
 sys.modules[__name__].__class__ = Verb
 
-MADE_BY = {"pairs": "translation", "domains": "translation", "speech": "speech"}  # what NEEDS is read by which module
+MADE_BY = {
+    "pairs": "translation",
+    "domains": "translation",
+    "films": "films",
+    "speech": "speech",
+}  # what NEEDS is read by which module
 _LOOKED_AT = 1000  # files whose endings vote on what a folder holds
 
 
