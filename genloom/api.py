@@ -74,7 +74,7 @@ def fit(
     net = build(cls, dataset.spec, options.model)
     if old and (fresh := transfer.start_from(net, old)) and not quiet:
         print(f"{len(fresh)} weights have no counterpart there and start fresh: {', '.join(fresh[:3])} …")
-    net.prepare(some(dataset, 128))
+    net.prepare(some(dataset, cls.looks_at))
     net.to(device)
     named = dataset.name if source is dataset else str(source)
     info = _request(cls, recipe, options, named, dataset, data_options, os.fspath(init) if init else None, net.spec)
