@@ -22,7 +22,25 @@ from genloom.data import decode
 from genloom.data.files import Files, UnreadableError, shown, streams, suffix
 from genloom.errors import needs_extra
 
-FILMS = frozenset(".mp4 .m4v .mov .3gp .avi .mkv .webm .mpg .mpeg .mts .m2ts .ogv .wmv .flv .y4m".split())
+FILMS = frozenset(
+    [
+        ".mp4",
+        ".m4v",
+        ".mov",
+        ".3gp",
+        ".avi",
+        ".mkv",
+        ".webm",
+        ".mpg",
+        ".mpeg",
+        ".mts",
+        ".m2ts",
+        ".ogv",
+        ".wmv",
+        ".flv",
+        ".y4m",
+    ]
+)
 ANIMATED = frozenset({".gif", ".apng", ".webp"})  # pictures that may move, read by Pillow
 SUFFIXES = FILMS | ANIMATED | decode.SUFFIXES
 # What FFmpeg may take a file for: none of these opens another file, or an address, that the file names.
@@ -375,7 +393,7 @@ def fitted(image: Image.Image, screen: Screen, wide: float = 1.0, nearest: bool 
         box = left, top, left + across, top + down
     if image.size != size or box != (0.0, 0.0, *map(float, image.size)):
         how = Image.Resampling.NEAREST if nearest else Image.Resampling.LANCZOS
-        image = image.resize(size, how, box, reducing_gap=None if nearest else 3.0)
+        image = image.resize(size, how, box, reducing_gap=None if nearest else 2.0)
     if image.size != (screen.width, screen.height):
         paper = Image.new("RGB", (screen.width, screen.height), screen.background).convert(image.mode)
         paper.paste(image, ((screen.width - image.width) // 2, (screen.height - image.height) // 2))

@@ -17,7 +17,6 @@ from PIL import Image
 from torch import Tensor
 
 from genloom.core import Spec
-from genloom.data.decode import MODES
 from genloom.data.film import library
 from genloom.errors import UserError, unknown
 from genloom.run import cannot_write
