@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from genloom.errors import UserError
 from genloom.nn.translation import ResnetBlock, check_divides, find_norm, initialise
 from genloom.nn.warp import warp
 from genloom.nn.weights import arguments, under
@@ -76,8 +77,13 @@ class Painter(nn.Module):
         if flow:
             self.model_final_flow, self.model_final_w = final(width, 2), final(width, 1, nn.Sigmoid())
 
-    def paint(self, image_features: Tensor, flow_features: Tensor | None, last: Tensor | None, skip: Tensor) -> Frame:
-        """`last` [B, C, H, W]: the frame before, None where there is none. `skip`: added to the picture, or 0."""
+    def paint(
+        self, image_features: Tensor, flow_features: Tensor | None, last: Tensor | None, skip: Tensor, bare: bool
+    ) -> Frame:
+        """`last` [B, C, H, W]: the frame before, None where there is none. `skip`: added to the picture, or 0. `bare`: only
+        the features are asked for, by a finer generator."""
+        if bare:
+            return Frame(image_features[:, :0], image_features[:, :0], None, None, image_features, flow_features)
         raw = self.model_final_img(image_features) + skip
         if last is None or flow_features is None:
             return Frame(raw, raw, None, None, image_features, flow_features)
@@ -139,7 +145,13 @@ class CompositeGenerator(Painter):
         self.apply(initialise)
 
     def forward(
-        self, source: Tensor, before: Tensor, warps: bool = True, mask: Tensor | None = None, skip: Tensor | None = None
+        self,
+        source: Tensor,
+        before: Tensor,
+        warps: bool = True,
+        mask: Tensor | None = None,
+        skip: Tensor | None = None,
+        bare: bool = False,
     ) -> Frame:
         """A frame from source [B, C', H, W] (those before it along the channels) and the frames before [B, K · C, H, W].
 
@@ -152,8 +164,8 @@ class CompositeGenerator(Painter):
         features = self.model_up_img(self.model_res_img(deep))
         moving = self.model_up_flow(self.model_res_flow(deep)) if self.flow and warps else None
         last = before[:, -self.channels :] if moving is not None else None
-        frame = self.paint(features, moving, last, source.new_zeros(()) if skip is None else skip)
-        if not self.fg or mask is None:
+        frame = self.paint(features, moving, last, source.new_zeros(()) if skip is None else skip, bare)
+        if bare or not self.fg or mask is None:
             return frame
         near = self.indv_final(self.indv_up(self.indv_res(self.indv_down(source))))
         image, raw = (near * mask + x * (1 - mask) for x in (frame.image, frame.raw))
@@ -189,7 +201,13 @@ class LocalGenerator(Painter):
         self.apply(initialise)
 
     def forward(
-        self, source: Tensor, before: Tensor, below: Frame, warps: bool = True, skip: Tensor | None = None
+        self,
+        source: Tensor,
+        before: Tensor,
+        below: Frame,
+        warps: bool = True,
+        skip: Tensor | None = None,
+        bare: bool = False,
     ) -> Frame:
         """As the coarsest generator's, with what the generator below made at half the size."""
         deep = self.model_down_seg(source)
@@ -201,7 +219,7 @@ class LocalGenerator(Painter):
             assert below.flow_features is not None
             moving = self.model_up_flow(deep + below.flow_features)
         last = before[:, -self.output_nc :] if moving is not None else None
-        return self.paint(features, moving, last, source.new_zeros(()) if skip is None else skip)
+        return self.paint(features, moving, last, source.new_zeros(()) if skip is None else skip, bare)
 
 
 # ── critics ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -295,6 +313,10 @@ def reference_model(parts: Parts) -> tuple[dict[str, Any], tuple[int, int]]:
     if "G0" in parts:
         given, levels = parts["G0"][1], sum(name[0] == "G" for name in parts)
         previous = given["prev_output_nc"] // given["output_nc"]
+        if given["input_nc"] % (previous + 1):
+            raise UserError(
+                f"A generator of {given['input_nc']} channels does not see {previous + 1} sources of a film, one a frame."
+            )
         channels = (given["input_nc"] // (previous + 1), given["output_nc"])
         model |= {
             "width": given["ngf"] // 2 ** (levels - 1),

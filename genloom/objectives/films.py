@@ -57,6 +57,29 @@ def explained(video: Tensor, flows: Tensor) -> Tensor:
     return (apart < EXPLAINED).to(video.dtype)
 
 
+def motion_losses(batch: Batch, made: Tensor, first: int, flow: Tensor, weight: Tensor) -> dict[str, Tensor]:
+    """Terms [B] of made frames [B, C, n, H, W], the last of their clips; from number `first` on they were warped along `flow`
+    [B, 2, m, H, W], and took a share `weight` [B, 1, m, H, W] of the raw picture.
+
+    `flow`: the flow is the teacher's; `warp`: it moves the real frame before onto the real one; `steady`: the teacher's
+    moves the made frame before onto the made one; `trust`: where the teacher's flow explains a pixel, so is it made.
+    """
+    taught, sure = batch["flow"][:, :, first - 1 :], batch["confidence"][:, :, first - 1 :]
+    video, count = batch["video"][:, :, first - 1 :], made.shape[2] - 1
+    return {
+        "flow": sure_error((flow - taught).abs(), sure),
+        "warp": sure_error((warped(video, flow) - video[:, :, 1:]).abs(), sure),
+        "steady": _steady(made, batch["flow"][:, :, -count:], batch["confidence"][:, :, -count:])
+        if count
+        else 0 * sure.sum(),
+        "trust": sure_error(weight, sure * explained(video, taught)),
+    }
+
+
+def _steady(made: Tensor, taught: Tensor, sure: Tensor) -> Tensor:
+    return sure_error((made[:, :, 1:] - warped(made.detach(), taught)).abs(), sure)
+
+
 def window(source: Tensor, t: int, previous: int) -> Tensor:
     """[B, (K + 1) · C, H, W]: frame t of source [B, C, T, H, W] after the K before it; before the first there is the first."""
     return torch.cat([source[:, :, max(0, i)] for i in range(t - previous, t + 1)], 1)

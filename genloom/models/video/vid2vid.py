@@ -26,14 +26,12 @@ from genloom.nn.weights import load_exactly
 from genloom.objectives.film_critics import FilmCritics
 from genloom.objectives.films import (
     Clips,
-    explained,
     folded,
     halve,
     halved,
+    motion_losses,
     of_clips,
     stacked,
-    sure_error,
-    warped,
     window,
 )
 
@@ -183,6 +181,10 @@ class Vid2Vid(Model):
         channels, sources = spec.shape[0], int(spec.extra["source_channels"])
         if previous < 0 or levels < 1:
             raise UserError("--model.previous is 0 or more, and --model.levels 1 or more.")
+        if foreground and levels > 1:
+            raise UserError(
+                "A foreground of its own is painted at one level: leave --model.levels at 1, or the foreground out."
+            )
         self.previous, self.flow, self.levels, self.coarse = previous, flow and previous > 0, levels, coarse
         self.skip = skip and sources == channels
         self.foreground, self.statistics = tuple(foreground), statistics
@@ -307,10 +309,10 @@ class Vid2Vid(Model):
         skips = [x[:, -own:] if self.skip else None for x, _ in pyramid]
         mask = None
         if self.foreground:
-            mask = (pyramid[0][0][:, -own:][:, list(self.foreground)].amax(1, keepdim=True) > 0).to(source.dtype)
-        frame = self.generators[0](*pyramid[0], warps, mask, skips[0])
-        for generator, inputs, skip in zip(self.generators[1:used], pyramid[1:], skips[1:], strict=True):
-            frame = generator(*inputs, frame, warps, skip)
+            mask = (source[:, -own:][:, list(self.foreground)].amax(1, keepdim=True) > 0).to(source.dtype)
+        frame = self.generators[0](*pyramid[0], warps, mask, skips[0], bare=used > 1)
+        for i in range(1, used):
+            frame = self.generators[i](*pyramid[i], frame, warps, skips[i], bare=i < used - 1)
         return frame
 
     def generator_terms(self, batch: Batch, made: Made) -> dict[str, Tensor]:
@@ -324,32 +326,10 @@ class Vid2Vid(Model):
             terms["likeness"] = self.likeness * of_clips(feature_distance(self.look(images), wanted), b)
         if self.reconstruction:
             terms["l1"] = self.reconstruction * of_clips((images - real).abs(), b)
-        if made.flow is not None and "flow" in batch:
-            terms |= self.motion_terms(batch, made)
+        if made.flow is not None and made.weight is not None and "flow" in batch:
+            found = motion_losses(batch, made.images, made.moved[0], made.flow, made.weight)
+            terms |= {k: v * (self.trust if k == "trust" else self.motion) for k, v in found.items()}
         return terms
-
-    def motion_terms(self, batch: Batch, made: Made) -> dict[str, Tensor]:
-        """The flow is the teacher's, it moves the real frame before onto the real one; the teacher's moves the made frame
-        before onto the made one; and where that explains a pixel, the warped picture is trusted."""
-        assert made.flow is not None and made.weight is not None
-        at = [t - 1 for t in made.moved]
-        taught, sure = batch["flow"][:, :, at], batch["confidence"][:, :, at]
-        video = batch["video"][:, :, made.moved[0] - 1 :]
-        apart = (warped(video, made.flow) - video[:, :, 1:]).abs()
-        return {
-            "flow": self.motion * sure_error((made.flow - taught).abs(), sure),
-            "warp": self.motion * sure_error(apart, sure),
-            "steady": self.motion * self.steady(batch, made),
-            "trust": self.trust * sure_error(made.weight, sure * explained(video, taught)),
-        }
-
-    def steady(self, batch: Batch, made: Made) -> Tensor:
-        """[B]: how far each made frame is from the one before, moved by the teacher's flow."""
-        count = made.images.shape[2] - 1
-        if not count:
-            return made.images.new_zeros(len(made.images))
-        taught, sure = batch["flow"][:, :, -count:], batch["confidence"][:, :, -count:]
-        return sure_error((made.images[:, :, 1:] - warped(made.images.detach(), taught)).abs(), sure)
 
     # sampling
     def sample(
@@ -393,7 +373,7 @@ class Vid2Vid(Model):
         `alone`: each from nothing, as the same model without flow and memory makes it.
         """
         seen, before = list[Tensor](), list[Tensor]()
-        with self.normalised():
+        with batch_statistics(self.generators) if self.statistics == "batch" else nullcontext():
             for source in frames:
                 seen = [source] if alone else [*seen, source][-self.previous - 1 :]
                 if not before and first is None and still is not None:
@@ -408,9 +388,6 @@ class Vid2Vid(Model):
         blank = source.new_zeros(len(source), self.spec.shape[0], *source.shape[2:])
         frame = self.paint(source, [blank] * lacking + before, warps=bool(before), used=self.levels)
         return frame.image.float().clamp(-1, 1)
-
-    def normalised(self) -> Any:
-        return batch_statistics(self.generators) if self.statistics == "batch" else nullcontext()
 
     @classmethod
     def from_reference(cls, weights: Mapping[str, Tensor], config: Mapping[str, Any]) -> Vid2Vid:
