@@ -7,7 +7,7 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -50,6 +50,7 @@ LONGEST = 6 * 3600  # seconds of one film: more is a mistake or an attack
 STILL = 60.0  # seconds that one frame may last: a longer gap in a file's clock is a fault of it
 STEADY = 0.5  # of the middle interval between frames: intervals that differ by more are of a variable rate
 PROBED = 200  # frames whose times tell whether the rate varies
+_BROKEN = (OSError, EOFError, SyntaxError, ValueError)  # what Pillow's decoders raise
 Made = TypeVar("Made")
 
 
@@ -92,9 +93,13 @@ class Header:
     rate: float | None
     count: int
     seconds: float | None
-    turned: bool = False
     variable: bool = False
     grey: bool = False
+    matrix: tuple[int, int, int, int] = (1, 0, 0, 1)  # of the display: (x, y) is shown at (a x + c y, b x + d y)
+
+    @property
+    def turned(self) -> bool:
+        return self.matrix != (1, 0, 0, 1)
 
 
 # ── which films there are ────────────────────────────────────────────────────────────────────────────────────────
@@ -154,7 +159,9 @@ def _probe_pictures(reel: Reel) -> Header:
 def _probe_animation(reel: Reel) -> Header:
     with _animation(reel) as image:
         count, grey = getattr(image, "n_frames", 1), image.mode in ("1", "L", "LA")
-        lasts = [_duration(image, i) for i in range(min(count, PROBED))]
+        lasts = [_duration(image, 0)]
+        with suppress(*_BROKEN):  # what is whole is used
+            lasts += [_duration(image, i) for i in range(1, min(count, PROBED))]
     seconds = sum(lasts) * count / len(lasts)
     return Header(*image.size, count / seconds, count, seconds, variable=_varies(lasts), grey=grey)
 
@@ -170,15 +177,17 @@ def _duration(image: Image.Image, number: int) -> float:
 def _probe_film(reel: Reel) -> Header:
     with _container(reel) as (container, track):
         times, frame = _first(container, track)
-        turned, wide = matrix_of(frame), _wide(track)
+        matrix, wide = matrix_of(frame), _wide(track)
         size = _checked(round(frame.width * wide), frame.height)
-        width, height = size[::-1] if turned[1] else size
+        width, height = size[::-1] if matrix[1] else size
         gaps = [b - a for a, b in pairwise(sorted(times))]
         rate = _plausible(track.average_rate) or _plausible(1 / max(median(gaps), 1e-6) if gaps else 0) or UNTIMED
         seconds = _seconds(container, track)
+        if container.format.name == "avi":  # of one cut short, FFmpeg guesses the length
+            seconds = track.frames / rate or seconds
         count = track.frames or round((seconds or len(times) / rate) * rate)
         grey = frame.format.name.startswith(("gray", "mono"))
-        return Header(width, height, rate, count, seconds, turned != (1, 0, 0, 1), _varies(gaps), grey)
+        return Header(width, height, rate, count, seconds, _varies(gaps), grey, matrix)
 
 
 def _first(container: Any, track: Any) -> tuple[list[float], Any]:
@@ -196,7 +205,7 @@ def _first(container: Any, track: Any) -> tuple[list[float], Any]:
             continue
         if packet is None:
             break
-        frame = frames[0] if frames else frame
+        frame = next((f for f in frames if not f.is_corrupt), frame)
         if packet.pts is not None:
             times.append(float(packet.pts * packet.time_base))
     if frame is None:
@@ -232,7 +241,10 @@ def _checked(width: int, height: int) -> tuple[int, int]:
 
 
 def matrix_of(frame: Any) -> tuple[int, int, int, int]:
-    """Signs (a, b, c, d) of the display matrix: pixel (x, y) is shown at (a x + c y, b x + d y)."""
+    """The signs of the display matrix (a, b, c, d), for quarter turns and reflections.
+
+    A frame that was asked for it lives on until Python collects its garbage: one of a film is, the first.
+    """
     for data in frame.side_data:
         if data.type.name == "DISPLAYMATRIX":
             m = np.frombuffer(bytes(data), np.int32)[[0, 1, 3, 4]].astype(np.float64)
@@ -306,7 +318,7 @@ class Reader:
                 try:
                     lasts = _duration(image, number)
                     frame = fitted(image.copy(), self.screen, nearest=self.nearest)
-                except (OSError, EOFError, SyntaxError, ValueError):
+                except _BROKEN:
                     if not number:
                         raise
                     self.broken = f"broken off: {number} of {self.header.count} frames could be used"
@@ -315,40 +327,25 @@ class Reader:
                 time += lasts
 
     def _frames(self) -> Iterator[tuple[float, float, Callable[[], np.ndarray]]]:
-        own = self.header.rate or UNTIMED
-        first = ahead = 0.0
-        time, lasts, number, fault = -1.0, 1 / own, 0, False
+        clock, faults, number = _Clock(1 / (self.header.rate or UNTIMED)), 0, 0
         with _container(self.reel) as (container, track):
-            wide, decoded = _wide(track), _decoded(container, track)
-            while True:
-                try:
-                    frame = next(decoded, None)
-                except UnreadableError:
-                    fault, frame = True, None
+            wide = _wide(track)
+            for frame in _decoded(container, track):
                 if frame is None:
-                    break
-                said = time + lasts if frame.time is None else frame.time - first - ahead
-                if not number:
-                    first, said = frame.time or 0.0, 0.0
-                elif said - time > STILL:
-                    said, ahead = time + lasts, ahead + said - time - lasts
-                time = said if said > time else time + lasts
-                if time > LONGEST:
-                    raise UnreadableError(f"longer than {LONGEST // 3600} hours")
-                lasts = float((frame.duration or 0) * (frame.time_base or 0)) or 1 / own
-                lasts = min(lasts, STILL)
-                yield time, lasts, lambda frame=frame: self._shown(frame, wide)  # type: ignore[misc]
+                    faults += 1
+                    continue
+                yield *clock.show(frame), lambda frame=frame: self._shown(frame, wide)  # type: ignore[misc]
                 number += 1
         if not number:
             raise UnreadableError("no frame of it can be read")
-        self._note_tail(time + lasts, fault, 1 / own)
+        self._note_tail(clock, faults)
 
-    def _note_tail(self, seconds: float, fault: bool, frame: float) -> None:
-        whole = self.header.seconds
-        missing = (whole or 0) - seconds
-        if fault or (whole and missing > max(0.05 * whole, 2 * frame)):
-            of = f" of {whole:.1f}" if whole and whole > seconds else ""
-            self.broken = f"broken off: the first {seconds:.1f}{of} seconds could be used"
+    def _note_tail(self, clock: _Clock, faults: int) -> None:
+        seconds, whole = clock.time + clock.lasts, self.header.seconds or 0.0
+        if whole - seconds > max(0.05 * whole, 2 * clock.usual):
+            self.broken = f"broken off: the first {seconds:.1f} of {whole:.1f} seconds could be used"
+        elif faults:
+            self.broken = f"damaged: {faults} frames cannot be read, and those before and after stand in"
 
     def _shown(self, frame: Any, wide: float) -> np.ndarray:
         """A decoded frame, upright and fitted."""
@@ -357,9 +354,32 @@ class Reader:
             ("yuva", "ya")
         )
         kind = "rgba" if see_through else "gray" if self.screen.channels == 1 else "rgb24"
-        matrix = matrix_of(frame)
+        matrix = self.header.matrix
         pixels = np.ascontiguousarray(upright(frame.to_ndarray(format=kind), matrix))
         return fitted(Image.fromarray(pixels), self.screen, 1 / wide if matrix[1] else wide, self.nearest)
+
+
+class _Clock:
+    """The time of each frame of a file, from 0 on and always growing, and how long the frame lasts, in seconds."""
+
+    def __init__(self, usual: float):
+        self.usual = self.lasts = usual
+        self.time, self.ahead = -usual, 0.0
+        self.started = False
+
+    def show(self, frame: Any) -> tuple[float, float]:
+        """Raises UnreadableError for a film that goes on for too long."""
+        following = self.time + self.lasts
+        if not self.started:
+            self.started, self.ahead = True, frame.time or 0.0
+        said = following if frame.time is None else frame.time - self.ahead
+        if said - self.time > STILL:
+            said, self.ahead = following, self.ahead + said - following
+        self.time = said if said > self.time else following
+        if self.time > LONGEST:
+            raise UnreadableError(f"longer than {LONGEST // 3600} hours")
+        self.lasts = min(float((frame.duration or 0) * (frame.time_base or 0)) or self.usual, STILL)
+        return self.time, self.lasts
 
 
 def steady(timed: Iterator[tuple[float, float, Made]], rate: float) -> Iterator[Made]:
@@ -412,7 +432,7 @@ def _animation(reel: Reel) -> Generator[Image.Image]:
             yield image
     except UnreadableError:
         raise
-    except (OSError, EOFError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (*_BROKEN, Image.DecompressionBombError) as error:
         raise UnreadableError(decode.reason(error)) from error
 
 
@@ -435,22 +455,19 @@ def _container(reel: Reel) -> Generator[tuple[Any, Any]]:
 
 
 def _decoded(container: Any, track: Any) -> Iterator[Any]:
-    """Its frames. Faults before the first are passed over; raises UnreadableError at one after it."""
-    av, some = library(), False
-    packets = container.demux(track)
+    """Its frames, and None for each fault: what comes after one is read where it can be."""
+    av, packets = library(), container.demux(track)
     while True:
         packet = None
         try:
             packet = next(packets, None)
-            frames = packet.decode() if packet is not None else []
-        except (av.FFmpegError, ValueError) as error:
-            if some or packet is None:
-                raise UnreadableError("broken off") from error
-            continue
-        if packet is None:
+            frames = [] if packet is None else packet.decode()
+        except (av.FFmpegError, ValueError):
+            yield None
+            frames = []
+        if packet is None:  # the end, or a fault of the file after which there is nothing
             return
-        some = some or bool(frames)
-        yield from frames
+        yield from (None if frame.is_corrupt else frame for frame in frames)
 
 
 def library() -> ModuleType:
