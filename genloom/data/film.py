@@ -14,6 +14,7 @@ from genloom.data.files import UnreadableError, shown, suffix
 from genloom.data.film_files import (
     ANIMATED,
     BROKEN,
+    STILL,
     UNTIMED,
     Header,
     Reel,

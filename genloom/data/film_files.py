@@ -22,25 +22,8 @@ from genloom.data import decode
 from genloom.data.files import Files, UnreadableError, shown, streams, suffix
 from genloom.errors import needs_extra
 
-FILMS = frozenset(
-    [
-        ".mp4",
-        ".m4v",
-        ".mov",
-        ".3gp",
-        ".avi",
-        ".mkv",
-        ".webm",
-        ".mpg",
-        ".mpeg",
-        ".mts",
-        ".m2ts",
-        ".ogv",
-        ".wmv",
-        ".flv",
-        ".y4m",
-    ]
-)
+_ENDINGS = "mp4 m4v mov 3gp avi mkv webm mpg mpeg mts m2ts ogv wmv flv y4m"
+FILMS = frozenset(f".{ending}" for ending in _ENDINGS.split())
 ANIMATED = frozenset({".gif", ".apng", ".webp"})  # pictures that may move, read by Pillow
 SUFFIXES = FILMS | ANIMATED | decode.SUFFIXES
 # What FFmpeg may take a file for: none of these opens another file, or an address, that the file names.
