@@ -72,7 +72,7 @@ def from_path(
         pairs: list[tuple[str, Reel, Reel | None]] = [(reel.name, reel, None) for reel in targets]
     else:
         pairs, apart = partners(path, known, split, options.limit)
-    stock = stocked(path, pairs, options, like)
+    stock = paired(pairs, options, like, str(path))
     name = path.resolve().name
     if not apart:
         data = stock.dataset(name, files.fingerprint, split)
@@ -141,22 +141,22 @@ def _test_split(path: Path, spec: Spec, given: dict[str, Any]) -> FilmSet:
     return from_path(path, split="test", like=spec, **{k: v for k, v in given.items() if k not in ("mirror", "limit")})
 
 
-def stocked(
-    path: Path, pairs: Sequence[tuple[str, Reel, Reel | None]], options: FilmOptions, like: Spec | None
+def paired(
+    pairs: Sequence[tuple[str, Reel, Reel | None]], options: FilmOptions, like: Spec | None, where: str
 ) -> FilmStock:
     """The frames of all pairs. Raises UserError when none can be used, or when they do not fit this machine."""
     headers, bad = look([target for _, target, _ in pairs])
     others, worse = look([source for _, _, source in pairs if source])
     usable = [p for p in pairs if p[1].name in headers and (p[2] is None or p[2].name in others)]
     if not usable:
-        raise nothing_usable(str(path), bad | worse)
+        raise nothing_usable(where, bad | worse)
     screen, rate, notes = decide([headers[target.name] for _, target, _ in usable], options, like)
     sides = [(headers[t.name], others[s.name] if s else headers[t.name]) for _, t, s in usable]
     kind = kind_of(options, screen, [source for _, source in sides], like)
     if turned := sum(abs(a.width / a.height - b.width / b.height) > 0.1 * a.width / a.height for a, b in sides):
         notes.append(f"{turned} sources are of another shape than their targets: each is cut to size by itself.")
     planes = screen.channels + kind.stored + (FLOW_PLANES if options.flow != "none" else 0)
-    check([target for target, _ in sides], screen, rate, options.frames, planes, f"The films of '{path}'")
+    check([target for target, _ in sides], screen, rate, options.frames, planes, f"The films of '{where}'")
     stock = FilmStock(screen, rate, options, bad | worse, notes, kind=kind)
     for (name, target, source), (header, other) in zip(usable, sides, strict=True):
         stock.pair(name, (target, header), (source, other) if source else None)

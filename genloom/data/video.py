@@ -19,7 +19,7 @@ from genloom.data.catalog import Entry
 from genloom.data.derive import Palette
 from genloom.data.files import UnreadableError, shown
 from genloom.data.film import Reader, Screen
-from genloom.data.film_files import FILMS, stem
+from genloom.data.film_files import FILMS, Reel, stem
 from genloom.data.film_source import read_sources
 from genloom.data.film_survey import VideoOptions, check, choose, decide, films_in, look, nothing_usable
 from genloom.data.film_write import Writer, side_by_side, write
@@ -64,16 +64,7 @@ def from_path(path: Path, *, split: str = "train", like: Spec | None = None, **g
     options = VideoOptions.of(({"frames": like.shape[1]} if like else {}) | given)
     files, found = films_in(path)
     chosen, apart = choose(found, split, options.limit)
-    headers, bad = look(chosen)
-    if not headers:
-        raise nothing_usable(str(path), bad)
-    screen, rate, notes = decide(list(headers.values()), options, like)
-    check(headers.values(), screen, rate, options.frames, screen.channels, f"The films of '{path}'")
-    stock = Stock(screen, rate, options, bad, notes)
-    for reel in chosen:
-        if reel.name in headers:
-            stock.add(reel.name, reader := Reader(reel, screen, rate, headers[reel.name]))
-            stock.tell(reel.name, reader.broken)
+    stock = stocked(chosen, options, like, str(path))
     name = path.resolve().name
     if not apart:
         return stock.dataset(name, files.fingerprint, split)
@@ -81,6 +72,21 @@ def from_path(path: Path, *, split: str = "train", like: Spec | None = None, **g
     if split == "train":
         data.test = lambda: _test_split(path, data.spec, given)
     return data
+
+
+def stocked(chosen: list[Reel], options: VideoOptions, like: Spec | None, where: str) -> Stock:
+    """The frames of these films. Raises UserError when none can be used, or when they do not fit this machine."""
+    headers, bad = look(chosen)
+    if not headers:
+        raise nothing_usable(where, bad)
+    screen, rate, notes = decide(list(headers.values()), options, like)
+    check(headers.values(), screen, rate, options.frames, screen.channels, f"The films of '{where}'")
+    stock = Stock(screen, rate, options, bad, notes)
+    for reel in chosen:
+        if reel.name in headers:
+            stock.add(reel.name, reader := Reader(reel, screen, rate, headers[reel.name]))
+            stock.tell(reel.name, reader.broken)
+    return stock
 
 
 def _test_split(path: Path, spec: Spec, given: dict[str, Any]) -> VideoSet:
