@@ -47,7 +47,10 @@ class Entry:
 
 def catalog() -> dict[str, Entry]:
     """Every built-in data set by name."""
-    return {entry.name: entry for entry in (MNIST, DIGITS_8X8, SHAKESPEARE, SONGCI, SPEECH, CARPHONE)}
+    return {
+        entry.name: entry
+        for entry in (MNIST, DIGITS_8X8, SHAKESPEARE, SONGCI, SPEECH, CARPHONE, MOVING_MNIST, MOVING_DIGITS)
+    }
 
 
 def _read(name: str) -> Pixels:
@@ -153,4 +156,20 @@ CARPHONE = Entry(
     splits=("train", "test"),
     load=lambda split: _film("carphone", "Carphone")(EMBEDDED),
     serves=("films",),
+)
+
+MOVING_MNIST = replace(
+    MNIST,
+    name="moving-mnist",
+    modality="video",
+    summary="Two handwritten digits that fly about and bounce, 20 frames of 64×64 grey: 10,000 to train, 1,000 to test",
+    credit=f"{MNIST.credit}; the films as in Srivastava, Mansimov, Salakhutdinov (ICML 2015)",
+    load=lambda split: _film("drawn_films", "Flying")(_mnist, 2),
+)
+
+MOVING_DIGITS = replace(
+    MOVING_MNIST,
+    name="moving-digits",
+    summary="One handwritten digit that flies about and bounces, its class the label, 20 frames of 64×64 grey",
+    load=lambda split: _film("drawn_films", "Flying")(_mnist, 1),
 )
