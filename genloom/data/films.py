@@ -17,7 +17,7 @@ from genloom.data.derive import DERIVED, Palette, channels_of, derive, palette_o
 from genloom.data.files import shown
 from genloom.data.film import Reader, Screen
 from genloom.data.film_files import Header, Reel, stem
-from genloom.data.film_flow import Flows
+from genloom.data.film_flow import Flows, Moves
 from genloom.data.film_survey import VideoOptions, check, choose, decide, films_in, look, nothing_usable
 from genloom.data.labels import spread
 from genloom.data.shelf import Rows, Shelf
@@ -265,7 +265,7 @@ class FilmSet(VideoSet):
 
     sources: Rows
     palette: Palette | None
-    flows: Flows | None
+    flows: Moves | None
 
     def gather(self, starts: list[int], flips: np.ndarray) -> Batch:
         batch = super().gather(starts, flips)

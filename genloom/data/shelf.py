@@ -6,7 +6,6 @@ import math
 import shutil
 import tempfile
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -27,18 +26,15 @@ class Rows(Protocol):
 
 
 class Drawn:
-    """Arrays of films that are drawn when they are asked for: `draw(film)` gives those of one, `length` of them.
+    """Arrays of films of `length` frames that are drawn when they are asked for: `draw(film, start, stop)` gives some of one."""
 
-    The last `kept` films that were asked for are remembered.
-    """
-
-    def __init__(self, draw: Callable[[int], np.ndarray], length: int, kept: int):
-        self.draw, self.length = lru_cache(kept)(draw), length
+    def __init__(self, draw: Callable[[int, int, int], np.ndarray], length: int):
+        self.draw, self.length = draw, length
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """Arrays start to stop - 1 of one film."""
         film = max(min(start, stop - 1), 0) // self.length
-        return self.draw(film)[start - film * self.length : stop - film * self.length]
+        return self.draw(film, start - film * self.length, stop - film * self.length)
 
 
 class Shelf:
