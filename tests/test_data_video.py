@@ -85,8 +85,10 @@ def test_folders_train_and_test_are_the_splits(tmp_path: Path) -> None:
         for kind in ("x", "y"):
             for i in range(count):
                 save(tmp_path / split / kind / f"{i}.mp4", moving(6))
-    data = opened(tmp_path, frames=4)
-    assert len(data) == 6 and len(data.held_out()) == 4 and data.held_out().spec == data.spec
+    save(tmp_path / "test" / "x" / "wide.mp4", moving(6, 48, 96))
+    data = opened(tmp_path, frames=4, size=32, mirror=True, limit=6)
+    assert len(data) == 6 and len(data.held_out()) == 5 and data.held_out().spec == data.spec
+    assert not data.held_out().mirror
     (tmp_path / "test" / "x").rename(tmp_path / "test" / "z")
     with pytest.raises(UserError, match="other classes"):
         data.held_out()
