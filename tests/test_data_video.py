@@ -142,7 +142,9 @@ def test_4k_becomes_small_unasked_and_sizes_are_multiples_of_16(tmp_path: Path) 
     rate=st.sampled_from([5.0, 24.0, 29.97, 50.0]),
     fit=st.sampled_from(["keep", "crop", "pad", "stretch"]),
 )
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 def test_films_of_any_length_size_and_rate(
     tmp_path: Path, height: int, width: int, count: int, rate: float, fit: str
 ) -> None:
