@@ -226,6 +226,10 @@ class Vid2Vid(Model):
 
     def prepare(self, batch: Batch) -> None:
         self.sources.keep(batch["source"])
+        self.progress.zero_()  # which a run to start from had at its end
+
+    def starts_fresh(self, name: str) -> bool:
+        return name.startswith("sources.")  # of clips of another size or length
 
     def grid(self) -> int:
         return int(self.sources.count) or 1
