@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,17 +37,24 @@ def draw(
     model: Model, n: int, *, seed: int = 0, precision: str = "auto", batch_size: int = 256, **conditions: Any
 ) -> Tensor | list[Any]:
     """n samples on the CPU, in pieces of batch_size. Conditions of n rows (labels, sources) are cut alike."""
+    made = list(drawn(model, n, seed=seed, precision=precision, batch_size=batch_size, **conditions))
+    if made and isinstance(made[0], Tensor):
+        return torch.cat(made)
+    return [item for piece in made for item in piece]
+
+
+def drawn(
+    model: Model, n: int, *, seed: int = 0, precision: str = "auto", batch_size: int = 256, **conditions: Any
+) -> Iterator[Any]:
+    """The same, one piece at a time: for samples that do not fit into memory all at once."""
     model.eval()
     rows = {k: v for k, v in conditions.items() if isinstance(v, (Tensor, list)) and len(v) == n}
-    pieces: list[Any] = []
-    with autocast(model.device, resolve_precision(model, precision)):
-        for start in range(0, n, batch_size):
-            count = min(batch_size, n - start)
-            mine = conditions | {k: v[start : start + count] for k, v in rows.items()}
-            pieces.append(model.sample(count, seed=seed, start=start, **mine))
-    if pieces and isinstance(pieces[0], Tensor):
-        return torch.cat([p.float().cpu() for p in pieces])
-    return [item for piece in pieces for item in piece]
+    for start in range(0, n, batch_size):
+        count = min(batch_size, n - start)
+        mine = conditions | {k: v[start : start + count] for k, v in rows.items()}
+        with torch.inference_mode(), autocast(model.device, resolve_precision(model, precision)):
+            piece = model.sample(count, seed=seed, start=start, **mine)
+        yield piece.float().cpu() if isinstance(piece, Tensor) else piece
 
 
 def load(run: Run, device: torch.device | None = None) -> Model:
