@@ -31,3 +31,11 @@ def within(flow: Tensor) -> Tensor:
     height, width = flow.shape[2:]
     x, y = (grid(height, width, flow.device) + flow.permute(0, 2, 3, 1)).unbind(-1)
     return ((x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1))[:, None]
+
+
+def composed(flows: Tensor) -> Tensor:
+    """[B, 2, H, W]: the backward flow over several steps at once, of each step's flow [B, 2, n, H, W] in order of time."""
+    total = flows[:, :, -1]
+    for i in reversed(range(flows.shape[2] - 1)):
+        total = total + warp(flows[:, :, i], total)
+    return total
