@@ -135,9 +135,7 @@ def novelty(real: Tensor, fake: Tensor, train: Tensor | None) -> Estimate:
     return distribution.ratio_of_medians(ours, usual, note)
 
 
-def _row(
-    name: str, estimate: Estimate, eye: Extractor, n: int, n_real: int, seed: int, frames: int
-) -> dict[str, Any]:
+def _row(name: str, estimate: Estimate, eye: Extractor, n: int, n_real: int, seed: int, frames: int) -> dict[str, Any]:
     low, high = estimate.interval(seed=seed)
     count = f"{n // 1000}k" if n % 1000 == 0 else str(n)
     if frames:

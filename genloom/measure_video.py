@@ -18,47 +18,29 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genloom import generate
+from genloom import generate, measure_clips
 from genloom.core import Model
 from genloom.data.base import Dataset
-from genloom.data.catalog import DIGITS
-from genloom.data.draw import strips
 from genloom.data.files import safe_name
 from genloom.data.image import as_tensor
 from genloom.data.motion import flows, opencv
 from genloom.data.video import Film, Writer, side_by_side
 from genloom.errors import UserError, unknown
-from genloom.measure import (
-    FEWEST,
-    OF_CLIPS,
-    SMALL,
-    Features,
-    check_shape,
-    classes_counted,
-    evaluate_samples,
-    labels_to_ask,
-    nearest_pairs,
-    save_pairs,
-    some_rows,
-)
+from genloom.measure import FEWEST, SMALL
 from genloom.measure_text import row
 from genloom.metrics import distribution, video
-from genloom.metrics.distribution import Estimate, mean_estimate
+from genloom.metrics.distribution import Estimate
 from genloom.metrics.features import Extractor, extractor, quantise
 from genloom.metrics.lite0 import Lite0
-from genloom.metrics.steadiness import steadiness
 from genloom.run import SEEN_IN, Run
 
 PIECE = 16  # frames of a film that are looked at at a time
 STRETCH = 8  # frames that count as one for intervals, where films are few: neighbours are alike
 MOST = 10_000  # frames of films that are made, unless others are asked for
 CLIP = 16  # frames of a clip cut from a film
-CLIPS, OF_DIGITS = 256, 2_048  # clips made from nothing, unless others are asked for: half a minute or so a thousand frames
-BATCH = 16  # clips at a time
 SEEN, SECONDS = 4, 20  # films that the report shows, and how much of each at most
-PAIRS = 4
 
-NOTES = {  # measures of films, and of clips
+NOTES = {
     "psnr": "peak signal over error, dB, a frame",
     "ssim": "structural similarity, a frame",
     "perceptual": "distance of what EfficientNet-lite0 sees, a frame",
@@ -68,7 +50,6 @@ NOTES = {  # measures of films, and of clips
     "fvd": "",
     "kvd": "",
 }
-OF_NOTHING = ("fvd", "kvd", "precision", "recall", "density", "coverage", "nearest", "labels", "steady")
 Sides = dict[str, np.ndarray]  # frames u8 [n, C, H, W] of one piece: real, source, made, per frame, input
 
 
@@ -85,18 +66,15 @@ def measured(
 
     Films side by side are kept in samples/seen. Raises UserError for an unknown measure and for data that do not fit.
     """
-    model = generate.load(run)
-    known = NOTES if model.needs == "films" else OF_NOTHING
+    model: Any = generate.load(run)
+    if not model.needs:
+        return measure_clips.measured(run, model, own, reference, eye, metrics, n, seed)
     for name in metrics or ():
-        if name not in known:
-            raise unknown("metric of films" if model.needs else "metric of clips", name, known)
-    if model.needs == "films":
-        return films_made_again(run, model, reference, eye, metrics, n or MOST)
-    n = n or (OF_DIGITS if eye.name == "digits" else CLIPS)
-    return clips_from_nothing(run, model, own, reference, eye, metrics or OF_NOTHING, n, seed), n
+        if name not in NOTES:
+            raise unknown("metric of films", name, NOTES)
+    return films_made_again(run, model, reference, eye, metrics, n or MOST)
 
 
-# ── films made again ─────────────────────────────────────────────────────────────────────────────────────────────
 @torch.inference_mode()
 def films_made_again(
     run: Run, model: Any, reference: Any, eye: Extractor, metrics: Sequence[str] | None, most: int
@@ -190,7 +168,7 @@ def as_target(source: np.ndarray, model: Model) -> np.ndarray | None:
     if source.shape[1] == 1:
         return source.repeat(channels, 1)
     if channels == 1 and source.shape[1] == 3:
-        grey = np.tensordot(source.astype(np.float32), np.float32([0.299, 0.587, 0.114]), (1, 0))
+        grey = np.tensordot(source.astype(np.float32), np.array([0.299, 0.587, 0.114], np.float32), (1, 0))
         return grey.round().astype(np.uint8)[:, None]
     return None
 
@@ -247,7 +225,9 @@ class Tally:
     def _steps(self, joined: Sides) -> None:
         """What is of each step [n]."""
         real, moves = as_tensor(joined["real"]), self.wanted & {"warping", "motion"}
-        flow, sure = (torch.from_numpy(a).float() for a in flows(joined["real"], self.method)) if moves else (real, real)
+        flow, sure = (
+            (torch.from_numpy(a).float() for a in flows(joined["real"], self.method)) if moves else (real, real)
+        )
         for side, pixels in joined.items():
             x = as_tensor(pixels)
             if "warping" in self.wanted:
@@ -279,9 +259,7 @@ class Tally:
     def of(self, name: str, side: str) -> list[Tensor]:
         return [torch.cat(film[name, side]) for film in self.films if (name, side) in film]
 
-    def _as_clips(
-        self, rows: list[dict[str, Any]], beside: dict[str, dict[str, float]], warnings: list[str]
-    ) -> None:
+    def _as_clips(self, rows: list[dict[str, Any]], beside: dict[str, dict[str, float]], warnings: list[str]) -> None:
         """Fréchet and kernel distances between clips cut from what was made, and from the real films."""
         length = min(CLIP, *(len(x) for x in self.of("fvd", "real")), CLIP)
         clips = {side: clips_of(self.of("fvd", side), length) for side in self.sides("fvd")}
@@ -323,104 +301,3 @@ def clips_of(films: list[Tensor], length: int) -> Tensor:
         if len(starts) >= FEWEST:
             break
     return video.clip_features(torch.stack([x[i : i + length] for x, i in starts]))
-
-
-# ── clips from nothing ───────────────────────────────────────────────────────────────────────────────────────────
-def clips_from_nothing(
-    run: Run,
-    model: Model,
-    own: Dataset | None,
-    reference: Dataset,
-    eye: Extractor,
-    metrics: Sequence[str],
-    n: int,
-    seed: int,
-) -> dict[str, Any]:
-    check_shape(run, reference)
-    digits = eye.name == "digits" and reference.spec.classes == DIGITS
-    rows = some_rows(len(reference), n, seed)
-    given = labels_to_ask(model, reference, rows, n, seed)
-    real = Looked(eye, digits).at(shown(reference, rows))
-    made = Looked(eye, digits, keep=True).at(generate.drawn(model, n, seed=seed, batch_size=BATCH, **given))
-    train, train_rows = None, rows
-    if own is not None and own.fingerprint != reference.fingerprint:
-        train_rows = some_rows(len(own), n, seed)
-        train = Looked(eye, digits).at(shown(own, train_rows)).features()
-    of_sets = {v: k for k, v in OF_CLIPS.items()}
-    wanted = [of_sets.get(m, m) for m in metrics if m not in ("labels", "steady")]
-    result: dict[str, Any] = {"metrics": [], "warnings": []}
-    if wanted:
-        result = evaluate_samples(real.features(), made.features(), eye=eye, metrics=wanted, train=train, seed=seed)
-    result |= {"counted": "clips", "beside": {}}
-    for m in result["metrics"]:
-        name = m["name"].partition("-")[0]
-        if train is not None and name in OF_CLIPS.values():
-            distance = distribution.kernel_distance if name == "kvd" else distribution.frechet_distance
-            result["beside"][m["name"]] = {"training clips": distance(real.features().features, train.features).value}
-    if digits:
-        asked, truth = given.get("label"), reference.labels()
-        said_of(result, metrics, made, real, asked, None if truth is None else truth[rows], seed)
-    if own is not None:
-        mine, theirs = nearest_pairs(made.features().features, (train or real.features()).features, PAIRS)
-        above = strips(own.batch(train_rows[theirs.numpy()])["video"])
-        save_pairs(run, above, as_tensor(made.strips[mine.numpy()]), columns=2)
-    return result
-
-
-def shown(data: Dataset, rows: np.ndarray) -> Iterator[Tensor]:
-    return (data.batch(rows[i : i + BATCH])["video"] for i in range(0, len(rows), BATCH))
-
-
-class Looked:
-    """What an extractor sees of clips, a batch at a time; of digits, what it takes each for; and a strip of frames each."""
-
-    def __init__(self, eye: Extractor, digits: bool, keep: bool = False):
-        self.eye, self.digits, self.keep = eye, digits, keep
-
-    def at(self, batches: Iterator[Tensor]) -> Looked:
-        found, said, kept = list[Tensor](), list[Any](), list[np.ndarray]()
-        for clips in batches:  # [B, C, T, H, W]
-            if not clips.isfinite().all():
-                raise UserError("The samples are not numbers (NaN): fit again, with a lower --lr.")
-            frames = clips.transpose(1, 2).flatten(0, 1)
-            found.append(video.clip_features(self.eye.features(frames)[0].unflatten(0, (len(clips), -1))))
-            if self.digits:
-                said.append(steadiness(clips, self._judge))
-            if self.keep:
-                kept.append(((strips(clips).clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).numpy())
-        self.found, self.frames = torch.cat(found), clips.shape[2]
-        self.strips = np.concatenate(kept) if kept else np.empty(0, np.uint8)
-        self.said, self.agreement, self.confidence = (torch.cat(x) for x in zip(*said, strict=True)) if said else (None,) * 3
-        return self
-
-    def features(self) -> Features:
-        return Features(self.found, None, self.frames)
-
-    def _judge(self, frames: Tensor) -> Tensor:
-        logits = self.eye.features(frames)[1]
-        assert logits is not None
-        return logits
-
-
-def said_of(
-    result: dict[str, Any],
-    metrics: Sequence[str],
-    made: Looked,
-    real: Looked,
-    asked: Tensor | None,
-    truth: Tensor | None,
-    seed: int,
-) -> None:
-    """Adds which digits there are, whether they are those asked for, and whether they stay what they are."""
-    n, n_real = len(made.said), len(real.said)
-    if "labels" in metrics and asked is not None and truth is not None:
-        right = mean_estimate(made.said == asked, "share of clips that are of the class asked for")
-        result["metrics"].append(row("labels", right, n, seed, n_real))
-        result["beside"]["labels"] = {"real": float((real.said == truth).double().mean())}
-    if "steady" in metrics:
-        steady = mean_estimate(made.agreement == 1, "share of clips all frames of which are taken for one digit")
-        result["metrics"].append(row("steady", steady, n, seed, n_real))
-        result["beside"]["steady"] = {"real": float((real.agreement == 1).double().mean())}
-    result["classes"] = classes_counted(made.said, made.confidence, len(DIGITS))
-    if truth is not None:
-        result["classes"]["judge_accuracy"] = float((real.said == truth).double().mean())
