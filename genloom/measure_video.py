@@ -90,6 +90,7 @@ def films_made_again(
         warnings.append(f"'perceptual' is left out: {error}")
     tally = Tally(list(wanted), lite0, eye)
     count = tally_films(run, model, reference, tally, most)
+    warnings += filter(None, [tally.note])
     if count < reference_frames(reference):
         warnings.append(f"The first {count:,} frames were made again; -n asks for more.")
     rows, beside, more = tally.figures()
@@ -120,6 +121,7 @@ def tally_films(run: Run, model: Any, reference: Any, tally: Tally, most: int) -
                     for source, made, real in zip(sides["source"], sides["made"], sides["real"], strict=True):
                         if shown and shown.count < SECONDS * rate:
                             shown.add(side_by_side(source, made, real))
+                            tally.note = shown.note
     return total
 
 
@@ -179,7 +181,7 @@ class Tally:
     def __init__(self, wanted: list[str], lite0: Extractor, eye: Extractor):
         self.wanted, self.lite0, self.eye, self.seconds = set(wanted), lite0, eye, 0.0
         self.films: list[dict[tuple[str, str], list[Tensor]]] = []
-        self.method = "dis"
+        self.method, self.note = "dis", ""
         try:
             opencv()
         except UserError:

@@ -3,97 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from stand_ins import SIDE, Films, Moving, Smoother, probed, saved
 
-import genloom
 from genloom import measure, measure_clips, measure_video
-from genloom.core import Batch, Card, Model, Recipe, Spec, generator, register
+from genloom.core import Spec
 from genloom.data.base import Dataset
-from genloom.data.film_files import Header, Reel, probe, reels
-from genloom.data.video import Film
 from genloom.errors import UserError
-from genloom.report import write_report
 from genloom.run import WEIGHTS, Run
-
-SIDE = 32
-CARD = Card("none", "none", 2024, "https://example.org", "for tests")
-
-
-@register("smoother_for_test")
-class Smoother(Model):
-    """Takes the noise off a film that stands still: what it makes is the mean of all sources so far."""
-
-    modality, card, recipes = "video", CARD, {"tiny": Recipe()}
-    needs, conditions = "films", ("source",)
-
-    def __init__(self, spec: Spec):
-        super().__init__(spec)
-        self.weight = nn.Parameter(torch.zeros(1))
-
-    def stream(self, frames: Iterator[Tensor], *, alone: bool = False) -> Iterator[Tensor]:
-        total, count = torch.zeros(1), 0
-        for frame in frames:
-            assert frame.shape == (1, 3, SIDE, SIDE) and frame.abs().max() <= 1
-            total, count = (frame, 1) if alone else (total + frame, count + 1)
-            yield total / count
-
-
-@register("clips_for_test")
-class Clips(Model):
-    """Digits that move, of the class asked for: clips that the run keeps, `--frames` of them."""
-
-    modality, card, recipes = "video", CARD, {"tiny": Recipe()}
-    conditions = ("label", "frames")
-
-    def __init__(self, spec: Spec):
-        super().__init__(spec)
-        self.clips = nn.Parameter(torch.zeros(40, *spec.shape))
-
-    def sample(
-        self, n: int, *, seed: int = 0, start: int = 0, label: int | Tensor | None = None, frames: int | None = None
-    ) -> Tensor:
-        asked = self.item_labels(n, label, start)
-        rows = [(int(y) + 10 * ((seed + start + i) % 4)) for i, y in enumerate(asked)]
-        return self.clips[torch.tensor(rows)][:, :, :frames]
-
-
-class Films(Dataset):
-    """Still scenes, each frame of whose sources has noise of its own."""
-
-    name, fingerprint = "scenes", "ab"
-
-    def __init__(self, counts: tuple[int, ...] = (24, 17)):
-        extra = {"rate": 10.0, "source_channels": 3, "source": "", "serves": ["films"]}
-        self.spec, self.counts, self.summary = Spec("video", (3, 8, SIDE, SIDE), extra=extra), counts, {}
-
-    def __len__(self) -> int:
-        return 1
-
-    def batch(self, indices: np.ndarray, *, seed: int = 0) -> Batch:
-        raise AssertionError("films are measured whole")
-
-    def films(self) -> Iterator[Film]:
-        for number, count in enumerate(self.counts):
-            still = torch.rand(3, 4, 4, generator=generator(number)).mul(255)[None]
-            scene = nn.functional.interpolate(still, SIDE, mode="bilinear").round().byte().numpy()
-            noise = torch.randn(count, 3, SIDE, SIDE, generator=generator(number, 1)).mul(20).numpy()
-            real, source = scene.repeat(count, 0), (scene + noise).clip(0, 255).astype(np.uint8)
-            yield Film(f"part/{number}", count, lambda a, b, x=real: x[a:b], lambda a, b, x=source: x[a:b])
-
-
-def saved(folder: Path, model: str, spec: Spec, tensors: dict[str, Tensor]) -> Run:
-    about = {"source": "", "options": {}, "name": "stand-in", "fingerprint": "", "summary": {}}
-    info = {"genloom": "0", "model": model, "config": {}, "options": {}, "spec": spec.to_json(), "data": about}
-    run = Run.create(folder, info)
-    run.save_tensors(WEIGHTS, tensors, {})
-    return run
 
 
 @pytest.fixture(scope="module")
@@ -119,8 +41,9 @@ def test_films_are_measured_beside_the_input_and_the_model_without_memory(smooth
         assert sign * made > sign * beside["per frame"], name
         assert beside["per frame"] == pytest.approx(beside["input"], rel=1e-4), name  # alone it gives back its source
     assert figures(result, "warping")[1]["real"] < 1e-6  # still scenes
-    flicker, beside = figures(result, "flicker")
-    assert beside["input"] == pytest.approx(20 * 2**0.5, rel=0.05)  # of two frames' noise, a few values cut off
+    assert figures(result, "flicker")[1]["input"] == pytest.approx(
+        20 * 2**0.5, rel=0.05
+    )  # of two frames' noise, a few values cut off
     names = [m["name"] for m in result["metrics"]]
     assert "fvd-lite0@11×16" in names and "warping-dis" in names and "perceptual-lite0" in names
 
@@ -144,11 +67,6 @@ def test_source_made_and_real_are_kept_side_by_side(smoother: Run) -> None:
     assert (header.width, header.height, header.count, header.rate) == (3 * SIDE, SIDE, 24, 10.0)
 
 
-def probed(path: Path) -> Header:
-    found: list[Reel] = reels(path)[1]
-    return probe(found[0])
-
-
 def test_fewer_frames_are_made_where_fewer_are_asked_for(smoother: Run) -> None:
     result = measure.evaluate_run(smoother, Films(), metrics=["psnr"], n=30)
     assert result["n"] == 30 and any("first 30 frames" in w for w in result["warnings"])
@@ -168,7 +86,9 @@ def test_intervals_are_over_films_or_over_stretches_of_few() -> None:
     assert few.value == 2.0 and f"2 stretches of {measure_video.STRETCH}" in few.note
 
 
-@pytest.mark.parametrize(("channels", "given", "palette"), [(3, 1, None), (1, 3, None), (3, 3, None), (3, 3, "#000 #fff")])
+@pytest.mark.parametrize(
+    ("channels", "given", "palette"), [(3, 1, None), (1, 3, None), (3, 3, None), (3, 3, "#000 #fff")]
+)
 def test_a_source_is_a_baseline_where_it_is_a_picture(channels: int, given: int, palette: str | None) -> None:
     model = Smoother(Spec("video", (channels, 8, 16, 16), extra={"palette": palette}))
     source = np.full((2, given, 16, 16), 100, np.uint8)
@@ -183,35 +103,6 @@ def test_an_unknown_measure_of_films_is_named(smoother: Run) -> None:
 
 
 # ── clips from nothing ───────────────────────────────────────────────────────────────────────────────────────────
-class Moving(Dataset):
-    """A digit a clip that glides through 64 x 64 pixels, its class as label; `train` and held-out ones differ."""
-
-    name = "moving-digits"
-
-    def __init__(self, first: int = 0, count: int = 80, other: Dataset | None = None):
-        self.digits, self.first, self.count, self.other = genloom.data.open_data("mnist", limit=400), first, count, other
-        self.spec = Spec("video", (1, 6, 64, 64), tuple("0123456789"), {"rate": 10.0})
-        self.fingerprint, self.summary = f"{first:02x}", {}
-
-    def __len__(self) -> int:
-        return self.count
-
-    def labels(self) -> Tensor:
-        every = self.digits.labels()
-        assert every is not None
-        return every[self.first : self.first + self.count]
-
-    def held_out(self) -> Dataset | None:
-        return self.other
-
-    def batch(self, indices: np.ndarray, *, seed: int = 0) -> Batch:
-        found = self.digits.batch(np.asarray(indices) + self.first)
-        clips = torch.full((len(indices), 1, 6, 64, 64), -1.0)
-        for t in range(6):
-            clips[:, :, t, 10 + 2 * t : 38 + 2 * t, 4 + 3 * t : 32 + 3 * t] = found["image"]
-        return {"video": clips, "label": found["label"]}
-
-
 @pytest.fixture(scope="module")
 def maker(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Shows training clips again, ten classes in four versions."""

@@ -24,6 +24,7 @@ FILMS: dict[str, dict[str, Any]] = {
     ".gif": {"format": "GIF"},
     ".png": {"format": "PNG"},
 }
+WALL_SIDE = 1024  # of many clips at once, at most
 FILM_SIDE = 256  # smaller frames are enlarged to about that
 
 
@@ -124,8 +125,11 @@ def strips(clips: Tensor, most: int = 8) -> Tensor:
 
 def save_wall(clips: Tensor, path: Path, rate: float, columns: int = 4) -> Path:
     """Clips [N, C, T, H, W] in [-1, 1] side by side and all moving, at `rate` frames a second: an endless film."""
-    columns = min(columns, len(clips))
-    first, *rest = [preview(clips[:, :, t], columns).convert("RGB") for t in range(clips.shape[2])]
+    first, *rest = walls = [
+        preview(clips[:, :, t], min(columns, len(clips))).convert("RGB") for t in range(clips.shape[2])
+    ]
+    for wall in walls:
+        wall.thumbnail((WALL_SIDE, WALL_SIDE), Image.Resampling.LANCZOS)
     how = film_format(path) | {"save_all": True, "append_images": rest, "duration": max(20, round(1000 / rate))}
     return save(first, path, **how, loop=0)
 
