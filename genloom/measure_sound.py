@@ -210,23 +210,32 @@ def novelty(run: Run, sides: Sides, seen: AudioSet | None) -> Found:
     windows, clips = sides.windows, [clip for _, clip in seen.clips()]
     stride = -(-sum(len(c) for c in clips) // (windows.step * MEMORY))
     pictures = [windows.every(whole(c))[::stride].flatten(1) for c in clips]
-    memory, ends = torch.cat(pictures), np.cumsum([len(p) for p in pictures])
-    unseen = nearest(windows.pictures(torch.cat([sides.reference, sides.sides["recordings"]])).flatten(1), memory)[0][
-        :, 0
-    ]
-    found = {side: nearest(windows.pictures(w).flatten(1), memory) for side, w in sides.sides.items()}
-    distances, rows = (x[:, 0] for x in found.pop("made"))
-    keep_nearest(run, sides, distances, rows, Memory(seen, ends, stride * windows.step))
-    beside = {side: ratio_of_medians(d[:, 0], unseen).value for side, (d, _) in found.items()}
+    memory = Memory(seen, torch.cat(pictures), np.cumsum([len(p) for p in pictures]), stride * windows.step)
+    unseen = memory.nearest(windows, torch.cat([sides.reference, sides.sides["recordings"]]))[0]
+    distances, places = memory.nearest(windows, sides.sides["made"])
+    keep_nearest(run, sides, distances, places, memory)
+    beside = {
+        side: ratio_of_medians(memory.nearest(windows, w)[0], unseen).value
+        for side, w in sides.sides.items()
+        if side != "made"
+    }
     return Found("nearest", ratio_of_medians(distances, unseen, NOTES["nearest"]), beside)
 
 
 class Memory(NamedTuple):
-    """The training sound as rows of pictures: `ends` [files], those of each file, one each `step` samples."""
+    """The training sound as `rows` of pictures: `ends` [files], those of each file, one each `step` samples."""
 
     data: AudioSet
+    rows: Tensor
     ends: np.ndarray
     step: int
+
+    def nearest(self, windows: Windows, sound: Tensor) -> tuple[Tensor, list[tuple[int, int]]]:
+        """How far windows [n, N] are from it [n], and of each the nearest row, and how late in the window that is."""
+        distances, rows = nearest(windows.parts(sound).flatten(0, 1).flatten(1), self.rows)
+        least, shifts = distances.view(-1, windows.shifts).min(1)
+        found = rows.view(-1, windows.shifts).gather(1, shifts[:, None])[:, 0]
+        return least, list(zip(found.tolist(), (shifts * windows.mel.hop).tolist(), strict=True))
 
     def stretch(self, row: int, before: int, length: int) -> tuple[str, Tensor]:
         """The file of a row, and `length` samples of it [1, N], so many `before` the row's own on; fewer at its end."""
@@ -237,19 +246,20 @@ class Memory(NamedTuple):
         return name, whole(clip[start : start + length])[None]
 
 
-def keep_nearest(run: Run, sides: Sides, distances: Tensor, rows: Tensor, memory: Memory) -> None:
+def keep_nearest(run: Run, sides: Sides, distances: Tensor, places: Sequence[tuple[int, int]], memory: Memory) -> None:
     """samples/heard: the first clips and those nearest to training sound, each with the stretch it is nearest to."""
     windows = sides.windows
-    places = [(c, k) for c, clip in enumerate(sides.clips) for k in range(len(windows.cut(clip)))]
+    cut = [(c, k * windows.samples) for c, clip in enumerate(sides.clips) for k in range(len(windows.cut(clip)))]
     best: dict[int, int] = {}  # the nearest window of each clip, nearest clips first
     for i in distances.argsort().tolist():
-        best.setdefault(places[i][0], i)
+        best.setdefault(cut[i][0], i)
     chosen = list(dict.fromkeys([*range(min(HEARD, len(best))), *best]))[: 2 * HEARD]
-    for place, clip in enumerate(chosen):
+    for order, clip in enumerate(chosen):
         i, made = best[clip], sides.clips[clip][None]
-        name, stretch = memory.stretch(int(rows[i]), places[i][1] * windows.samples, made.shape[1])
+        row, late = places[i]
+        name, stretch = memory.stretch(row, cut[i][1] + late, made.shape[1])
         keep_heard(
-            run, f"{place}-sample {clip} beside {safe_name(Path(name).stem)}", {"made": made, "nearest": stretch}
+            run, f"{order}-sample {clip} beside {safe_name(Path(name).stem)}", {"made": made, "nearest": stretch}
         )
 
 

@@ -26,7 +26,16 @@ FLOORS = {
         "audit",
         "export",
     ),
-    4: ("measure", "measure_audio", "measure_speech", "measure_text", "measure_video", "tasks", "harness"),
+    4: (
+        "measure",
+        "measure_audio",
+        "measure_sound",
+        "measure_speech",
+        "measure_text",
+        "measure_video",
+        "tasks",
+        "harness",
+    ),
     5: ("api",),
     6: ("cli", "forms", "serve", "__main__"),
 }

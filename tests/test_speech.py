@@ -332,12 +332,9 @@ def test_speech_is_measured_beside_recordings_and_copies(run: genloom.Run) -> No
 def test_evaluate_says_what_is_understood_and_keeps_it_to_hear(
     run: genloom.Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from functools import partial
-
     from genloom import measure_speech
 
-    heard = partial(spoken, listen=lambda waves: ["the line is busy"] * len(waves))
-    monkeypatch.setattr(measure_speech, "spoken", heard)
+    monkeypatch.setattr(measure_speech, "recognise", lambda waves: ["the line is busy"] * len(waves))
     result = genloom.evaluate(run)
     figures = {m["name"]: m["value"] for m in result["metrics"]}
     assert figures["wer"] == result["beside"]["wer"]["recordings"] == 0.2 and figures["mcd-dtw"] > 0

@@ -50,12 +50,33 @@ class Windows:
 
     def pictures(self, windows: Tensor) -> Tensor:
         """Log mel pictures [n, BANDS, steps] of windows [n, samples]."""
-        return torch.cat([F.avg_pool1d(self.mel(w), FRAMES) for w in windows.split(BATCH)])
+        return F.avg_pool1d(self._frames(windows), FRAMES)
+
+    def parts(self, windows: Tensor) -> Tensor:
+        """Pictures [n, shifts, BANDS, steps - 1] of parts of windows, that begin at each frame of the first step.
+
+        One of them lies within half a frame of where a copy's would in `every`, wherever a window was cut.
+        """
+        frames = self._frames(windows)
+        length = FRAMES * self.searched
+        return torch.stack([F.avg_pool1d(frames[..., k : k + length], FRAMES) for k in range(self.shifts)], 1)
 
     def every(self, clip: Tensor) -> Tensor:
-        """The same of every window of a clip [N] that begins at a step."""
-        steps = F.avg_pool1d(self.mel(self._filled(clip)[None]), FRAMES)[0]  # [BANDS, T]
-        return steps.unfold(1, self.steps, 1).transpose(0, 1)
+        """Such pictures [n, BANDS, steps - 1] of a clip [N], one from each step on."""
+        steps = F.avg_pool1d(self._frames(self._filled(clip)[None]), FRAMES)[0]  # [BANDS, T]
+        return steps.unfold(1, self.searched, 1).transpose(0, 1)
+
+    @property
+    def searched(self) -> int:
+        """Steps of a part."""
+        return max(1, self.steps - 1)
+
+    @property
+    def shifts(self) -> int:
+        return FRAMES if self.steps > 1 else 1
+
+    def _frames(self, waves: Tensor) -> Tensor:
+        return torch.cat([self.mel(w) for w in waves.split(BATCH)])
 
     def _filled(self, clip: Tensor) -> Tensor:
         return F.pad(clip, (0, max(0, self.samples - len(clip))))
