@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 import genloom
-from genloom import core, generate, machine, parallel, transfer
+from genloom import budget, core, generate, machine, parallel, transfer
 from genloom.core import Model, Recipe, build, hyper_parameters
 from genloom.data import open_data
 from genloom.data.base import Dataset
@@ -74,8 +74,10 @@ def fit(
     net = build(cls, dataset.spec, options.model)
     if old and (fresh := transfer.start_from(net, old)) and not quiet:
         print(f"{len(fresh)} weights have no counterpart there and start fresh: {', '.join(fresh[:3])} …")
-    net.prepare(some(dataset, 128))
+    net.prepare(some(dataset, cls.looks_at))
     net.to(device)
+    if dataset.spec.modality == "video":
+        budget.check(net, dataset, options.batch_size // share)
     named = dataset.name if source is dataset else str(source)
     info = _request(cls, recipe, options, named, dataset, data_options, os.fspath(init) if init else None, net.spec)
     info["data"]["options"] = asked
@@ -223,12 +225,15 @@ def evaluate(
     data: str | os.PathLike[str] | Dataset | None = None,
     *,
     metrics: Sequence[str] | None = None,
-    n: int = 10_000,
+    n: int | None = None,
     extractor: str | None = None,
     seed: int = 0,
     vocoder: str | os.PathLike[str] | None = None,
 ) -> dict[str, Any]:
-    """Measure a run against data (its own by default): writes metrics.json and the report, returns the figures."""
+    """Measure a run against data (its own by default): writes metrics.json and the report, returns the figures.
+
+    `n`: samples, by default 10,000 pictures, 256 clips (2,048 of digits), or all films up to 10,000 frames.
+    """
     from genloom.measure import evaluate_run
 
     opened = Run.open(run)

@@ -24,6 +24,7 @@ FLOORS = {
         "monitor",
         "watch",
         "audit",
+        "budget",
         "export",
     ),
     4: (
@@ -33,6 +34,7 @@ FLOORS = {
         "measure_speech",
         "measure_text",
         "measure_video",
+        "measure_clips",
         "tasks",
         "harness",
     ),
