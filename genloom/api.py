@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 import genloom
-from genloom import core, generate, machine, parallel, transfer
+from genloom import budget, core, generate, machine, parallel, transfer
 from genloom.core import Model, Recipe, build, hyper_parameters
 from genloom.data import open_data
 from genloom.data.base import Dataset
@@ -74,8 +74,10 @@ def fit(
     net = build(cls, dataset.spec, options.model)
     if old and (fresh := transfer.start_from(net, old)) and not quiet:
         print(f"{len(fresh)} weights have no counterpart there and start fresh: {', '.join(fresh[:3])} …")
-    net.prepare(some(dataset, 128))
+    net.prepare(some(dataset, cls.looks_at))
     net.to(device)
+    if dataset.spec.modality == "video":
+        budget.check(net, dataset, options.batch_size // share)
     named = dataset.name if source is dataset else str(source)
     info = _request(cls, recipe, options, named, dataset, data_options, os.fspath(init) if init else None, net.spec)
     info["data"]["options"] = asked

@@ -70,3 +70,15 @@ def memory_free() -> int | None:
         with suppress(OSError, ValueError, AttributeError):
             found.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2)
     return max(0, min(found)) if found else None
+
+
+def available_mb(device: torch.device) -> float | None:
+    """The memory in MB that a process can still have there; None where that cannot be told."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0] / 1e6
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            found = {line.split(":")[0]: line.split()[1] for line in file}
+        return int(found["MemAvailable"]) * 1024 / 1e6
+    except (OSError, KeyError, ValueError, IndexError):
+        return None

@@ -19,7 +19,8 @@ from PIL import Image
 from genloom.core import Spec
 from genloom.data import film_write
 from genloom.data.files import UnreadableError
-from genloom.data.film import Reader, Screen, natural, probe, reels, steady
+from genloom.data.film import Reader, Screen, fitted, steady
+from genloom.data.film_files import natural, probe, reels
 from genloom.data.film_write import Writer, as_picture, side_by_side, write
 from genloom.errors import UserError
 
@@ -141,8 +142,6 @@ def test_any_size_odd_ones_too_fits_any_screen(
 
 def test_a_smooth_picture_is_made_small_without_jagged_edges() -> None:
     """Lines thinner than a pixel of the result become their mean, and none disappears or beats."""
-    from genloom.data.film import fitted
-
     lines = np.zeros((480, 640), np.uint8)
     lines[:, ::2] = 255
     small = fitted(Image.fromarray(lines), Screen(48, 64, 1))

@@ -24,6 +24,7 @@ FLOORS = {
         "monitor",
         "watch",
         "audit",
+        "budget",
         "export",
     ),
     4: ("measure", "measure_audio", "measure_speech", "measure_text", "measure_video", "tasks", "harness"),

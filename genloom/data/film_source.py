@@ -14,7 +14,8 @@ from torch import Tensor
 from genloom.core import Spec
 from genloom.data.derive import derive, palette_of
 from genloom.data.files import UnreadableError, names_for
-from genloom.data.film import Header, Reader, Reel, Screen, probe
+from genloom.data.film import Reader, Screen
+from genloom.data.film_files import Header, Reel, probe
 from genloom.data.film_survey import colour, films_in
 from genloom.errors import UserError
 

@@ -15,7 +15,8 @@ from genloom.core import Spec
 from genloom.data import labels as labelling
 from genloom.data.base import DataOptions
 from genloom.data.files import Files, UnreadableError
-from genloom.data.film import FILMS, UNTIMED, Header, Reel, Screen, probe, reels
+from genloom.data.film import Screen
+from genloom.data.film_files import FILMS, UNTIMED, Header, Reel, probe, reels
 from genloom.data.shelf import STEP, check_room
 from genloom.errors import UserError, unknown
 

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from genloom.core import Spec
-from genloom.data.film import library
+from genloom.data.film_files import library
 from genloom.errors import UserError, unknown
 from genloom.run import cannot_write
 

@@ -17,7 +17,8 @@ from genloom.core import Batch, Spec, mix
 from genloom.data.base import Dataset
 from genloom.data.catalog import Entry
 from genloom.data.files import UnreadableError, shown
-from genloom.data.film import FILMS, Reader, Screen, stem
+from genloom.data.film import Reader, Screen
+from genloom.data.film_files import FILMS, stem
 from genloom.data.film_source import read_sources
 from genloom.data.film_survey import VideoOptions, check, choose, decide, films_in, look, nothing_usable
 from genloom.data.film_write import Writer, side_by_side, write

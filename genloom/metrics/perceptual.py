@@ -7,9 +7,11 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Tensor
 
-from genloom.errors import UserError
+from genloom.errors import UserError, unknown
 from genloom.metrics.features import extractor
 from genloom.metrics.lite0 import Lite0
+from genloom.metrics.vgg import find_weights as find_vgg
+from genloom.metrics.vgg import load as load_vgg
 
 SMALLEST = 8  # side of the coarsest scale
 
@@ -34,6 +36,29 @@ def feature_distance(a: list[Tensor], b: list[Tensor]) -> Tensor:
         for x, y in zip(a, b, strict=True)
     ]
     return sum(apart[1:], apart[0]) / len(apart)
+
+
+def looker(name: str) -> Callable[[Tensor], list[Tensor]] | None:
+    """What sees features [B, C, H, W] at several scales of pictures [B, C, H, W] in [-1, 1]: `lite0`, `vgg19`, or none.
+
+    `auto`: lite0 where its weights are installed, else none. Raises UserError for another, or one that is not there.
+    """
+    if name == "none":
+        return None
+    if name == "vgg19":
+        vgg = load_vgg(find_vgg()).requires_grad_(False)
+        return vgg.scales
+    if name not in ("lite0", "auto"):
+        raise unknown("perceptual loss", name, ("auto", "lite0", "vgg19", "none"))
+    try:
+        net = extractor("lite0").net
+    except UserError:
+        if name == "auto":
+            return None
+        raise
+    assert isinstance(net, Lite0)
+    net.requires_grad_(False)
+    return lambda images: net.scales(images, min(224, max(64, 32 * round(max(images.shape[2:]) / 32))))
 
 
 def likeness(target: Tensor) -> tuple[str, Callable[[Tensor], Tensor]]:

@@ -1,7 +1,7 @@
 """The networks of image-to-image translation (Isola et al. 2017, Zhu et al. 2017), their parameters named as the authors name them.
 
 Generators map pictures [B, C, H, W] to pictures in [-1, 1], critics to a map of logits [B, 1, h, w], one for each patch.
-`norm` is "batch", "instance" or "none".
+`norm` is "batch", "instance", "tracked" (instance, which in evaluation uses statistics kept in training) or "none".
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from torch import Tensor, nn
 
 from genloom import parallel
 from genloom.errors import UserError, unknown
-from genloom.nn.norm import BatchNorm
+from genloom.nn.norm import BatchNorm, InstanceNorm
 
 NORMS: dict[str, Callable[[int], nn.Module]] = {
     "batch": BatchNorm,
-    "instance": nn.InstanceNorm2d,  # without gains and without memory: the same in training and after
+    "instance": InstanceNorm,  # without gains and without memory: the same in training and after
+    "tracked": lambda channels: nn.InstanceNorm2d(channels, track_running_stats=True),
     "none": lambda channels: nn.Identity(),
 }
 PADDINGS: dict[str, type[nn.Module]] = {"reflect": nn.ReflectionPad2d, "replicate": nn.ReplicationPad2d}
@@ -32,7 +33,7 @@ def find_norm(name: str) -> tuple[Callable[[int], nn.Module], bool]:
     """
     if name not in NORMS:
         raise unknown("normalisation", name, NORMS)
-    return NORMS[name], name == "instance"
+    return NORMS[name], name in ("instance", "tracked")
 
 
 class Dropout(nn.Module):
@@ -97,13 +98,14 @@ class ResnetGenerator(nn.Module):
 
 
 class ResnetBlock(nn.Module):
-    """x plus two 3x3 convolutions of it, with dropout between if asked."""
+    """x plus two 3x3 convolutions of it, with dropout between if asked. `biased`: they have a bias whatever the norm."""
 
-    def __init__(self, width: int, padding: str, norm: str, dropout: bool):
+    def __init__(self, width: int, padding: str, norm: str, dropout: bool, biased: bool = False):
         super().__init__()
         if padding not in (*PADDINGS, "zero"):
             raise unknown("padding", padding, (*PADDINGS, "zero"))
         layer, bias = find_norm(norm)
+        bias = bias or biased
 
         def convolution() -> list[nn.Module]:
             pad = [PADDINGS[padding](1)] if padding in PADDINGS else []

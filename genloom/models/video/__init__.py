@@ -1,1 +1,1 @@
-"""Video models."""
+"""Video models, one file a family."""
