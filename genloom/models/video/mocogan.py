@@ -78,9 +78,9 @@ class MoCoGAN(Conditional):
     ):
         super().__init__(spec, latent=latent, objective=objective, conditional=conditional)
         self.length, self.motion, self.pictures, self.critic_steps = spec.shape[1], motion, pictures, critic_steps
-        if any(side % (8 * patch) for side in spec.shape[2:]):
+        if any(side % (2 * patch) for side in spec.shape[2:]):
             raise UserError(
-                f"mocogan with --model.patch {patch} needs a height and width that divide by {8 * patch}, not "
+                f"mocogan with --model.patch {patch} needs a height and width that divide by {2 * patch}, not "
                 f"{spec.shape[2]}x{spec.shape[3]}: choose another size."
             )
         self.generator = Generator(spec.shape, latent, motion, width, patch, self.classes)

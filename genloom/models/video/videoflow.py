@@ -108,7 +108,7 @@ class VideoFlow(Model):
     def _given(self, count: int) -> Tensor:
         """[B, T] whether a frame is given: none of most clips, else the first 1 to T/2 of them, few more often than many."""
         prompted, most = (parallel.rand(count, 2, device=self.device)).unbind(1)
-        known = (most.square() * (self.length // 2)).ceil().clamp(1, max(1, self.length - 1))
+        known = (most.square() * (self.length // 2)).ceil().clamp(1, self.length - 1)
         known = known * (prompted < self.prompted)
         return torch.arange(self.length, device=self.device) < known[:, None]
 
