@@ -74,3 +74,24 @@ def read_sources(path: Path, spec: Spec, **_: Any) -> tuple[list[SourceFilm], li
         except (UnreadableError, OSError, EOFError) as error:
             raise UserError(f"'{reel.shown}' in '{path}' cannot be read: {error}.") from None
     return films, names_for([reel.name for reel in found], ".mp4")
+
+
+def read_prompt(path: Path, spec: Spec) -> Tensor:
+    """The frames [C, t, H, W] in [-1, 1] of a film, or of a picture (t = 1), that a clip of that Spec is to begin with.
+
+    Made as the clips that were learnt: their size, fit and rate. Raises UserError for what cannot be read, and for several.
+    """
+    if not path.exists():
+        raise UserError(f"There is nothing at '{path}': check the path of --prompt.")
+    reel, *others = films_in(path)[1]
+    if others:
+        raise UserError(f"'{path}' holds {len(others) + 1} films: give --prompt one film, or one picture.")
+    channels, _, height, width = spec.shape
+    screen = Screen(
+        height, width, channels, spec.extra.get("fit", "keep"), colour(spec.extra.get("background", "black"))
+    )
+    try:
+        frames = np.stack(list(Reader(reel, screen, float(spec.extra["rate"]), probe(reel))))
+    except (UnreadableError, OSError, EOFError) as error:
+        raise UserError(f"'{reel.shown}' cannot be read: {error}.") from None
+    return torch.from_numpy(frames.astype(np.float32)).transpose(0, 1) / 127.5 - 1

@@ -40,7 +40,15 @@ class MoCoGAN(Conditional):
         year=2017,
         url="https://arxiv.org/abs/1707.04993",
         summary="A GAN of clips: one code for what is seen, a recurrent walk of codes for how it moves.",
-        changes="",
+        changes=(
+            "Residual networks in place of DCGAN's, critics held to slope 1 by spectral normalisation under the hinge loss "
+            "(Miyato et al. 2018), where the paper's have batch normalisation and cross-entropy: its recipe keeps that "
+            "loss. A class is told to the generator beside the content and projected on by both critics (Miyato & Koyama "
+            "2018); in the paper only the motion is told of it, and the critic of clips guesses it. That critic joins "
+            "frames in pairs and convolves within them, at the speed of two dimensions, where the paper's convolves over "
+            "three; it sees pixels folded into squares twice as large as the other's (after DVD-GAN, Clark et al. 2019). "
+            "The critic of pictures sees several frames of a clip. A running average of the generator makes the samples."
+        ),
         results=(Result("Inception score", 12.42, "UCF-101", "table 4"),),
     )
     recipes = {
@@ -56,6 +64,14 @@ class MoCoGAN(Conditional):
             model={"width": 32, "critic_width": 32, "patch": 4},
         ),
         "default": Recipe(steps=100_000, batch_size=64, betas=BETAS, decay=0.5),
+        "paper": Recipe(
+            steps=100_000,
+            batch_size=32,
+            betas=(0.5, 0.999),
+            ema=0.0,
+            weight_decay=1e-5,
+            model={"motion": 10, "patch": 1, "pictures": 1, "objective": "bce"},
+        ),
     }
     conditions = ("label", "frames")
     looks_at = 16
