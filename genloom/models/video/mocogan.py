@@ -29,8 +29,8 @@ class MoCoGAN(Conditional):
 
     `latent` and `motion` are the lengths of the codes. `width` is the channels at the finest scale, twice at each coarser
     one, up to eight times; `critic_width` likewise. Frames are made and seen in squares of `patch` pixels, clips in
-    squares twice as large. `pictures`: frames of each clip that the first critic sees. The generator steps once every
-    `critic_steps`.
+    squares twice as large. A step makes and judges `window` frames in a row of each clip, from anywhere in it (0: all), and
+    its first critic sees `pictures` of them. The generator steps once every `critic_steps`.
     """
 
     modality = "video"
@@ -61,7 +61,7 @@ class MoCoGAN(Conditional):
             lr=1e-3,
             betas=BETAS,
             decay=0.5,
-            model={"width": 32, "critic_width": 32, "patch": 4},
+            model={"width": 32, "critic_width": 32, "patch": 4, "window": 5, "pictures": 2},
         ),
         "default": Recipe(steps=100_000, batch_size=64, betas=BETAS, decay=0.5),
         "paper": Recipe(
@@ -87,6 +87,7 @@ class MoCoGAN(Conditional):
         width: int = 64,
         critic_width: int = 64,
         patch: int = 2,
+        window: int = 0,
         pictures: int = 4,
         critic_steps: int = 1,
         objective: str = "hinge",
@@ -94,13 +95,15 @@ class MoCoGAN(Conditional):
     ):
         super().__init__(spec, latent=latent, objective=objective, conditional=conditional)
         self.length, self.motion, self.pictures, self.critic_steps = spec.shape[1], motion, pictures, critic_steps
+        self.window = min(window or self.length, self.length)
         if any(side % (2 * patch) for side in spec.shape[2:]):
             raise UserError(
                 f"mocogan with --model.patch {patch} needs a height and width that divide by {2 * patch}, not "
                 f"{spec.shape[2]}x{spec.shape[3]}: choose another size."
             )
         self.generator = Generator(spec.shape, latent, motion, width, patch, self.classes)
-        self.discriminator = Critics(spec.shape, critic_width, patch, self.classes)
+        seen = (spec.shape[0], self.window, *spec.shape[2:])
+        self.discriminator = Critics(seen, critic_width, patch, self.classes)
 
     def phases(self) -> list[Phase]:
         return [Phase("discriminator", ("discriminator",)), Phase("generator", ("generator",), every=self.critic_steps)]
@@ -112,30 +115,32 @@ class MoCoGAN(Conditional):
         return self.randn(n, self.latent + (1 + self.length) * self.motion)
 
     def critic_terms(self, real: Tensor, latents: Tensor, labels: Tensor | None) -> dict[str, Tensor]:
+        moments = self.moments(len(real))
         with torch.no_grad():
-            fake = self.make(latents, labels)
+            fake = self.generator(latents, labels, moments)
         both = None if labels is None else torch.cat([labels, labels])
-        logits = self.discriminator(torch.cat([real, fake]), both, self.moments(2 * len(real)))
-        return {name: self.objective.critic(*x.float().chunk(2)).mean(1) for name, x in logits.items()}
+        logits = self.discriminator(torch.cat([frames_at(real, moments), fake]), both, self.pictures)
+        return {name: self.objective.critic(*x.chunk(2)).mean(1) for name, x in logits.items()}
 
     def generator_terms(self, real: Tensor, latents: Tensor, labels: Tensor | None) -> dict[str, Tensor]:
-        moments, fake = self.moments(len(real)), self.make(latents, labels)
-        logits = self.discriminator(fake, labels, moments)
+        moments = self.moments(len(real))
+        logits = self.discriminator(self.generator(latents, labels, moments), labels, self.pictures)
         against = logits
         if self.objective.paired:
             with torch.no_grad():
-                against = self.discriminator(real, labels, moments)
-        return {
-            f"generator {name}": self.objective.generator(against[name].float(), x.float()).mean(1)
-            for name, x in logits.items()
-        }
+                against = self.discriminator(frames_at(real, moments), labels, self.pictures)
+        terms = {name: self.objective.generator(against[name], x).mean(1) for name, x in logits.items()}
+        return {f"generator {name}": x for name, x in terms.items()}
 
     def moments(self, n: int) -> Tensor:
-        """[n, pictures] the frames of each clip that the critic of pictures is shown, by chance."""
-        return (parallel.rand(n, self.pictures, device=self.device) * self.length).long()
+        """[n, window] the numbers of frames in a row, from anywhere in a clip."""
+        first = parallel.rand(n, 1, device=self.device) * (self.length - self.window + 1)
+        return first.long() + torch.arange(self.window, device=self.device)
 
     def critic(self, batch: Batch) -> Tensor:
-        return self.discriminator.clips(batch["video"], self.labels(batch)).float()
+        middle = (self.length - self.window) // 2
+        seen = batch["video"][:, :, middle : middle + self.window]
+        return self.discriminator.clips(seen, self.labels(batch)).float()
 
     def sample(
         self,
@@ -181,13 +186,16 @@ class Generator(nn.Module):
         )
         orthogonal(self)
 
-    def forward(self, codes: Tensor, labels: Tensor | None = None) -> Tensor:  # [B, Z + (1 + T)·M], [B]
+    def forward(self, codes: Tensor, labels: Tensor | None = None, moments: Tensor | None = None) -> Tensor:
+        """`moments` [B, K]: of each clip the pictures at these numbers alone; the walk to them costs next to nothing."""
         content, walk = codes.split([self.latent, codes.shape[1] - self.latent], 1)
         if self.label is not None and labels is not None:
             content = torch.cat([content, self.label(labels)], 1)
         state, *pushes = walk.unflatten(1, (-1, self.motion)).unbind(1)
-        states = [state := self.walk(push, state) for push in pushes]
-        told = torch.stack([torch.cat([content, motion], 1) for motion in states], 1).flatten(0, 1)  # [B·T, Z + M]
+        states = torch.stack([state := self.walk(push, state) for push in pushes], 1)  # [B, T, M]
+        if moments is not None:
+            states = states.gather(1, moments[:, :, None].expand(-1, -1, self.motion))
+        told = torch.cat([content[:, None].expand(-1, states.shape[1], -1), states], 2).flatten(0, 1)  # [B·T, Z + M]
         x = self.stem(told).view(-1, *self.coarse).contiguous(memory_format=torch.channels_last)
         frames = F.pixel_shuffle(self.head(self.blocks(x)), self.patch)
         return frames.unflatten(0, (len(codes), -1)).transpose(1, 2).float()
@@ -218,13 +226,19 @@ class Critics(nn.Module):
         self.clips = Critic(shape, 2 * width, 2 * patch, classes)
         orthogonal(self)
 
-    def forward(self, clips: Tensor, labels: Tensor | None, moments: Tensor) -> dict[str, Tensor]:
-        """Logits [B, K] of the frames at `moments` [B, K], and [B, 1] of the clips [B, C, T, H, W]."""
-        count, rows = moments.shape[1], torch.arange(len(clips), device=clips.device)[:, None]
-        frames = clips.transpose(1, 2)[rows, moments].flatten(0, 1)[:, :, None]  # [B·K, C, 1, H, W]
+    def forward(self, clips: Tensor, labels: Tensor | None, count: int) -> dict[str, Tensor]:
+        """Logits of clips [B, C, T, H, W]: [B, count] of frames of each by chance, [B, 1] of each as a whole."""
+        moments = (parallel.rand(len(clips), count, device=clips.device) * clips.shape[2]).long()
+        frames = fold(frames_at(clips, moments))[:, :, None]  # [B·K, C, 1, H, W]
         several = None if labels is None else labels.repeat_interleave(count)
-        seen = self.pictures(frames, several).unflatten(0, (-1, count))
-        return {"pictures": seen, "clips": self.clips(clips, labels)[:, None]}
+        pictures = self.pictures(frames, several).unflatten(0, (-1, count))
+        return {"pictures": pictures.float(), "clips": self.clips(clips, labels)[:, None].float()}
+
+
+def frames_at(clips: Tensor, moments: Tensor) -> Tensor:
+    """[B, C, K, H, W]: of each clip [C, T, H, W] the frames of the numbers [K]."""
+    rows = torch.arange(len(clips), device=clips.device)[:, None]
+    return clips.transpose(1, 2)[rows, moments].transpose(1, 2)
 
 
 class Critic(nn.Module):
