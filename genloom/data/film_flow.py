@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from safetensors import SafetensorError
@@ -17,6 +18,13 @@ from genloom.data import motion
 from genloom.data.shelf import Shelf
 
 PIECE = 64  # frames whose flow is computed, and kept, together
+
+
+class Moves(Protocol):
+    """The motion between frames, to be read by number."""
+
+    def read(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        """Flow f16 [n, 2, H, W] and confidence uint8 [n, H, W] from frames start .. stop - 1 to the next ones."""
 
 
 class Flows:

@@ -17,10 +17,10 @@ from genloom.data.derive import DERIVED, Palette, channels_of, derive, palette_o
 from genloom.data.files import shown
 from genloom.data.film import Reader, Screen
 from genloom.data.film_files import Header, Reel, stem
-from genloom.data.film_flow import Flows
+from genloom.data.film_flow import Flows, Moves
 from genloom.data.film_survey import VideoOptions, check, choose, decide, films_in, look, nothing_usable
 from genloom.data.labels import spread
-from genloom.data.shelf import Shelf
+from genloom.data.shelf import Rows, Shelf
 from genloom.data.translation import PAIRED, find_sides, pair
 from genloom.data.video import Film, Stock, VideoSet, as_clips, reading
 from genloom.errors import UserError, unknown
@@ -263,9 +263,9 @@ class FilmSet(VideoSet):
     pixels, x first: where in frame t each pixel of frame t+1 comes from) and `confidence` f32 [B, 1, T-1, H, W] in [0, 1].
     """
 
-    sources: Shelf
+    sources: Rows
     palette: Palette | None
-    flows: Flows | None
+    flows: Moves | None
 
     def gather(self, starts: list[int], flips: np.ndarray) -> Batch:
         batch = super().gather(starts, flips)

@@ -25,7 +25,7 @@ from genloom.data.film_survey import VideoOptions, check, choose, decide, films_
 from genloom.data.film_write import Writer, side_by_side, write
 from genloom.data.image import as_tensor, coins, skipped
 from genloom.data.labels import by_folder
-from genloom.data.shelf import Shelf
+from genloom.data.shelf import Rows, Shelf
 from genloom.data.shots import Changes
 from genloom.errors import UserError
 
@@ -268,7 +268,7 @@ class VideoSet(Dataset):
     spec: Spec
     fingerprint: str
     summary: dict[str, Any]
-    shelf: Shelf
+    shelf: Rows
     spans: list[Span]
     scenes: list[Span]
     classes: dict[str, int]
@@ -318,7 +318,7 @@ class VideoSet(Dataset):
         return torch.tensor([self.classes[self.scenes[s].name] for s in scenes], dtype=torch.int64)
 
 
-def as_clips(shelf: Shelf, starts: list[int], length: int, flips: np.ndarray, palette: Palette | None = None) -> Tensor:
+def as_clips(shelf: Rows, starts: list[int], length: int, flips: np.ndarray, palette: Palette | None = None) -> Tensor:
     """f32 [B, C, T, H, W] in [-1, 1]: so many frames from each start on; with a palette, labels as planes."""
     clips = np.stack([shelf.read(start, start + length) for start in starts])
     if flips.any():
@@ -327,7 +327,7 @@ def as_clips(shelf: Shelf, starts: list[int], length: int, flips: np.ndarray, pa
     return as_tensor(np.ascontiguousarray(clips.swapaxes(1, 2)))
 
 
-def reading(shelf: Shelf, first: int, last: int) -> Callable[[int, int], np.ndarray]:
+def reading(shelf: Rows, first: int, last: int) -> Callable[[int, int], np.ndarray]:
     """Frames of a film by their numbers in it."""
     return lambda start, stop: shelf.read(min(first + start, last), min(first + stop, last))
 
