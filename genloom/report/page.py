@@ -123,7 +123,7 @@ def said_of_pictures(story: Story) -> tuple[str, str]:
             "<b>How it came to be.</b> The same clips throughout training; the strip below tells the step.",
         )
     if story.films_of_films:
-        made = "<b>What it makes.</b> Of sources of its data, taken in the order of seed {}, not chosen."
+        made = "<b>What it makes.</b> A source of its data, and after it what it makes of that; in the order of seed {}, not chosen."
     else:
         made = "<b>What it makes.</b> The first samples of seed {}, not chosen."
     same = "middle frames of the same clips" if story.run.spec.modality == "video" else "same latents"
