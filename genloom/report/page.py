@@ -123,7 +123,7 @@ def said_of_pictures(story: Story) -> tuple[str, str]:
             "<b>How it came to be.</b> The same throughout training; the strip below tells the step.",
         )
     if story.films_of_films:
-        made = "<b>What it makes.</b> Of sources of its data, taken in the order of seed {}, not chosen."
+        made = "<b>What it makes.</b> A source of its data, and after it what it makes of that; in the order of seed {}, not chosen."
     else:
         made = "<b>What it makes.</b> The first samples of seed {}, not chosen."
     same = "middle frames of the same clips" if story.run.spec.modality == "video" else "same latents"
@@ -184,19 +184,19 @@ def figure(path: Path, alt: str, caption: str, still: Path | None = None) -> str
     """A picture with its caption; `still` is shown instead to those who ask their system for less motion."""
     image = f'<img src="{embedded(path)}" alt="{escape(alt)}">'
     if still is not None and still.is_file():
-        calm = f'<source media="(prefers-reduced-motion: reduce)" srcset="{embedded(still)}">'
+        calm = f'<source media="(prefers-reduced-motion: reduce)" srcset="{embedded(still, LARGE // 20)}">'
         image = f"<picture>{calm}{image}</picture>"
     return f"<figure>{image}<figcaption>{caption}</figcaption></figure>"
 
 
-def embedded(path: Path) -> str:
-    """A picture as a data URL: small ones enlarged by whole pixels, large ones compressed."""
+def embedded(path: Path, large: int = LARGE) -> str:
+    """A picture as a data URL: small ones enlarged by whole pixels, those of more than `large` bytes compressed."""
     raw = path.read_bytes()
     if path.suffix == ".png":
         buffer = io.BytesIO()
         with Image.open(path) as picture:
             sharp = ImageOps.scale(picture, max(1, round(SHARP / picture.width)), Image.Resampling.NEAREST)
-            sharp.save(buffer, format="WEBP", lossless=len(raw) <= LARGE, quality=90)
+            sharp.save(buffer, format="WEBP", lossless=len(raw) <= large, quality=90)
         raw = buffer.getvalue()
     return f"data:image/webp;base64,{base64.b64encode(raw).decode()}"
 

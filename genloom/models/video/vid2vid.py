@@ -26,6 +26,7 @@ from genloom.nn.weights import load_exactly
 from genloom.objectives.film_critics import FilmCritics
 from genloom.objectives.films import (
     Clips,
+    beside,
     folded,
     halve,
     halved,
@@ -236,6 +237,10 @@ class Vid2Vid(Model):
 
     def grid(self) -> int:
         return int(self.sources.count) or 1
+
+    def sheet(self, samples: Tensor, *, seed: int = 0) -> Tensor:
+        """Each source and after it what was made of it [2 n, C, T, H, W]."""
+        return beside(self.sources.take(len(samples), seed, 0).cpu(), samples)
 
     def phases(self) -> list[Phase]:
         return [Phase("generator", ("generators",)), Phase("critics", ("critics",))]
