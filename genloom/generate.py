@@ -110,11 +110,6 @@ def _named(run: Run, n: int, seed: int, conditions: dict[str, Any]) -> tuple[Ten
         kind = "translation" if run.spec.modality == "image" else run.spec.modality
         reader = importlib.import_module(f"genloom.data.{kind}").read_sources
         given["source"], names = reader(Path(source).expanduser(), model.spec, targets=bool(given.get("back")))
-    if run.spec.modality == "video" and isinstance(prompt := given.get("prompt"), (str, Path)):
-        reader = importlib.import_module("genloom.data.video").read_prompt
-        given["prompt"] = reader(Path(prompt).expanduser(), model.spec)
-    if isinstance(prompt := given.get("prompt"), Tensor) and prompt.ndim == len(model.spec.shape):
-        given["prompt"] = prompt.expand(n, *prompt.shape)  # one for all
     for name in ("source", "prompt"):
         if isinstance(several := given.get(name), (Tensor, list)):
             n = len(several)
