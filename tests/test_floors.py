@@ -27,7 +27,17 @@ FLOORS = {
         "budget",
         "export",
     ),
-    4: ("measure", "measure_audio", "measure_speech", "measure_text", "measure_video", "tasks", "harness"),
+    4: (
+        "measure",
+        "measure_audio",
+        "measure_sound",
+        "measure_speech",
+        "measure_text",
+        "measure_video",
+        "measure_clips",
+        "tasks",
+        "harness",
+    ),
     5: ("api",),
     6: ("cli", "forms", "serve", "__main__"),
 }

@@ -20,7 +20,7 @@ from genloom.data.derive import Palette
 from genloom.data.files import UnreadableError, shown
 from genloom.data.film import Reader, Screen
 from genloom.data.film_files import FILMS, Reel, stem
-from genloom.data.film_source import read_sources
+from genloom.data.film_source import read_frames, read_sources
 from genloom.data.film_survey import VideoOptions, check, choose, decide, films_in, look, nothing_usable
 from genloom.data.film_write import Writer, side_by_side, write
 from genloom.data.image import as_tensor, coins, skipped
@@ -29,7 +29,17 @@ from genloom.data.shelf import Rows, Shelf
 from genloom.data.shots import Changes
 from genloom.errors import UserError
 
-__all__ = ["OPTIONS", "SUFFIXES", "Writer", "from_catalog", "from_path", "read_sources", "side_by_side", "write"]
+__all__ = [
+    "OPTIONS",
+    "SUFFIXES",
+    "Writer",
+    "from_catalog",
+    "from_path",
+    "read_frames",
+    "read_sources",
+    "side_by_side",
+    "write",
+]
 
 SUFFIXES = FILMS
 OPTIONS = VideoOptions

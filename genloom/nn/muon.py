@@ -20,9 +20,10 @@ TURNS = 5
 class Muon(Optimizer):
     """Jordan et al. 2024, "Muon": W <- (1 - lr·decay) W - lr·0.2·√max(m, n)·orthogonal(g + μ(m - g)) of W [m, n].
 
-    The step is as large as AdamW's in root mean square (Liu et al. 2025, section 2.2), so that both share a rate.
-    Matrices of one shape are made orthogonal together; in bf16 where the machine multiplies that in hardware, which
-    torch.optim.Muon asks for everywhere, and which costs forty times as much where it does not.
+    The step is as large as AdamW's in root mean square (Liu et al. 2025, section 2.2), so that both share a rate. A
+    convolution [O, I, kh, kw] is the matrix [O, I·kh·kw] that it multiplies patches by. Matrices of one shape are made
+    orthogonal together; in bf16 where the machine multiplies that in hardware, which torch.optim.Muon asks for
+    everywhere, and which costs forty times as much where it does not.
     """
 
     def __init__(self, matrices: Iterable[nn.Parameter], lr: float, *, weight_decay: float, momentum: float = 0.95):
@@ -41,10 +42,11 @@ class Muon(Optimizer):
         gradients = [p.grad for p in matrices if p.grad is not None]
         means = [self.state[p].setdefault("momentum_buffer", torch.zeros_like(p)) for p in matrices]
         torch._foreach_lerp_(means, gradients, 1 - group["momentum"])
-        ahead = torch.stack(torch._foreach_lerp(gradients, means, group["momentum"]))  # [N, m, n]
-        steps = orthogonal(ahead).unbind()
+        ahead = torch.stack(torch._foreach_lerp(gradients, means, group["momentum"]))  # [N, m, n ...]
+        flat = ahead.flatten(2)
+        steps = orthogonal(flat).view_as(ahead).unbind()
         torch._foreach_mul_(matrices, 1 - group["lr"] * group["weight_decay"])
-        torch._foreach_add_(matrices, steps, alpha=-0.2 * math.sqrt(max(ahead.shape[1:])) * group["lr"])
+        torch._foreach_add_(matrices, steps, alpha=-0.2 * math.sqrt(max(flat.shape[1:])) * group["lr"])
 
 
 def _kind(matrix: Tensor) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genloom import parallel
-from genloom.core import Batch, Model, Phase, Spec
+from genloom.core import Batch, Modality, Model, Phase, Spec
 from genloom.errors import UserError, unknown
 from genloom.nn.augment import augmentation
 
@@ -144,7 +144,7 @@ class Adversarial(Model):
     normalisation would let it compare them.
     """
 
-    modality = "image"
+    modality: ClassVar[Modality] = "image"
     samples_with = ("generator",)
     together: ClassVar[bool] = True
 
@@ -176,7 +176,7 @@ class Adversarial(Model):
         return [Phase("discriminator", ("discriminator",)), Phase("generator", ("generator",))]
 
     def loss(self, batch: Batch, phase: str) -> dict[str, Tensor]:
-        real, labels = batch["image"], self.labels(batch)
+        real, labels = batch[self.modality], self.labels(batch)
         latents = self.latents(len(real))
         terms = self.generator_terms if phase == "generator" else self.critic_terms
         return terms(real, latents, labels)

@@ -26,6 +26,7 @@ from genloom.nn.weights import load_exactly
 from genloom.objectives.film_critics import FilmCritics
 from genloom.objectives.films import (
     Clips,
+    beside,
     folded,
     halve,
     halved,
@@ -34,6 +35,8 @@ from genloom.objectives.films import (
     stacked,
     window,
 )
+
+LOOKED_AT = 2  # frames of a clip whose features are compared, at each step
 
 
 class Made(NamedTuple):
@@ -104,12 +107,13 @@ class Vid2Vid(Model):
             model={
                 "width": 24,
                 "halvings": 2,
-                "blocks": 4,
+                "blocks": 3,
                 "frames": 8,
-                "critic_width": 24,
+                "critic_width": 16,
                 "critic_layers": 2,
                 "time_scales": 1,
-                "reconstruction": 10.0,
+                "trust": 0.1,
+                "reconstruction": 30.0,
             },
         ),
         "default": Recipe(
@@ -182,9 +186,7 @@ class Vid2Vid(Model):
         if previous < 0 or levels < 1:
             raise UserError("--model.previous is 0 or more, and --model.levels 1 or more.")
         if foreground and levels > 1:
-            raise UserError(
-                "A foreground of its own is painted at one level: leave --model.levels at 1, or the foreground out."
-            )
+            raise UserError("A foreground is painted at one level: leave --model.levels at 1, or the foreground out.")
         self.previous, self.flow, self.levels, self.coarse = previous, flow and previous > 0, levels, coarse
         self.skip = skip and sources == channels
         self.foreground, self.statistics = tuple(foreground), statistics
@@ -226,9 +228,17 @@ class Vid2Vid(Model):
 
     def prepare(self, batch: Batch) -> None:
         self.sources.keep(batch["source"])
+        self.progress.zero_()  # which a run to start from had at its end
+
+    def starts_fresh(self, name: str) -> bool:
+        return name.startswith("sources.")  # of clips of another size or length
 
     def grid(self) -> int:
         return int(self.sources.count) or 1
+
+    def sheet(self, samples: Tensor, *, seed: int = 0) -> Tensor:
+        """Each source and after it what was made of it [2 n, C, T, H, W]."""
+        return beside(self.sources.take(len(samples), seed, 0).cpu(), samples)
 
     def phases(self) -> list[Phase]:
         return [Phase("generator", ("generators",)), Phase("critics", ("critics",))]
@@ -321,9 +331,12 @@ class Vid2Vid(Model):
         apart = self.judge_raw and made.flow is not None
         terms = self.critics.fool(batch, made.images, made.raw if apart else None)
         if self.look is not None and self.likeness:
+            some = torch.randperm(made.images.shape[2])[:LOOKED_AT]  # it is as dear as all else, and frames are alike
             with torch.no_grad():
-                wanted = self.look(real)
-            terms["likeness"] = self.likeness * of_clips(feature_distance(self.look(images), wanted), b)
+                wanted = self.look(folded(batch["video"][:, :, made.first :][:, :, some]))
+            terms["likeness"] = self.likeness * of_clips(
+                feature_distance(self.look(folded(made.images[:, :, some])), wanted), b
+            )
         if self.reconstruction:
             terms["l1"] = self.reconstruction * of_clips((images - real).abs(), b)
         if made.flow is not None and made.weight is not None and "flow" in batch:
