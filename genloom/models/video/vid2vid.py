@@ -239,7 +239,6 @@ class Vid2Vid(Model):
         return int(self.sources.count) or 1
 
     def sheet(self, samples: Tensor, *, seed: int = 0) -> Tensor:
-        """Each source and after it what was made of it [2 n, C, T, H, W]."""
         return beside(self.sources.take(len(samples), seed, 0).cpu(), samples)
 
     def phases(self) -> list[Phase]:
