@@ -30,6 +30,7 @@ FLOORS = {
     4: (
         "measure",
         "measure_audio",
+        "measure_sound",
         "measure_speech",
         "measure_text",
         "measure_video",

@@ -19,7 +19,7 @@ from PIL import Image, ImageOps
 from genloom.monitor import TEXTS
 from genloom.report.curves import chart, number
 from genloom.report.story import Story, duration, family, interval, words
-from genloom.run import SEEN_IN
+from genloom.run import HEARD_IN, SEEN_IN
 
 LARGE = 2_000_000  # bytes of a picture beyond which the page embeds a lossy copy
 LAST, EARLIER = 2000, 160  # characters of a text that are shown
@@ -121,8 +121,8 @@ def said_of_pictures(story: Story) -> tuple[str, str]:
     seed = text(story.info["options"].get("seed", 0))
     if story.run.spec.modality == "audio":
         return (
-            "<b>What it makes.</b> Mel spectrograms of clips of the data, above, and of what it makes of them, below.",
-            "<b>How it came to be.</b> The same clips throughout training; the strip below tells the step.",
+            "<b>What it makes.</b> Mel spectrograms; where it makes clips of the data again, the data's stand above.",
+            "<b>How it came to be.</b> The same throughout training; the strip below tells the step.",
         )
     if story.films_of_films:
         made = "<b>What it makes.</b> A source of its data, and after it what it makes of that; in the order of seed {}, not chosen."
@@ -139,11 +139,12 @@ def sounds(story: Story) -> str:
         return ""
     from genloom.report.heard import heard
 
-    found = heard(story.run, story.run.folder / "samples" / "heard")
+    folder = story.run.folder / HEARD_IN
+    found = heard(story.run, folder)
     if not found:
-        return kindly(
-            "Measuring it makes clips that it never heard again, to listen to:", f"genloom evaluate {story.run.folder}"
-        )
+        return kindly("Measuring it makes clips to listen to:", f"genloom evaluate {story.run.folder}")
+    if not [*folder.glob("*.recordings.wav")]:
+        return found + '<p class="note">What it made from nothing, and below it the training sound that is nearest.</p>'
     return found + '<p class="note">Clips that were kept out of training: recorded above, made below.</p>'
 
 
