@@ -43,9 +43,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Dataset]:
         films.save(clips / kind / f"{seed}.mp4", films.moving(24, 32, 32, seed=seed))
     video = open_data(clips, size=16, frames=4)
     moving = {"video": video, "films": carphone}
-    return {"image": digits, "text": text, "audio": sounds, "speech": speech} | moving | {
-        needs: open_data(pairs, modality="image", needs=needs) for needs in ("pairs", "domains")
-    }
+    return (
+        {"image": digits, "text": text, "audio": sounds, "speech": speech}
+        | moving
+        | {needs: open_data(pairs, modality="image", needs=needs) for needs in ("pairs", "domains")}
+    )
 
 
 def data_for(name: str, data: dict[str, Dataset]) -> Dataset:
