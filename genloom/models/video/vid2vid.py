@@ -166,6 +166,7 @@ class Vid2Vid(Model):
         frames: int = 12,
         detach: bool = True,
         growth: float = 0.5,
+        alone: float = 0.0,
         blank: float = 0.25,
         teacher: str = "dis",
         critic_width: int = 64,
@@ -190,7 +191,7 @@ class Vid2Vid(Model):
         self.previous, self.flow, self.levels, self.coarse = previous, flow and previous > 0, levels, coarse
         self.skip = skip and sources == channels
         self.foreground, self.statistics = tuple(foreground), statistics
-        self.detach, self.growth, self.blank = detach, growth, blank if previous else 1.0
+        self.detach, self.growth, self.alone, self.blank = detach, growth, alone, blank if previous else 1.0
         self.likeness, self.motion, self.trust, self.reconstruction = likeness, motion, trust, reconstruction
         self.judge_raw = raw and self.flow
         self.look = looker(perceptual)
@@ -253,6 +254,8 @@ class Vid2Vid(Model):
         place, used = batch["video"].data_ptr(), self.used()
         begin = 0 if self.blank and float(parallel.rand(1, device=self.device)) < self.blank else self.previous
         batch = self.cut(batch, begin)
+        if float(self.progress) < self.alone:  # nothing moves
+            batch = {k: v for k, v in batch.items() if k in ("video", "source")}
         for _ in range(self.levels - used):
             batch = halved(batch)
         if phase == "critics":
@@ -287,6 +290,8 @@ class Vid2Vid(Model):
     def roll(self, batch: Batch, begin: int, used: int) -> Made:
         """Frames from number `begin` on, one after another; before number 0 there are none."""
         video, source = batch["video"], batch["source"]
+        if float(self.progress) < self.alone:
+            return self.stills(source[:, :, : video.shape[2]], begin, used)
         before = [video[:, :, i] for i in range(begin)] or [torch.zeros_like(video[:, :, 0])] * self.previous
         frames = list[Frame]()
         for t in range(begin, video.shape[2]):
@@ -304,6 +309,14 @@ class Vid2Vid(Model):
                 for name in ("flow", "weight")
             ),
         )
+
+    def stills(self, source: Tensor, begin: int, used: int) -> Made:
+        """The same frames, each by itself, at once."""
+        windows = torch.cat([window(source, t, self.previous) for t in range(begin, source.shape[2])])
+        blank = windows.new_zeros(len(windows), self.spec.shape[0], *windows.shape[2:])
+        image = self.paint(windows, [blank] * self.previous, warps=False, used=used).image
+        images = image.unflatten(0, (-1, len(source))).permute(1, 2, 0, 3, 4)  # [B, C, n, H, W]
+        return Made(begin, images, images, [], None, None)
 
     def remembered(self, before: list[Tensor], image: Tensor) -> list[Tensor]:
         """The frames that the next is made with."""
@@ -339,6 +352,8 @@ class Vid2Vid(Model):
             )
         if self.reconstruction:
             terms["l1"] = self.reconstruction * of_clips((images - real).abs(), b)
+            if made.flow is not None:  # or the picture is only good where the last one cannot be had
+                terms["raw_l1"] = self.reconstruction * of_clips((folded(made.raw) - real).abs(), b)
         if made.flow is not None and made.weight is not None and "flow" in batch:
             found = motion_losses(batch, made.images, made.moved[0], made.flow, made.weight)
             terms |= {k: v * (self.trust if k == "trust" else self.motion) for k, v in found.items()}
