@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,26 @@ from genloom.nn.warp import warp
 
 KEPT = 8  # clips that a model keeps the sources of
 EXPLAINED = 0.1  # of the range from -1 to 1: how near a warped pixel is to the real one, to be trusted
+
+
+class Made(NamedTuple):
+    """Frames `first` .. of a clip [B, C, n, H, W] as they were made, the same without warping, and of those that were warped,
+    numbers `moved`, their flow [B, 2, m, H, W] in pixels and the raw picture's share [B, 1, m, H, W]."""
+
+    first: int
+    images: Tensor
+    raw: Tensor
+    moved: list[int]
+    flow: Tensor | None
+    weight: Tensor | None
+
+    @classmethod
+    def of(cls, first: int, frames: Sequence[Any]) -> Made:
+        """Of frames number `first` .., each with `image`, `raw`, `flow` and `weight`, the latter None where none was warped."""
+        warps = [frame for frame in frames if frame.flow is not None]
+        moved = [first + i for i, frame in enumerate(frames) if frame.flow is not None]
+        flow, weight = (stacked(warps, name) if warps else None for name in ("flow", "weight"))
+        return cls(first, stacked(frames, "image"), stacked(frames, "raw"), moved, flow, weight)
 
 
 def folded(x: Tensor) -> Tensor:

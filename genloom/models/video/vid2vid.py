@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -26,29 +26,18 @@ from genloom.nn.weights import load_exactly
 from genloom.objectives.film_critics import FilmCritics
 from genloom.objectives.films import (
     Clips,
+    Made,
     beside,
     folded,
     halve,
     halved,
     motion_losses,
     of_clips,
-    stacked,
+    unfolded,
     window,
 )
 
 LOOKED_AT = 2  # frames of a clip whose features are compared, at each step
-
-
-class Made(NamedTuple):
-    """Frames `first` .. of a clip [B, C, n, H, W] as they were made, the same without warping, and of those that were warped,
-    numbers `moved`, their flow [B, 2, m, H, W] in pixels and the raw picture's share [B, 1, m, H, W]."""
-
-    first: int
-    images: Tensor
-    raw: Tensor
-    moved: list[int]
-    flow: Tensor | None
-    weight: Tensor | None
 
 
 @register("vid2vid")
@@ -56,14 +45,15 @@ class Vid2Vid(Model):
     """A generator that paints a frame, warps the one before, and blends both; critics of pictures and of motion.
 
     `width`, `halvings`, `blocks`: of the coarsest generator (its width doubles for each finer one); `levels` - 1 finer ones
-    of `local_blocks` double the size each, and for the first share `coarse` of training the coarsest learns alone, at its size. `previous`: frames that it sees of its own
-    (0: each frame by itself), `flow`: whether it warps. `skip`: the source is added to the picture, where both have the
-    same channels. `foreground`: planes of the source, as of a label map, that a branch of its own paints. `detach`: what
-    was made before counts as given. `growth`: the share of training over which clips grow to `frames`; `blank`: how often a
-    clip begins from nothing and not from real frames. `teacher`: the optical flow that its own is held to. `time_scales`:
-    critics of motion, each with steps three times as long. `raw`: the pictures before
-    warping are judged too. `perceptual`: lite0, vgg19, none, or auto. `statistics`: what
-    normalises in sampling, `running` or, as in the authors' scripts, those of the `batch`. The other numbers weigh losses.
+    of `local_blocks` double the size each, and for the first share `coarse` of training the coarsest learns alone, at its
+    size. `previous`: frames that it sees of its own (0: each frame by itself), `flow`: whether it warps. `skip`: the source
+    is added to the picture, where both have the same channels. `foreground`: planes of the source, as of a label map, that
+    a branch of its own paints. `detach`: what was made before counts as given. `growth`: the share of training over which
+    clips grow to `frames`; `alone`: the share, at first, in which frames are painted by themselves; `blank`: how often a
+    clip begins from nothing and not from real frames, which sampling never sees. `teacher`: the optical flow that its own
+    is held to. `time_scales`: critics of motion, each with steps three times as long. `raw`: the pictures before warping
+    are judged too. `perceptual`: lite0, vgg19, none, or auto. `statistics`: what normalises in sampling, `running` or, as
+    in the authors' scripts, those of the `batch`. The other numbers weigh losses.
     """
 
     card = Card(
@@ -254,8 +244,8 @@ class Vid2Vid(Model):
         place, used = batch["video"].data_ptr(), self.used()
         begin = 0 if self.blank and float(parallel.rand(1, device=self.device)) < self.blank else self.previous
         batch = self.cut(batch, begin)
-        if float(self.progress) < self.alone:  # nothing moves
-            batch = {k: v for k, v in batch.items() if k in ("video", "source")}
+        if self.by_itself():  # and none of motion
+            batch = {k: batch[k] for k in ("video", "source")}
         for _ in range(self.levels - used):
             batch = halved(batch)
         if phase == "critics":
@@ -290,32 +280,25 @@ class Vid2Vid(Model):
     def roll(self, batch: Batch, begin: int, used: int) -> Made:
         """Frames from number `begin` on, one after another; before number 0 there are none."""
         video, source = batch["video"], batch["source"]
-        if float(self.progress) < self.alone:
-            return self.stills(source[:, :, : video.shape[2]], begin, used)
+        if self.by_itself():
+            return self.stills(source, begin, used)
         before = [video[:, :, i] for i in range(begin)] or [torch.zeros_like(video[:, :, 0])] * self.previous
         frames = list[Frame]()
         for t in range(begin, video.shape[2]):
             frame = self.paint(window(source, t, self.previous), before, warps=t > 0, used=used)
             frames.append(frame)
             before = self.remembered(before, frame.image.detach() if self.detach else frame.image)
-        moved = [begin + i for i, f in enumerate(frames) if f.flow is not None]
-        return Made(
-            begin,
-            stacked(frames, "image"),
-            stacked(frames, "raw"),
-            moved,
-            *(
-                stacked([f for f in frames if f.flow is not None], name) if moved else None
-                for name in ("flow", "weight")
-            ),
-        )
+        return Made.of(begin, frames)
+
+    def by_itself(self) -> bool:
+        """Whether frames are painted without those before: for the first share of training."""
+        return float(self.progress) < self.alone
 
     def stills(self, source: Tensor, begin: int, used: int) -> Made:
-        """The same frames, each by itself, at once."""
-        windows = torch.cat([window(source, t, self.previous) for t in range(begin, source.shape[2])])
-        blank = windows.new_zeros(len(windows), self.spec.shape[0], *windows.shape[2:])
-        image = self.paint(windows, [blank] * self.previous, warps=False, used=used).image
-        images = image.unflatten(0, (-1, len(source))).permute(1, 2, 0, 3, 4)  # [B, C, n, H, W]
+        windows = [window(source, t, self.previous) for t in range(begin, source.shape[2])]
+        together = torch.stack(windows, 1).flatten(0, 1)
+        blank = together.new_zeros(len(together), self.spec.shape[0], *together.shape[2:])
+        images = unfolded(self.paint(together, [blank] * self.previous, warps=False, used=used).image, len(source))
         return Made(begin, images, images, [], None, None)
 
     def remembered(self, before: list[Tensor], image: Tensor) -> list[Tensor]:
