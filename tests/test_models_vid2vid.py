@@ -244,6 +244,28 @@ def test_clips_grow_with_training() -> None:
     assert lengths == [4, 6, 8, 8]
 
 
+def test_at_first_frames_are_painted_by_themselves_as_sampling_alone_does() -> None:
+    model = make(alone=0.5, growth=0.0).eval()
+    batch = clips(model)
+    with torch.no_grad():
+        made = model.roll(batch, 0, 1)
+        frames = list(model.stream((batch["source"][:, :, t] for t in range(5)), alone=True))
+    torch.testing.assert_close(made.images[:, :, 0].clamp(-1, 1), frames[0], rtol=1e-4, atol=1e-5)
+    assert made.flow is None and not {"flow", "warp", "time0"} & set(model.loss(batch, "generator"))
+    model.after_step(0.5)
+    assert {"flow", "warp", "time0"} <= set(model.loss(batch, "generator"))
+
+
+def test_the_raw_picture_is_held_to_the_real_one_too() -> None:
+    model = make(reconstruction=1.0, blank=1.0)
+    torch.manual_seed(0)
+    model.generators[0].model_final_w[1].bias.data.fill_(-50.0)  # all of a frame is moved from the last
+    terms = model.loss(clips(model), "generator")
+    model.zero_grad()
+    terms["raw_l1"].mean().backward()
+    assert model.generators[0].model_final_img[1].weight.grad.abs().sum() > 0
+
+
 def test_without_memory_each_frame_is_made_by_itself() -> None:
     model = make(previous=0, time_scales=0)
     assert (

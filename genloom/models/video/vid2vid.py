@@ -297,7 +297,7 @@ class Vid2Vid(Model):
     def stills(self, source: Tensor, begin: int, used: int) -> Made:
         windows = [window(source, t, self.previous) for t in range(begin, source.shape[2])]
         together = torch.stack(windows, 1).flatten(0, 1)
-        blank = together.new_zeros(len(together), self.spec.shape[0], *together.shape[2:])
+        blank = together.new_zeros(1, self.spec.shape[0], *together.shape[2:])  # seen once for all
         images = unfolded(self.paint(together, [blank] * self.previous, warps=False, used=used).image, len(source))
         return Made(begin, images, images, [], None, None)
 
