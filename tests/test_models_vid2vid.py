@@ -244,16 +244,23 @@ def test_clips_grow_with_training() -> None:
     assert lengths == [4, 6, 8, 8]
 
 
-def test_at_first_frames_are_painted_by_themselves_as_sampling_alone_does() -> None:
-    model = make(alone=0.5, growth=0.0).eval()
+def test_frames_painted_at_once_are_those_painted_after_the_same_ones() -> None:
+    model = make(at_once=0.5, blank=1.0, growth=0.0).eval()
     batch = clips(model)
+    windows = [window(batch["source"], t, 2) for t in range(5)]
+    blank = [torch.zeros_like(batch["video"][:, :, 0])] * 2
     with torch.no_grad():
         made = model.roll(batch, 0, 1)
-        frames = list(model.stream((batch["source"][:, :, t] for t in range(5)), alone=True))
-    torch.testing.assert_close(made.images[:, :, 0].clamp(-1, 1), frames[0], rtol=1e-4, atol=1e-5)
-    assert made.flow is None and not {"flow", "warp", "time0"} & set(model.loss(batch, "generator"))
-    model.after_step(0.5)
-    assert {"flow", "warp", "time0"} <= set(model.loss(batch, "generator"))
+        guesses = [model.paint(x, blank, warps=False, used=1).image for x in windows]
+        third = model.paint(windows[3], guesses[1:3], warps=True, used=1)
+        torch.testing.assert_close(made.images[:, :, 0], guesses[0], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(made.images[:, :, 3], third.image, rtol=1e-4, atol=1e-5)
+        assert made.moved == [1, 2, 3, 4] and made.flow is not None
+        torch.testing.assert_close(made.flow[:, :, 2], third.flow, rtol=1e-4, atol=1e-4)
+        model.after_step(0.5)  # from now on, one after another
+        rolled = model.roll(batch, 0, 1).images
+    torch.testing.assert_close(rolled[:, :, :2], made.images[:, :, :2], rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(rolled[:, :, 3], made.images[:, :, 3])
 
 
 def test_the_raw_picture_is_held_to_the_real_one_too() -> None:

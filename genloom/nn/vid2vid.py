@@ -36,6 +36,12 @@ class Frame(NamedTuple):
     flow_features: Tensor | None
 
 
+def split(frames: Frame, count: int) -> list[Frame]:
+    """Frames of several clips, one after another along the batch, as `count` of them."""
+    pieces = [(None,) * count if x is None else x.chunk(count) for x in frames]
+    return [Frame(*(piece[i] for piece in pieces)) for i in range(count)]  # type: ignore[arg-type]
+
+
 def down(channels: int, width: int, halvings: int, norm: str) -> list[nn.Module]:
     """A 7x7 convolution, then halvings that double the width."""
     layer, _ = find_norm(norm)

@@ -21,6 +21,7 @@ from genloom.nn.vid2vid import (
     LocalGenerator,
     reference_model,
     reference_parts,
+    split,
 )
 from genloom.nn.weights import load_exactly
 from genloom.objectives.film_critics import FilmCritics
@@ -33,7 +34,6 @@ from genloom.objectives.films import (
     halved,
     motion_losses,
     of_clips,
-    unfolded,
     window,
 )
 
@@ -49,7 +49,7 @@ class Vid2Vid(Model):
     size. `previous`: frames that it sees of its own (0: each frame by itself), `flow`: whether it warps. `skip`: the source
     is added to the picture, where both have the same channels. `foreground`: planes of the source, as of a label map, that
     a branch of its own paints. `detach`: what was made before counts as given. `growth`: the share of training over which
-    clips grow to `frames`; `alone`: the share, at first, in which frames are painted by themselves; `blank`: how often a
+    clips grow to `frames`; `at_once`: the share, at first, in which all frames of a clip are painted together; `blank`: how often a
     clip begins from nothing and not from real frames, which sampling never sees. `teacher`: the optical flow that its own
     is held to. `time_scales`: critics of motion, each with steps three times as long. `raw`: the pictures before warping
     are judged too. `perceptual`: lite0, vgg19, none, or auto. `statistics`: what normalises in sampling, `running` or, as
@@ -156,7 +156,7 @@ class Vid2Vid(Model):
         frames: int = 12,
         detach: bool = True,
         growth: float = 0.5,
-        alone: float = 0.0,
+        at_once: float = 0.0,
         blank: float = 0.25,
         teacher: str = "dis",
         critic_width: int = 64,
@@ -181,7 +181,7 @@ class Vid2Vid(Model):
         self.previous, self.flow, self.levels, self.coarse = previous, flow and previous > 0, levels, coarse
         self.skip = skip and sources == channels
         self.foreground, self.statistics = tuple(foreground), statistics
-        self.detach, self.growth, self.alone, self.blank = detach, growth, alone, blank if previous else 1.0
+        self.detach, self.growth, self.at_once, self.blank = detach, growth, at_once, blank if previous else 1.0
         self.likeness, self.motion, self.trust, self.reconstruction = likeness, motion, trust, reconstruction
         self.judge_raw = raw and self.flow
         self.look = looker(perceptual)
@@ -244,8 +244,6 @@ class Vid2Vid(Model):
         place, used = batch["video"].data_ptr(), self.used()
         begin = 0 if self.blank and float(parallel.rand(1, device=self.device)) < self.blank else self.previous
         batch = self.cut(batch, begin)
-        if self.by_itself():  # and none of motion
-            batch = {k: batch[k] for k in ("video", "source")}
         for _ in range(self.levels - used):
             batch = halved(batch)
         if phase == "critics":
@@ -280,26 +278,30 @@ class Vid2Vid(Model):
     def roll(self, batch: Batch, begin: int, used: int) -> Made:
         """Frames from number `begin` on, one after another; before number 0 there are none."""
         video, source = batch["video"], batch["source"]
-        if self.by_itself():
-            return self.stills(source, begin, used)
+        windows = [window(source, t, self.previous) for t in range(begin, video.shape[2])]
         before = [video[:, :, i] for i in range(begin)] or [torch.zeros_like(video[:, :, 0])] * self.previous
+        if not self.previous or float(self.progress) < self.at_once:
+            return Made.of(begin, self.together(windows, before, begin > 0, used))
         frames = list[Frame]()
-        for t in range(begin, video.shape[2]):
-            frame = self.paint(window(source, t, self.previous), before, warps=t > 0, used=used)
-            frames.append(frame)
-            before = self.remembered(before, frame.image.detach() if self.detach else frame.image)
+        for t, sources in enumerate(windows, begin):
+            frames.append(self.paint(sources, before, warps=t > 0, used=used))
+            image = frames[-1].image
+            before = self.remembered(before, image.detach() if self.detach else image)
         return Made.of(begin, frames)
 
-    def by_itself(self) -> bool:
-        """Whether frames are painted without those before: for the first share of training."""
-        return float(self.progress) < self.alone
-
-    def stills(self, source: Tensor, begin: int, used: int) -> Made:
-        windows = [window(source, t, self.previous) for t in range(begin, source.shape[2])]
-        together = torch.stack(windows, 1).flatten(0, 1)
-        blank = together.new_zeros(1, self.spec.shape[0], *together.shape[2:])  # seen once for all
-        images = unfolded(self.paint(together, [blank] * self.previous, warps=False, used=used).image, len(source))
-        return Made(begin, images, images, [], None, None)
+    def together(self, windows: list[Tensor], before: list[Tensor], warps: bool, used: int) -> list[Frame]:
+        """The same frames, but all at once: each after what was painted of those before it by themselves."""
+        if not self.previous:
+            return split(self.paint(torch.cat(windows), (), warps=False, used=used), len(windows))
+        blank = [torch.zeros_like(before[0][:1])] * self.previous  # seen once for all
+        with torch.no_grad():
+            guesses = self.paint(torch.cat(windows), blank, warps=False, used=used).image.chunk(len(windows))
+        first = self.paint(windows[0], before, warps=warps, used=used)
+        if len(windows) == 1:
+            return [first]
+        known, count = [*before, *guesses], len(windows)
+        past = [torch.cat(known[1 + i : count + i]) for i in range(self.previous)]
+        return [first, *split(self.paint(torch.cat(windows[1:]), past, warps=True, used=used), count - 1)]
 
     def remembered(self, before: list[Tensor], image: Tensor) -> list[Tensor]:
         """The frames that the next is made with."""
