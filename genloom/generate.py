@@ -14,7 +14,9 @@ from genloom import parallel
 from genloom.core import Model, build
 from genloom.errors import UserError, nearest
 from genloom.machine import has_fast_bf16, multiply_fast
+from genloom.origin import Marks
 from genloom.plugins import model_of
+from genloom.provenance.label import condition
 from genloom.run import STATE, WEIGHTS, Run
 
 PIECE = 32  # frames that a stream is made of at a time: half a second of speech
@@ -34,15 +36,26 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 
 @torch.inference_mode()
 def draw(
-    model: Model, n: int, *, seed: int = 0, precision: str = "auto", batch_size: int = 256, **conditions: Any
+    model: Model,
+    n: int,
+    *,
+    seed: int = 0,
+    precision: str = "auto",
+    batch_size: int = 256,
+    span: tuple[int, int] | None = None,
+    **conditions: Any,
 ) -> Tensor | list[Any]:
-    """n samples on the CPU, in pieces of batch_size. Conditions of n rows (labels, sources) are cut alike."""
+    """n samples on the CPU, in pieces of batch_size, or those of `span` (first, end) among them.
+
+    Conditions of n rows (labels, sources) are cut alike.
+    """
+    first, end = span or (0, n)
     model.eval()
     rows = {k: v for k, v in conditions.items() if isinstance(v, (Tensor, list)) and len(v) == n}
     pieces: list[Any] = []
     with autocast(model.device, resolve_precision(model, precision)):
-        for start in range(0, n, batch_size):
-            count = min(batch_size, n - start)
+        for start in range(first, end, batch_size):
+            count = min(batch_size, end - start)
             mine = conditions | {k: v[start : start + count] for k, v in rows.items()}
             pieces.append(model.sample(count, seed=seed, start=start, **mine))
     if pieces and isinstance(pieces[0], Tensor):
@@ -85,11 +98,13 @@ def samples(run: Run, n: int, *, seed: int = 0, **conditions: Any) -> Tensor | l
 
     Raises UserError for a condition that the model lacks, or a source that cannot be read.
     """
-    return _named(run, n, seed, conditions)[0]
+    return named(run, n, seed, conditions)[0]
 
 
-def _named(run: Run, n: int, seed: int, conditions: dict[str, Any]) -> tuple[Tensor | list[Any], list[str] | None]:
-    """Samples, and the names of the files that they were made from where `source` is a path."""
+def named(
+    run: Run, n: int, seed: int, conditions: dict[str, Any], span: tuple[int, int] | None = None
+) -> tuple[Tensor | list[Any], list[str] | None]:
+    """Samples, and the names of the files that they were made from where `source` is a path; `span` as of `draw`."""
     model = load(run)
     given, names = checked(model, conditions), None
     if isinstance(source := given.get("source"), (str, Path)):
@@ -99,14 +114,15 @@ def _named(run: Run, n: int, seed: int, conditions: dict[str, Any]) -> tuple[Ten
     for name in ("source", "prompt"):
         if isinstance(several := given.get(name), (Tensor, list)):
             n = len(several)
-    return draw(model, n, seed=seed, **given), names
+    return draw(model, n, seed=seed, span=span, **given), names
 
 
 @torch.inference_mode()
-def stream_to(run: Run, out: Path, *, source: str | None = None, **conditions: Any) -> float:
+def stream_to(run: Run, out: Path, *, source: str | None = None, provenance: bool = True, **conditions: Any) -> float:
     """Write what a vocoder makes of one sound or mel spectrogram as it comes, and return its seconds; memory does not grow.
 
-    `out` "-" is the standard output. Raises UserError for a model that makes no waves of mel spectrograms.
+    `out` "-" is the standard output, in which nothing is marked. Raises UserError for a model that makes no waves of mel
+    spectrograms.
     """
     sound = importlib.import_module("genloom.data.sound")
     model: Any = load(run)
@@ -115,6 +131,8 @@ def stream_to(run: Run, out: Path, *, source: str | None = None, **conditions: A
     if not source:
         raise UserError("--stream makes a wave as it comes from a --source: a sound, or a mel spectrogram (.npy).")
     path = Path(source).expanduser()
+    told = {"stream": True, "source": condition(source)}
+    marks = Marks(run, how="stream", options=told, conditions=conditions) if provenance and str(out) != "-" else None
     kind, rate = checked(model, conditions).get("kind"), int(model.spec.extra["rate"])
     pieces: Any
     if waves := path.suffix.lower() not in sound.MELS:
@@ -127,7 +145,9 @@ def stream_to(run: Run, out: Path, *, source: str | None = None, **conditions: A
     with autocast(model.device, resolve_precision(model, "auto")), sound.Writer(out, rate) as file:
         for made in model.stream(pieces, waves=waves):
             file.add(made[0])
-        return file.samples / rate
+    if marks:
+        marks.put(out)
+    return file.samples / rate
 
 
 def checked(model: Model, conditions: dict[str, Any]) -> dict[str, Any]:
@@ -154,18 +174,58 @@ def class_number(label: str, classes: tuple[str, ...]) -> int:
     raise UserError(f"There is no class '{label}'.{nearest(label, classes)} Known: {shown}.")
 
 
-def to_files(run: Run, n: int, out: Path, *, seed: int = 0, **conditions: Any) -> list[Path]:
+def to_files(
+    run: Run,
+    n: int,
+    out: Path,
+    *,
+    seed: int = 0,
+    provenance: bool = True,
+    visible_label: bool = False,
+    **conditions: Any,
+) -> list[Path]:
     """Write n samples into `out`, in the modality's own format; those of a `source` under the names of its files.
 
-    One sound may have a name, `hello.wav`, in place of a folder. Raises UserError for a name for several.
+    One sound may have a name, `hello.wav`, in place of a folder. With `provenance` each says in itself which run made it
+    and how. Raises UserError for a name for several.
     """
-    modality = importlib.import_module(f"genloom.data.{run.spec.modality}")
     alone = run.spec.modality == "audio" and out.suffix.lower() == ".wav"
     if alone and n != 1:
         raise UserError(
             f"'{out}' is the name of one file, and {n} samples are asked for: give --out a folder, or -n 1."
         )
-    made, names = _named(run, n, seed, conditions)
+    asked = {"seed": seed} if conditions.get("source") is not None else {"n": n, "seed": seed}
+    marks = marks_of(run, provenance, visible_label, seed=seed, options=asked, conditions=conditions)
+    made, names = named(run, n, seed, conditions)
     if alone:
         out, names = out.parent, [out.name]
-    return modality.write(made, out, spec=run.spec, **({"names": names} if names else {}))
+    return written(run, made, out, names, marks)
+
+
+def marks_of(run: Run, provenance: bool, visible: bool, **given: Any) -> Marks | None:
+    """What marks the files of a command, unless it is told not to. Raises UserError for a visible label on no picture."""
+    if visible and run.spec.modality != "image":
+        raise UserError(f"A visible label is drawn on pictures, and this run makes {run.spec.modality}: leave it out.")
+    if visible and not provenance:
+        raise UserError(
+            "A visible label is part of a file's provenance: give --visible-label or --no-provenance, not both."
+        )
+    return Marks(run, visible=visible, **given) if provenance else None
+
+
+def written(
+    run: Run,
+    made: Tensor | list[Any],
+    out: Path,
+    names: list[str] | None,
+    marks: Marks | None,
+    first: int = 0,
+    of: int | None = None,
+) -> list[Path]:
+    """Samples as files, in the modality's own format, and marked: they are numbers `first` and on of `of`."""
+    modality = importlib.import_module(f"genloom.data.{run.spec.modality}")
+
+    def write(folder: Path) -> list[Path]:
+        return modality.write(made, folder, spec=run.spec, **({"names": names} if names else {}))
+
+    return marks.written(write, out, first, of) if marks else write(out)

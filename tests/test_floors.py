@@ -18,7 +18,9 @@ FLOORS = {
         "state",
         "transfer",
         "train",
+        "origin",
         "generate",
+        "again",
         "latents",
         "report",
         "monitor",
@@ -27,9 +29,9 @@ FLOORS = {
         "budget",
         "export",
     ),
-    4: ("measure", "measure_audio", "measure_speech", "measure_text", "measure_video", "tasks", "harness"),
+    4: ("detect", "measure", "measure_audio", "measure_speech", "measure_text", "measure_video", "tasks", "harness"),
     5: ("api",),
-    6: ("cli", "forms", "serve", "__main__"),
+    6: ("cli", "cli_safe", "forms", "serve", "__main__"),
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names}
 
