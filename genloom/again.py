@@ -16,9 +16,6 @@ from genloom.provenance.films import mdat
 from genloom.provenance.pictures import riff_body, riff_chunks
 from genloom.run import Run
 
-BATCH = 256  # samples that `generate.draw` makes at once
-
-
 def again(file: Path, run: Path | None = None, out: Path | None = None, source: str | None = None) -> tuple[Path, str]:
     """Make a file again, into `out` or the run's samples/again; says how the two compare, empty when they are the same.
 
@@ -27,12 +24,14 @@ def again(file: Path, run: Path | None = None, out: Path | None = None, source: 
     """
     origin = recipe(file)
     found = locate(origin, file, run)
+    if found.spec.modality == "video" and label.kind_of(file) is label.PNG:
+        raise UserError(f"'{file}' is one picture of a film: {origin.command}")
     folder = out or found.folder / "samples" / "again"
     target = folder / file.name
     if target.exists() and target.samefile(file):
         raise UserError(f"'{file}' would be replaced by itself: give --out another folder.")
-    start = origin.index - origin.index % BATCH
-    spans = [(origin.index, origin.index + 1), (start, min(start + BATCH, origin.of))]
+    start = origin.index - origin.index % generate.BATCH
+    spans = [(origin.index, origin.index + 1), (start, min(start + generate.BATCH, origin.of))]
     difference = ""
     for span in dict.fromkeys(spans):
         made = _make(found, origin, span, folder, file, source)
@@ -73,7 +72,8 @@ def _make(run: Run, origin: Origin, span: tuple[int, int], folder: Path, file: P
             f"'{file}' was made of source number {origin.index + 1}, and there are fewer now: give --source."
         )
     name = file.stem if run.spec.modality == "text" else file.name
-    return generate.written(run, made[place : place + 1], folder, [name], marks, origin.index, origin.of)[0]
+    one = made[place : place + 1]
+    return generate.written(run, one, folder, marks, first=origin.index, of=origin.of, names=[name])[0]
 
 
 def _asked(origin: Origin) -> dict[str, Any]:

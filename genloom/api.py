@@ -225,12 +225,15 @@ def evaluate(
     data: str | os.PathLike[str] | Dataset | None = None,
     *,
     metrics: Sequence[str] | None = None,
-    n: int = 10_000,
+    n: int | None = None,
     extractor: str | None = None,
     seed: int = 0,
     vocoder: str | os.PathLike[str] | None = None,
 ) -> dict[str, Any]:
-    """Measure a run against data (its own by default): writes metrics.json and the report, returns the figures."""
+    """Measure a run against data (its own by default): writes metrics.json and the report, returns the figures.
+
+    `n`: samples, by default 10,000 pictures, 256 clips (2,048 of digits), or all films up to 10,000 frames.
+    """
     from genloom.measure import evaluate_run
 
     opened = Run.open(run)

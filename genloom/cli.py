@@ -14,7 +14,7 @@ from tyro.conf import Positional, arg
 
 from genloom import __version__, cli_safe
 from genloom.errors import UserError, unknown
-from genloom.forms import FLAT, Compare, Edit, Evaluate, Export, Import, Mix, Models, Project, Sample, parse
+from genloom.forms import FLAT, Compare, Edit, Evaluate, Export, Import, Mix, Models, Project, Sample, condition_fields, parse
 
 if TYPE_CHECKING:
     from genloom.core import Model
@@ -174,29 +174,40 @@ def _sample(words: list[str]) -> None:
     from genloom.run import Run
 
     run = Run.open(args.RUN)
-    samples = run.folder / "samples"
+    samples, asked["provenance"] = run.folder / "samples", args.provenance
     if args.interpolate:
         given = args.interpolate
         seeds = range(args.seed, args.seed + int(given)) if given.isdecimal() else verbs.numbers("interpolate", given)
         out = args.out or samples / f"walk-{'-'.join(map(str, seeds[:: max(1, len(seeds) - 1)]))}.webp"
-        frames = verbs.interpolate_to_file(run, seeds, out, args.frames, provenance=args.provenance, **asked)
+        frames = verbs.interpolate_to_file(run, seeds, out, args.frames or 24, **asked)
         print(f"film    {out}, {frames} frames")
         return
     if args.stream:
-        out = args.out or samples / "stream.wav"
-        seconds = generate.stream_to(run, out, provenance=args.provenance, **asked)
+        seconds = generate.stream_to(run, out := args.out or samples / "stream.wav", **asked)
         return print(f"sound   {out}, {seconds:.1f} s", file=sys.stderr if str(out) == "-" else sys.stdout)
     if run.spec.modality == "text" and args.out is None and not args.seeds:
-        return _tell(run, args.n or 1, args.seed, asked)
+        return _tell(run, args.n or 1, args.seed, {k: v for k, v in asked.items() if k != "provenance"})
     if args.seeds:
         out = args.out or samples / "seeds"
-        paths = verbs.seeds_to_files(run, args.seeds, out, provenance=args.provenance, **asked)
+        paths = verbs.seeds_to_files(run, args.seeds, out, **asked)
     else:
-        out = args.out or samples / f"seed{args.seed}"
-        marks = {"provenance": args.provenance, "visible_label": args.visible_label}
-        n = args.n or (1 if asked.get("prompt") else 64)
-        paths = generate.to_files(run, n, out, seed=args.seed, **marks, **asked)
+        paths = _to_files(run, args, out := args.out or samples / f"seed{args.seed}", asked)
     print(f"{len(paths)} samples in {out}")
+
+
+def _to_files(run: Run, args: Sample, out: Path, asked: dict[str, Any]) -> list[Path]:
+    from genloom import generate
+
+    if args.frames is not None:
+        asked["frames"] = args.frames
+    if run.spec.modality == "video" and asked.get("source"):
+        paths, notes = generate.films_to(run, out, form=args.form, beside=args.beside, **asked)
+        print("".join(f"note: {note}\n" for note in notes), end="", file=sys.stderr)
+        return paths
+    if args.beside:
+        raise UserError("--beside shows the source of a film: give a model that makes films of films a --source.")
+    form = {"form": args.form, "visible_label": args.visible_label}
+    return generate.to_files(run, args.n, out, seed=args.seed, **form, **asked)
 
 
 def _tell(run: Run, n: int, seed: int, asked: dict[str, Any]) -> None:
@@ -247,9 +258,8 @@ def _mix(words: list[str]) -> None:
     from genloom.latents import verbs
     from genloom.run import Run
 
-    run = Run.open(args.RUN)
+    run, asked["provenance"] = Run.open(args.RUN), args.provenance
     out = args.out or run.folder / "samples" / "mix.png"
-    asked["provenance"] = args.provenance
     print(f"sheet   {verbs.mix_to_file(run, args.rows, args.columns, args.layers, out, **asked)}")
 
 
@@ -257,25 +267,9 @@ def _with_conditions(form: Any, verb: str, words: list[str]) -> tuple[Any, dict[
     """The words as values of the form, and those that are conditions of this run's model."""
     _trust(_peek(words, "--code"))
     folder = _first_word(words)
-    conditions = make_dataclass("Conditions", _condition_fields(folder) if folder else [])
+    conditions = make_dataclass("Conditions", condition_fields(folder, form) if folder else [])
     args, asked = parse(tuple[Annotated[form, FLAT], Annotated[conditions, FLAT]], verb, words)  # type: ignore[valid-type]
     return args, vars(asked)
-
-
-def _condition_fields(folder: str) -> list[tuple[str, Any, Any]]:
-    """The conditions that this run's model takes, as options: from the signature of its `sample`."""
-    import inspect
-
-    from genloom.plugins import model_of
-    from genloom.run import Run
-
-    cls = model_of(Run.open(folder))
-    parameters = inspect.signature(cls.sample, eval_str=True).parameters
-    kinds = {name: parameters[name].annotation for name in cls.conditions}
-    typed = {"label": str, "source": str, "kind": str, "prompt": str, "stop": str, "schema": str}
-    typed |= dict.fromkeys(cls.borrows, str)
-    kinds |= {name: kind for name, kind in typed.items() if name in kinds}
-    return [(name, bool, False) if kind is bool else (name, kind | None, None) for name, kind in kinds.items()]
 
 
 def _evaluate(words: list[str]) -> None:
@@ -361,7 +355,7 @@ def _data(words: list[str]) -> None:
     from genloom.data.catalog import catalog
 
     for name, entry in catalog().items():
-        print(f"{name:<10} {entry.modality:<6} {entry.summary}  [{entry.licence}]")
+        print(f"{name:<13} {entry.modality:<6} {entry.summary}  [{entry.licence}]")
     print("\nYour own: any folder, zip or tar. Look before you fit: genloom data inspect PATH")
 
 

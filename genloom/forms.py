@@ -1,12 +1,13 @@
-"""What each verb takes on the command line: a field is an option, its comment the option's help; and words to values."""
+"""What each verb takes on the command line: a field is an option, its comment the option's help."""
 
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -27,16 +28,20 @@ class Sample:
     RUN: RunFolder
     n: Annotated[int | None, arg(aliases=["-n"])] = None  # how many: by default 64, of texts and of a prompt 1
     out: Path | None = (
-        None  # the folder to write into, by default RUN/samples/seedS; of a walk the film: .webp, .gif or .png; of one sound the .wav
+        None  # the folder to write into, by default RUN/samples/seedS; of a walk the film: .webp, .gif or .png; of one sound the .wav, of one clip the .mp4, .gif or .webp
     )
     seed: int = 0  # sample i depends on this and i alone
     seeds: str | None = None  # in place of -n: the first sample of each of these seeds, such as 3,7,100-120
     stream: bool = False  # of a vocoder: write the wave as it is made, in memory that does not grow; --out - pipes it
     interpolate: str | None = None  # a film that walks through so many seeds, or through these: 8, or 3,7,12
-    frames: int = 24  # of that film, from one seed to the next
+    frames: int | None = (
+        None  # of that film, from one seed to the next (24); of a clip, where the model makes any length
+    )
+    form: Literal["mp4", "gif", "webp", "frames"] | None = None  # of clips in a folder; by default mp4
+    beside: bool = False  # of films made of a --source: show it at the left of each
     like: Path | None = None  # in place of all: make this file again, from the recipe in it: --like FILE [--run RUN]
     provenance: bool = True  # write into each file that it is generated, by which run and how, and sign it
-    visible_label: bool = False  # draw "AI" and its Chinese words into a corner of each picture
+    visible_label: bool = False  # draw AI and its Chinese words into a corner of each picture
     code: Code = None
 
 
@@ -45,9 +50,7 @@ class Like:
     """Make a file again, exactly, from the recipe that it carries."""
 
     like: Path  # the file
-    run: Path | None = (
-        None  # the run that made it; by default looked for by its name, above the file, here, and in runs/
-    )
+    run: Path | None = None  # the run that made it; by default found by its name, above the file, here, and in runs/
     out: Path | None = None  # the folder to write into; by default RUN/samples/again
     source: str | None = None  # where the sources are now, of what was made from some
     code: Code = None
@@ -130,7 +133,9 @@ class Evaluate:
     RUN: RunFolder
     data: str | None = None  # measure against this data; by default the run's own
     metrics: str | None = None  # fd,kid,… by default all
-    n: Annotated[int, arg(aliases=["-n"])] = 10_000  # samples to draw
+    n: Annotated[int | None, arg(aliases=["-n"])] = (
+        None  # samples to draw: by default 10,000 pictures, 256 clips (of digits 2,048), or all films up to 10,000 frames
+    )
     extractor: str | None = None  # digits, lite0 or inception
     vocoder: str | None = None  # of text to speech: the run that makes its waves; by default Griffin-Lim
     tasks: Path | None = None  # of a language model: JSON lines of few-shot tasks, in place of the data
@@ -154,6 +159,20 @@ class Models:
 
     MODEL: Annotated[str | None, Positional, arg(metavar="MODEL", help="one model, whole")] = None
     json: bool = False  # print JSON
+
+
+def condition_fields(folder: str, form: Any) -> list[tuple[str, Any, Any]]:
+    """The conditions that this run's model takes, as options: from the signature of its `sample`, but those that the form has."""
+    from genloom.plugins import model_of
+    from genloom.run import Run
+
+    cls = model_of(Run.open(folder))
+    parameters = inspect.signature(cls.sample, eval_str=True).parameters
+    had = {field.name for field in fields(form)}
+    kinds = {name: parameters[name].annotation for name in cls.conditions if name not in had}
+    texts = ("label", "source", "kind", "prompt", "first", "stop", "schema", *cls.borrows)
+    kinds |= {name: str for name in texts if name in kinds}
+    return [(name, bool, False) if kind is bool else (name, kind | None, None) for name, kind in kinds.items()]
 
 
 def parse(form: Any, verb: str, words: Sequence[str], **more: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,12 @@ from genloom.errors import UserError, nearest
 from genloom.machine import has_fast_bf16, multiply_fast
 from genloom.origin import Marks
 from genloom.plugins import model_of
-from genloom.provenance.label import condition
 from genloom.run import STATE, WEIGHTS, Run
 
+FILMS = (".mp4", ".mov", ".mkv", ".gif", ".webp")  # endings of the name of one film
 PIECE = 32  # frames that a stream is made of at a time: half a second of speech
+BATCH = 256  # samples that are made at once
+Span = tuple[int, int]
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -41,26 +43,40 @@ def draw(
     *,
     seed: int = 0,
     precision: str = "auto",
-    batch_size: int = 256,
-    span: tuple[int, int] | None = None,
+    batch_size: int = BATCH,
+    span: Span | None = None,
     **conditions: Any,
 ) -> Tensor | list[Any]:
     """n samples on the CPU, in pieces of batch_size, or those of `span` (first, end) among them.
 
     Conditions of n rows (labels, sources) are cut alike.
     """
-    first, end = span or (0, n)
+    made = list(drawn(model, n, seed=seed, precision=precision, batch_size=batch_size, span=span, **conditions))
+    if made and isinstance(made[0], Tensor):
+        return torch.cat(made)
+    return [item for piece in made for item in piece]
+
+
+def drawn(
+    model: Model,
+    n: int,
+    *,
+    seed: int = 0,
+    precision: str = "auto",
+    batch_size: int = BATCH,
+    span: Span | None = None,
+    **conditions: Any,
+) -> Iterator[Any]:
+    """The same, one piece at a time: for samples that do not fit into memory all at once."""
     model.eval()
     rows = {k: v for k, v in conditions.items() if isinstance(v, (Tensor, list)) and len(v) == n}
-    pieces: list[Any] = []
-    with autocast(model.device, resolve_precision(model, precision)):
-        for start in range(first, end, batch_size):
-            count = min(batch_size, end - start)
-            mine = conditions | {k: v[start : start + count] for k, v in rows.items()}
-            pieces.append(model.sample(count, seed=seed, start=start, **mine))
-    if pieces and isinstance(pieces[0], Tensor):
-        return torch.cat([p.float().cpu() for p in pieces])
-    return [item for piece in pieces for item in piece]
+    first, end = span or (0, n)
+    for start in range(first, end, batch_size):
+        count = min(batch_size, end - start)
+        mine = conditions | {k: v[start : start + count] for k, v in rows.items()}
+        with torch.inference_mode(), autocast(model.device, resolve_precision(model, precision)):
+            piece = model.sample(count, seed=seed, start=start, **mine)
+        yield piece.float().cpu() if isinstance(piece, Tensor) else piece
 
 
 def load(run: Run, device: torch.device | None = None) -> Model:
@@ -102,11 +118,18 @@ def samples(run: Run, n: int, *, seed: int = 0, **conditions: Any) -> Tensor | l
 
 
 def named(
-    run: Run, n: int, seed: int, conditions: dict[str, Any], span: tuple[int, int] | None = None
+    run: Run, n: int, seed: int, conditions: dict[str, Any], span: Span | None = None
 ) -> tuple[Tensor | list[Any], list[str] | None]:
     """Samples, and the names of the files that they were made from where `source` is a path; `span` as of `draw`."""
     model = load(run)
     given, names = checked(model, conditions), None
+    if model.needs == "films" and "source" in given and not isinstance(given["source"], Tensor):
+        films, names = importlib.import_module("genloom.data.video").read_sources(Path(given.pop("source")), model.spec)
+        films = films[slice(*span)] if span else films
+        made = [torch.cat([f.float().cpu() for f in streamed(model, film, **given)]).transpose(0, 1) for film in films]
+        return made, names
+    if isinstance(prompt := given.get("prompt"), Tensor) and prompt.ndim == len(run.spec.shape):
+        given["prompt"] = prompt.expand(n, *prompt.shape)  # one for all
     if isinstance(source := given.get("source"), (str, Path)):
         kind = "translation" if run.spec.modality == "image" else run.spec.modality
         reader = importlib.import_module(f"genloom.data.{kind}").read_sources
@@ -115,6 +138,79 @@ def named(
         if isinstance(several := given.get(name), (Tensor, list)):
             n = len(several)
     return draw(model, n, seed=seed, span=span, **given), names
+
+
+@torch.inference_mode()
+def streamed(model: Any, frames: Iterable[Tensor], **given: Any) -> Iterator[Tensor]:
+    """Frames [1, C, H, W] in [-1, 1] of source frames [1, C', H, W], as they come; memory does not grow."""
+    with autocast(model.device, resolve_precision(model, "auto")):
+        yield from model.stream((frame.to(model.device) for frame in frames), **given)
+
+
+def films_to(
+    run: Run,
+    out: Path,
+    source: str | Path,
+    *,
+    form: str | None = None,
+    beside: bool = False,
+    provenance: bool = True,
+    **conditions: Any,
+) -> tuple[list[Path], list[str]]:
+    """Write what a model makes of films, frame by frame and of any length: the paths, and what is to be said of them.
+
+    `out` is a folder or, of one film, its file, whose ending says what it is to be; in a folder `form` does: mp4, gif, webp
+    or frames. `beside`: with the source at the left. Raises UserError for a film that cannot be read.
+    """
+    told = {"source": source, "form": form, "beside": beside}
+    marks = Marks(run, how="films", options=told, conditions=conditions) if provenance else None
+    video, model = importlib.import_module("genloom.data.video"), load(run)
+    given = checked(model, conditions)
+    films, names = video.read_sources(Path(source).expanduser(), model.spec)
+    alone = _is_one(out, FILMS, len(films), form)
+    paths = [out] if alone else [out / _ending(name, form or "mp4") for name in names]
+    notes = [
+        note for path, film in zip(paths, films, strict=True) for note in _film_to(path, film, model, beside, given)
+    ]
+    if marks:
+        marks.put(*paths)
+    return paths, list(dict.fromkeys(notes))
+
+
+def _film_to(path: Path, film: Any, model: Model, beside: bool, given: dict[str, Any]) -> list[str]:
+    writing, last = importlib.import_module("genloom.data.film_write"), list[Tensor]()
+
+    def source() -> Iterator[Tensor]:
+        for frame in film:
+            last[:] = [frame]
+            yield frame
+
+    with writing.Writer(path, film.rate) as file:
+        for made in streamed(model, source(), **given):
+            sides = [last[0], made] if beside else [made]
+            frames = [next(iter(writing.as_frames(side.transpose(0, 1)))) for side in sides]
+            file.add(writing.side_by_side(*frames) if beside else frames[0])
+    return [n for n in (f"'{film.name}' is {film.broken}." if film.broken else "", file.note) if n]
+
+
+def _is_one(out: Path, endings: tuple[str, ...], n: int | None, form: str | None) -> bool:
+    """Whether `out` is the name of a file. Raises UserError for one for several, or for another form."""
+    ending = out.suffix.lower()
+    if ending not in endings:
+        return False
+    if n not in (None, 1):
+        raise UserError(
+            f"'{out}' is the name of one file, and {n} samples are asked for: give --out a folder, or -n 1."
+        )
+    if form not in (None, ending[1:]):
+        raise UserError(f"'{out}' does not end in .{form}: leave --form out, or give --out a folder.")
+    return True
+
+
+def _ending(name: str, form: str) -> str:
+    """The name of an MP4 file as that of another form; of frames, of a folder."""
+    stem = name.removesuffix(".mp4")
+    return stem.replace(".", "_") if form == "frames" else f"{stem}.{form}"
 
 
 @torch.inference_mode()
@@ -130,9 +226,9 @@ def stream_to(run: Run, out: Path, *, source: str | None = None, provenance: boo
         raise UserError(f"'{model.name}' does not make a wave as it comes: leave --stream out.")
     if not source:
         raise UserError("--stream makes a wave as it comes from a --source: a sound, or a mel spectrogram (.npy).")
-    path = Path(source).expanduser()
-    told = {"stream": True, "source": condition(source)}
+    told = {"stream": True, "source": source}
     marks = Marks(run, how="stream", options=told, conditions=conditions) if provenance and str(out) != "-" else None
+    path = Path(source).expanduser()
     kind, rate = checked(model, conditions).get("kind"), int(model.spec.extra["rate"])
     pieces: Any
     if waves := path.suffix.lower() not in sound.MELS:
@@ -159,6 +255,10 @@ def checked(model: Model, conditions: dict[str, Any]) -> dict[str, Any]:
             raise UserError(f"'{model.name}' has no condition '{name}': {takes}.{nearest(name, model.conditions)}")
     if isinstance(label := given.get("label"), str):
         given["label"] = class_number(label, model.spec.classes)
+    for name in ("prompt", "first") if model.modality == "video" else ():
+        if isinstance(path := given.get(name), (str, Path)):
+            frames = importlib.import_module("genloom.data.video").read_frames(Path(path).expanduser(), model.spec)
+            given[name] = frames if name == "prompt" else frames[:, 0]
     for name in model.borrows:
         if isinstance(folder := given.get(name), (str, Path, Run)):
             given[name] = load(Run.open(folder), model.device)
@@ -176,30 +276,34 @@ def class_number(label: str, classes: tuple[str, ...]) -> int:
 
 def to_files(
     run: Run,
-    n: int,
+    n: int | None,
     out: Path,
     *,
     seed: int = 0,
+    form: str | None = None,
     provenance: bool = True,
     visible_label: bool = False,
     **conditions: Any,
 ) -> list[Path]:
     """Write n samples into `out`, in the modality's own format; those of a `source` under the names of its files.
 
-    One sound may have a name, `hello.wav`, in place of a folder. With `provenance` each says in itself which run made it
-    and how. Raises UserError for a name for several.
+    One sound or clip may have a name, `hello.wav` or `walk.mp4`, in place of a folder; in a folder `form` says what clips
+    become: mp4, gif, webp or frames. n is 1 by default for a name or a prompt, else 64. With `provenance` each says in
+    itself which run made it and how. Raises UserError for a name for several.
     """
-    alone = run.spec.modality == "audio" and out.suffix.lower() == ".wav"
-    if alone and n != 1:
-        raise UserError(
-            f"'{out}' is the name of one file, and {n} samples are asked for: give --out a folder, or -n 1."
-        )
-    asked = {"seed": seed} if conditions.get("source") is not None else {"n": n, "seed": seed}
+    kind = run.spec.modality
+    if form is not None and kind != "video":
+        raise UserError(f"--form is of films, and this run makes {kind}: leave it out.")
+    alone = _is_one(out, {"audio": (".wav",), "video": FILMS}.get(kind, ()), n, form)
+    n = n or (1 if alone or conditions.get("prompt") is not None else 64)
+    asked = ({"n": n} if conditions.get("source") is None else {}) | {"seed": seed, "form": form}
     marks = marks_of(run, provenance, visible_label, seed=seed, options=asked, conditions=conditions)
     made, names = named(run, n, seed, conditions)
     if alone:
         out, names = out.parent, [out.name]
-    return written(run, made, out, names, marks)
+    elif names and kind == "video":
+        names = [_ending(name, form or "mp4") for name in names]
+    return written(run, made, out, marks, **({"form": form} if form else {}), **({"names": names} if names else {}))
 
 
 def marks_of(run: Run, provenance: bool, visible: bool, **given: Any) -> Marks | None:
@@ -207,9 +311,7 @@ def marks_of(run: Run, provenance: bool, visible: bool, **given: Any) -> Marks |
     if visible and run.spec.modality != "image":
         raise UserError(f"A visible label is drawn on pictures, and this run makes {run.spec.modality}: leave it out.")
     if visible and not provenance:
-        raise UserError(
-            "A visible label is part of a file's provenance: give --visible-label or --no-provenance, not both."
-        )
+        raise UserError("A visible label is part of provenance: give --visible-label or --no-provenance, not both.")
     return Marks(run, visible=visible, **given) if provenance else None
 
 
@@ -217,15 +319,16 @@ def written(
     run: Run,
     made: Tensor | list[Any],
     out: Path,
-    names: list[str] | None,
     marks: Marks | None,
+    *,
     first: int = 0,
     of: int | None = None,
+    **how: Any,
 ) -> list[Path]:
     """Samples as files, in the modality's own format, and marked: they are numbers `first` and on of `of`."""
     modality = importlib.import_module(f"genloom.data.{run.spec.modality}")
 
     def write(folder: Path) -> list[Path]:
-        return modality.write(made, folder, spec=run.spec, **({"names": names} if names else {}))
+        return modality.write(made, folder, spec=run.spec, **how)
 
     return marks.written(write, out, first, of) if marks else write(out)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from genloom import generate, measure_text
-from genloom.core import generator
+from genloom.core import Model, generator
 from genloom.data import open_data
 from genloom.data.base import Dataset
 from genloom.errors import UserError, unknown
@@ -28,18 +28,21 @@ from genloom.plugins import model_of
 from genloom.run import Run, atomic
 
 METRICS = ("fd", "kid", "precision", "recall", "density", "coverage", "is", "nearest", "labels")
-DIGITS = ("mnist", "digits")  # the data that the shipped classifier judges
+DIGITS = ("mnist", "digits", "moving-mnist", "moving-digits")  # the data that the shipped classifier judges
+OF_CLIPS = {"fd": "fvd", "kid": "kvd"}  # what distances between sets are called where these are of clips
 FEWEST = 10  # samples: below, a neighbourhood of five is everything
+MOST = 10_000  # samples, unless others are asked for
 SMALL = 2000  # below, the bias of a Fréchet distance (about d / N) hides most differences
 TRAIN_LOOKED_AT = {"digits": 60_000}  # training pictures searched for copies; with slower extractors, n of them
 PAIRS = 10
 
 
 class Features(NamedTuple):
-    """What an extractor saw: features [N, d], logits [N, classes] or None."""
+    """What an extractor saw: features [N, d], logits [N, classes] or None, and of how many frames each, for clips."""
 
     features: Tensor
     logits: Tensor | None
+    frames: int = 0
 
 
 Pictures = Features | Tensor | Iterable[Tensor]
@@ -74,7 +77,7 @@ def evaluate_samples(
     wanted = chosen(metrics)
     seen = None if train is None else look(eye, train).features
     real, fake = look(eye, real), look(eye, fake)
-    n_real, n = len(real.features), len(fake.features)
+    n_real, n, dim = len(real.features), *fake.features.shape
     if min(n, n_real) < FEWEST:
         raise UserError(f"{n} samples and {n_real} real items are too few to measure: give {FEWEST} or more.")
     judged = fake.logits if eye.name == "digits" else None
@@ -82,13 +85,13 @@ def evaluate_samples(
     if "labels" in wanted and labels is not None and judged is not None:
         right = judged.argmax(1) == labels.cpu()
         found["labels"] = distribution.mean_estimate(right, "share of samples that are of the class asked for")
-    if min(n, n_real) < max(SMALL, eye.dim):
+    if min(n, n_real) < max(SMALL, dim):
         found = {name: found[name] for name in sorted(found, key=lambda name: name != "kid")}
         warnings.append(
             f"{n:,} samples against {n_real:,} real ones are few: the Fréchet distance is biased upwards by "
-            f"about its {eye.dim} dimensions over that number, so trust the kernel distance (KID) instead."
+            f"about its {dim:,} dimensions over that number, so trust the kernel distance ({'KVD' if fake.frames else 'KID'}) instead."
         )
-    rows = [_row(name, estimate, eye, n, n_real, seed) for name, estimate in found.items()]
+    rows = [_row(name, estimate, eye, n, n_real, seed, fake.frames) for name, estimate in found.items()]
     classes = {} if judged is None else {"classes": classes_seen(judged)}
     return {"metrics": rows, **classes, "warnings": warnings}
 
@@ -132,11 +135,13 @@ def novelty(real: Tensor, fake: Tensor, train: Tensor | None) -> Estimate:
     return distribution.ratio_of_medians(ours, usual, note)
 
 
-def _row(name: str, estimate: Estimate, eye: Extractor, n: int, n_real: int, seed: int) -> dict[str, Any]:
+def _row(name: str, estimate: Estimate, eye: Extractor, n: int, n_real: int, seed: int, frames: int) -> dict[str, Any]:
     low, high = estimate.interval(seed=seed)
     count = f"{n // 1000}k" if n % 1000 == 0 else str(n)
+    if frames:
+        name, count = OF_CLIPS.get(name, name), f"{count}×{frames}"
     return {
-        "name": f"{name}-{eye.name}@{count}" if name in ("fd", "kid", "is") else name,
+        "name": f"{name}-{eye.name}@{count}" if name in ("fd", "kid", "is", *OF_CLIPS.values()) else name,
         "value": estimate.value,
         "low": low,
         "high": high,
@@ -151,8 +156,13 @@ def _row(name: str, estimate: Estimate, eye: Extractor, n: int, n_real: int, see
 def classes_seen(logits: Tensor) -> dict[str, Any]:
     """What a classifier sees in the samples: counts, the rarest class's share, entropy in nats, share it is sure of."""
     confidence, found = logits.softmax(1).max(1)
-    counts = torch.bincount(found, minlength=logits.shape[1])
-    shares = counts.double() / len(logits)
+    return classes_counted(found, confidence, logits.shape[1])
+
+
+def classes_counted(found: Tensor, confidence: Tensor, classes: int) -> dict[str, Any]:
+    """The same of the class [N] that each is taken for, and how sure of it one is [N]."""
+    counts = torch.bincount(found, minlength=classes)
+    shares = counts.double() / len(found)
     return {
         "counts": {str(i): int(c) for i, c in enumerate(counts)},
         "min_share": float(shares.min()),
@@ -169,12 +179,14 @@ def evaluate_run(
     data: str | Path | Dataset | None = None,
     *,
     metrics: Sequence[str] | None = None,
-    n: int = 10_000,
+    n: int | None = None,
     extractor: str | Extractor | None = None,
     seed: int = 0,
     vocoder: str | None = None,
 ) -> dict[str, Any]:
-    """Measure n samples of a run against data (by default the run's own): writes metrics.json and samples/nearest.png.
+    """Measure n samples (10,000 pictures; clips: see measure_video) of a run against data (by default the run's own).
+
+    Writes metrics.json and, where copies are looked for, samples/nearest.png.
 
     The reference is the data's held-out part, or all of it where there is none. Labels asked of a conditional model
     follow the reference's proportions; a model that starts from pictures makes one of each of the reference's sources.
@@ -184,26 +196,31 @@ def evaluate_run(
     started = time.perf_counter()
     if run.spec.modality == "image":
         chosen(metrics)
-    if n < FEWEST:
-        raise UserError(f"-n {n} is too few to measure: give {FEWEST} or more, 10000 for figures to compare.")
-    if run.spec.modality not in ("image", "text", "audio"):
-        raise UserError(f"evaluate measures pictures, text and sound so far, and this run makes {run.spec.modality}.")
+    if n is not None and n < FEWEST:
+        raise UserError(f"-n {n} is too few to measure: give {FEWEST} or more, {MOST} for figures to compare.")
+    if run.spec.modality not in ("image", "text", "audio", "video"):
+        raise UserError(f"evaluate measures no {run.spec.modality} yet, which this run makes.")
     own, lost = _own_data(run)
     given = _open_like(run, data) if isinstance(data, str | Path) else data or own
     if given is None:
         raise UserError(lost)
     reference = given.held_out() or given
-    if run.spec.modality == "text":
+    if run.spec.modality == "video":
+        from genloom import measure_video
+
+        result, n = measure_video.measured(run, own, reference, _eye(extractor, given.name), metrics, n, seed)
+    elif run.spec.modality == "text":
         result, n = measure_text.measured(run, own, reference, metrics, seed), len(reference)
     elif run.spec.modality == "audio":
         from genloom import measure_audio, measure_speech
 
         if model_of(run).needs == "speech":
-            result, n = measure_speech.measured(run, reference, metrics, n, seed, vocoder)
+            result, n = measure_speech.measured(run, reference, metrics, n or MOST, seed, vocoder)
         else:
-            result, n = measure_audio.measured(run, reference, metrics, n, seed)
+            result, n = measure_audio.measured(run, reference, metrics, n or MOST, seed)
     else:
-        result, n = _measured_pictures(run, own, reference, _eye(extractor, given.name), metrics, n, seed)
+        eye = _eye(extractor, given.name)
+        result, n = _measured_pictures(run, own, reference, eye, metrics, n or MOST, seed)
     if own is None:
         result["warnings"].append(lost)
     part = "all of it, no part was held out" if reference is given else "held-out part"
@@ -217,18 +234,12 @@ def _measured_pictures(
     run: Run, own: Dataset | None, reference: Dataset, eye: Extractor, metrics: Sequence[str] | None, n: int, seed: int
 ) -> tuple[dict[str, Any], int]:
     """Sample, look, compare, and how many samples; and the pairs of samples and training pictures where there are such."""
-    ours, theirs = (" × ".join(map(str, spec.shape)) for spec in (run.spec, reference.spec))
-    if ours != theirs:
-        raise UserError(
-            f"This run makes pictures of {ours} and '{reference.name}' holds {theirs}: give data of that shape."
-        )
+    check_shape(run, reference)
     if model_of(run).needs:
         n = min(n, len(reference))  # a sample of each source
     rows, truth = some_rows(len(reference), n, seed), reference.labels()
-    model, given = generate.load(run), dict[str, Any]()
-    if truth is not None and run.spec.classes == reference.spec.classes and model.takes("label"):
-        mixed = truth[rows][torch.randperm(len(rows), generator=generator(seed, 1))]  # in the reference's proportions
-        given["label"] = mixed.repeat(math.ceil(n / len(mixed)))[:n]
+    model = generate.load(run)
+    given = labels_to_ask(model, reference, rows, n, seed)
     if model.needs:
         given["source"] = torch.cat([*images(reference, rows, "source")])
     fake = torch.as_tensor(generate.draw(model, n, seed=seed, **given))
@@ -244,8 +255,28 @@ def _measured_pictures(
         right = real.logits.argmax(1) == truth[rows]
         result["classes"]["judge_accuracy"] = float(right.double().mean())  # on the real pictures: how far to trust it
     if own is not None:
-        _save_pairs(run, own, train_rows, fake, made.features, (train or real).features)
+        mine, theirs = nearest_pairs(made.features, (train or real).features)
+        save_pairs(run, own.batch(train_rows[theirs.numpy()])["image"], fake[mine], columns=len(mine) // 2)
     return result, n
+
+
+def check_shape(run: Run, reference: Dataset) -> None:
+    """Raises UserError for data whose items are of another shape than the run's."""
+    ours, theirs = (" × ".join(map(str, spec.shape)) for spec in (run.spec, reference.spec))
+    if ours != theirs:
+        what = {"image": "pictures", "video": "clips"}[run.spec.modality]
+        raise UserError(
+            f"This run makes {what} of {ours} and '{reference.name}' holds {theirs}: give data of that shape."
+        )
+
+
+def labels_to_ask(model: Model, reference: Dataset, rows: np.ndarray, n: int, seed: int) -> dict[str, Any]:
+    """The condition `label` [n], in the proportions of these rows of the reference; nothing where classes are not shared."""
+    truth = reference.labels()
+    if truth is None or model.spec.classes != reference.spec.classes or not model.takes("label"):
+        return {}
+    mixed = truth[rows][torch.randperm(len(rows), generator=generator(seed, 1))]
+    return {"label": mixed.repeat(math.ceil(n / len(mixed)))[:n]}
 
 
 def format_result(result: dict[str, Any]) -> str:
@@ -300,14 +331,12 @@ def _opened(run: Run, data: str | Path, options: Mapping[str, Any]) -> Dataset:
     return open_data(data, modality=run.spec.modality, needs=model_of(run).needs, like=run.spec, **options)
 
 
-def _save_pairs(run: Run, own: Dataset, rows: np.ndarray, fake: Tensor, made: Tensor, train: Tensor) -> None:
-    """samples/nearest.png, pairs of a training picture above a sample: the first samples, then the closest pairs."""
+def save_pairs(run: Run, above: Tensor, below: Tensor, columns: int) -> None:
+    """samples/nearest.png, so many pairs a row of a training picture above a sample."""
     from genloom.data.image import preview
 
-    mine, theirs = nearest_pairs(made, train)
-    above, below = own.batch(rows[theirs.numpy()])["image"], fake[mine]
-    half = len(mine) // 2
-    sheet = preview(torch.cat([above[:half], below[:half], above[half:], below[half:]]), columns=half)
+    cut = [(above[i : i + columns], below[i : i + columns]) for i in range(0, len(above), columns)]
+    sheet = preview(torch.cat([side for pair in cut for side in pair]), columns)
     with atomic(run.folder / "samples" / "nearest.png") as path:
         sheet.save(path, format="PNG")
 

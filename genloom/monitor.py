@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageOps
 from torch import Tensor
 
-from genloom.data.image import preview
+from genloom.data import draw
 from genloom.errors import UserError
 from genloom.run import atomic, cannot_write
 
@@ -34,12 +34,14 @@ PICTURES, TEXTS = f"{STEP}.png", f"{STEP}.txt"
 PICTURE_SIDE = 1024  # of those, at most
 FRAMES = 48  # of the film, at most
 FRAME_SIDE = 448  # of those, at most
+CLIPS = 16  # of the grid, and of the wall on which they play
 
 
 class Monitor:
     """Shows and keeps what happens. A context manager: closing it writes the final grid and the film.
 
     `resume_at` is the step that the run goes on from: later lines and pictures, of work that was lost, are dropped.
+    `rate`: frames a second of samples that move.
     Every write that fails, on a full disk say, raises UserError: the last checkpoint is whole.
     """
 
@@ -51,6 +53,7 @@ class Monitor:
         quiet: bool,
         tensorboard: bool = True,
         resume_at: int | None = None,
+        rate: float = 1.0,
     ):
         self.folder, self.total, self.minutes, self.quiet = Path(folder), total_steps, minutes, quiet
         self.fixed = self.folder / "samples" / "fixed"
@@ -61,6 +64,8 @@ class Monitor:
         self.step = resume_at or 0
         self.board = Board(self.folder / "tensorboard", self.step) if tensorboard else None
         self.grid: Image.Image | None = None
+        self.clips: Tensor | None = None
+        self.rate = rate
         self.record: dict[str, Any] = next((r for r in reversed(read_log(self.folder)) if r.get("event") == "tick"), {})
         self.seconds: float = self.record.get("seconds", 0.0)  # of training, at the last tick
         self.since = self.next_draw = time.monotonic()
@@ -88,14 +93,18 @@ class Monitor:
         self._draw()
 
     def tick(self, record: Mapping[str, Any], grid: Tensor | list[str] | None) -> None:
-        """One look: a line of the log, the screen, TensorBoard; pictures [N, C, H, W] in [-1, 1] as a PNG, or a text."""
+        """One look: a line of the log, the screen, TensorBoard; pictures [N, C, H, W] in [-1, 1], or clips [N, C, T, H, W],
+        as a PNG, or a text."""
         self.record = dict(record)
         self.step, self.seconds, self.since = record["step"], record["seconds"], time.monotonic()
         self._log(record)
         if isinstance(grid, list):
             self._keep_text(grid[0])
+        elif grid is not None and grid.ndim == 5:
+            self._keep_clips(grid)
         elif grid is not None and grid.ndim == 4:
-            self._keep(grid)
+            self.grid = draw.preview(grid, columns=8)
+            self._keep(self.grid.copy())
         if self.board:
             self.board.tick(record, self.grid)
         if self.live is None:
@@ -109,12 +118,14 @@ class Monitor:
         self._print(message)
 
     def close(self) -> None:
-        """Write samples/grid.png and samples/progress.webp, and let go of the screen."""
+        """Write samples/grid.png, progress.webp and, of clips, clips.webp, and let go of the screen."""
         if self.live:
             self.live.stop()
         if self.grid is not None:
             _save(self.grid, self.folder / "samples" / "grid.png", format="PNG")
             write_film(self.fixed, self.folder / "samples" / "progress.webp", self.total)
+        if self.clips is not None:
+            draw.save_wall(self.clips, self.folder / "samples" / "clips.webp", self.rate)
 
     # showing
     def line(self) -> str:
@@ -158,10 +169,13 @@ class Monitor:
         with writing(path), open(path, "a", encoding="utf-8") as file:
             file.write(json.dumps(_finite(record), ensure_ascii=False) + "\n")
 
-    def _keep(self, grid: Tensor) -> None:
-        self.grid = preview(grid, columns=8)
-        small = self.grid.copy()
-        small.thumbnail((PICTURE_SIDE, PICTURE_SIDE), Image.Resampling.LANCZOS)
+    def _keep_clips(self, clips: Tensor) -> None:
+        """A row of frames each, for the grid; the middle frames, for the film over training."""
+        self.clips = clips[:CLIPS]
+        self.grid = draw.preview(draw.strips(self.clips), columns=1)
+        self._keep(draw.preview(clips[:, :, clips.shape[2] // 2], columns=8))
+
+    def _keep(self, small: Image.Image) -> None:
         _save(small, self.fixed / f"{self.step:08d}.png", format="PNG")
 
     def _keep_text(self, text: str) -> None:

@@ -28,7 +28,7 @@ TOLD = "told-of-c2pa"  # in genloom's home: the sentence on the missing extra ha
 class Marks:
     """The marks of what one command makes. Made before the work: what is amiss with the keys is said at once.
 
-    `how` is sample, another way of that verb (seeds, interpolate, stream), or another verb (mix, edit, project); `options`
+    `how` is sample, another way of that verb (seeds, interpolate, stream, films), or another verb (mix, edit, project); `options`
     are what the command took beside the conditions.
     """
 
@@ -42,7 +42,8 @@ class Marks:
         conditions: Mapping[str, Any] | None = None,
         visible: bool = False,
     ):
-        given = {k: condition(v) for k, v in (conditions or {}).items() if v is not None}
+        given, told = ({k: condition(v) for k, v in (d or {}).items() if v is not None} for d in (conditions, options))
+        told |= given | ({"visible_label": True} if visible else {})
         self.signer = Signer() if available() else None
         if self.signer is None:
             tell_once()
@@ -54,7 +55,7 @@ class Marks:
             conditions=given,
             how=how,
             visible=visible,
-            command=command(run, how, {**(options or {}), **given, **({"visible_label": True} if visible else {})}),
+            command=command(run, how, told),
             created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         )
 
@@ -94,8 +95,6 @@ def command(run: Run, how: str, options: Mapping[str, Any]) -> str:
     verb = how if how in VERBS else "sample"
     words = ["genloom", verb, run.folder.resolve().name if run.folder.is_absolute() else str(run.folder)]
     for name, value in options.items():
-        if value is None:
-            continue
         flag = "-n" if name == "n" else f"--{name.replace('_', '-')}"
         words += [flag] if value is True else [] if value is False else [flag, str(value)]
     return shlex.join(words)

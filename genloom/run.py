@@ -27,6 +27,7 @@ from genloom.errors import UserError
 FORMAT = 1  # of the run folder: raised when an older genloom could not read it
 STATE = "state/latest.safetensors"
 HEARD_IN = Path("samples") / "heard"  # clips for the report to play
+SEEN_IN = Path("samples") / "seen"  # films for it to show
 WEIGHTS = "weights.safetensors"
 
 

@@ -136,7 +136,7 @@ def optimisers(model: Model, moved: list[nn.Parameter], options: Options) -> lis
     rest = [p for p in moved if p not in chosen]
     fused = model.device.type in ("cpu", "cuda")
     if options.optimiser == "muon" and matrices:
-        if wrong := next((p for p in matrices if p.ndim != 2), None):
+        if wrong := next((p for p in matrices if p.ndim < 2), None):
             raise UserError(
                 f"Muon moves matrices, and '{model.name}' has weights of {wrong.ndim} dimensions: use adamw."
             )

@@ -114,7 +114,8 @@ class Loop:
         count = state.model.looks_at
         self.real = move(some(data, count), device)
         self.held_out = move(some(held_out, count), device) if held_out is not None else None
-        self.watch = Watch(self.real["image"].cpu()) if data.spec.modality == "image" else None
+        self.kind = data.spec.modality
+        self.watch = Watch(self.real[self.kind].cpu()) if self.kind in ("image", "video") else None
 
     def go(self, quiet: bool = False) -> State:
         """Train to the end of the budget, resuming what the folder holds. Raises UserError when the run cannot go on."""
@@ -124,8 +125,11 @@ class Loop:
             self.save()  # so that there is always a good state to go back to
         state, minutes, first_step = self.state, self.options.minutes, self.state.step
         steps = self.options.steps if minutes is None else None
+        rate = float(self.data.spec.extra.get("rate", 1.0))
         monitor = (
-            Monitor(self.run.folder, steps, minutes, quiet, resume_at=first_step) if parallel.main() else nullcontext()
+            Monitor(self.run.folder, steps, minutes, quiet, resume_at=first_step, rate=rate)
+            if parallel.main()
+            else nullcontext()
         )
         with monitor as self.monitor, self._stoppable():
             event, words = ("resume", f"Going on from step {first_step}") if first_step else ("start", "Training")
@@ -212,10 +216,11 @@ class Loop:
             return self._unseen(), []
         model, device = self.state.model.eval(), self.state.model.device
         labels = {"label": model.item_labels(len(grid), None, 0)} if model.spec.classes else {}
-        real, fake = model.critic(self.real), model.critic({"image": grid.to(device), **labels})
+        real, fake = model.critic(self.real), model.critic({self.kind: grid.to(device), **labels})
         held_out = model.critic(self.held_out) if self.held_out is not None else None
         model.train()
-        return self.watch.look(grid, real, held_out, fake, losses, progress=self._progress())
+        seen, advice = self.watch.look(grid, real, held_out, fake, losses, progress=self._progress())
+        return seen | (self._unseen() if self.kind == "video" and real is None else {}), advice
 
     def _unseen(self) -> dict[str, float]:
         """The losses of the averaged model on items that it never saw."""

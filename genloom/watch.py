@@ -47,8 +47,12 @@ DIVERGED = (
 
 
 def distances(pictures: Tensor) -> Tensor:
-    """Pairwise L2 distances [N, N] of pictures [N, C, H, W], shrunk to at most 64 x 64; the diagonal is infinite."""
-    x = pictures[:ITEMS].detach().float().cpu()
+    """Pairwise L2 distances [N, N] of pictures [N, C, H, W], shrunk to at most 64 x 64; the diagonal is infinite.
+
+    Of clips [N, C, T, H, W] the middle frames are compared.
+    """
+    x = pictures[:ITEMS].detach()
+    x = (x[:, :, x.shape[2] // 2] if x.ndim == 5 else x).float().cpu()
     flat = F.adaptive_avg_pool2d(x, (min(SIDE, x.shape[2]), min(SIDE, x.shape[3]))).flatten(1)
     far = torch.cdist(flat, flat, compute_mode="donot_use_mm_for_euclid_dist")  # exactly 0 for twins
     return far.fill_diagonal_(math.inf)
@@ -104,7 +108,7 @@ class Alarm:
 
 
 class Watch:
-    """Knows the variety of real pictures [N, C, H, W] and looks at samples against it."""
+    """Knows the variety of real pictures [N, C, H, W], or clips [N, C, T, H, W], and looks at samples against it."""
 
     def __init__(self, real: Tensor):
         far = distances(real)
@@ -129,7 +133,7 @@ class Watch:
     ) -> tuple[dict[str, float], list[str]]:
         """Numbers for the log, and advice when there is any.
 
-        Args: samples [N, C, H, W]; the critic's scores [B] of training, held-out and generated pictures where the model
+        Args: samples, as the real ones; the critic's scores [B] of training, held-out and generated pictures where the model
         has a critic; mean losses by name; progress in [0, 1], for nothing is said of samples in the first of it.
         """
         seen: dict[str, float] = {}

@@ -35,7 +35,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Dataset]:
     text = open_data(verses, context=16)
     sounds = open_data("speech", rate=8000, seconds=0.3)
     speech = open_data("speech", modality="audio", needs="speech", rate=8000, seconds=2.0)
-    return {"image": digits, "text": text, "audio": sounds, "speech": speech} | {
+    films = open_data("carphone", modality="video", needs="films", size=16, frames=5, flow="dis")
+    return {"image": digits, "text": text, "audio": sounds, "speech": speech, "films": films} | {
         needs: open_data(pairs, modality="image", needs=needs) for needs in ("pairs", "domains")
     }
 
@@ -163,8 +164,9 @@ def test_item_i_depends_on_seed_and_i_alone(name: str, data: dict[str, Dataset])
     if isinstance(whole, list):
         assert whole == pieces and fifth == whole[5:6] and whole != other
         return
-    torch.testing.assert_close(whole, pieces, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(fifth[0].cpu(), whole[5], rtol=1e-4, atol=1e-5)
+    atol = 2e-4 if MODELS[name].needs == "films" else 1e-5  # frames made of frames: rounding moves on along the flow
+    torch.testing.assert_close(whole, pieces, rtol=1e-4, atol=atol)
+    torch.testing.assert_close(fifth[0].cpu(), whole[5], rtol=1e-4, atol=atol)
     assert not torch.equal(whole, other)
 
 

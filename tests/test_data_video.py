@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,11 @@ from films import moving, numbers, save, save_animation, save_frames
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import genloom
+from genloom.cli import main
 from genloom.data import find_modality, open_data
 from genloom.data.film_source import read_sources
+from genloom.data.inspect_video import format_report
 from genloom.data.shots import Changes
 from genloom.data.video import VideoSet
 from genloom.errors import UserError
@@ -294,3 +298,44 @@ def test_sources_are_read_frame_by_frame(tmp_path: Path) -> None:
     (tmp_path / "f" / "c.mp4").write_bytes(b"")
     with pytest.raises(UserError, match=r"'c.mp4' in '.*' cannot be read"):
         read_sources(tmp_path / "f", spec)
+
+
+# ── the preflight ────────────────────────────────────────────────────────────────────────────────────────────────
+def test_the_preflight(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    save(tmp_path / "a.mp4", np.concatenate([moving(20), 255 - moving(30)]))
+    (tmp_path / "b.mp4").write_bytes((tmp_path / "a.mp4").read_bytes())
+    save(tmp_path / "c.mp4", moving(40), 50, turn=90)
+    save(tmp_path / "d.mkv", moving(6), times=[0, 4, 8, 20, 24, 28])
+    save(tmp_path / "one.mp4", moving(1))
+    (tmp_path / "bad.mp4").write_bytes(b"no film")
+    (tmp_path / "notes.txt").write_text("words")
+    broken = save(tmp_path / "e.mkv", moving(60))
+    broken.write_bytes(broken.read_bytes()[: broken.stat().st_size // 2])
+    facts = genloom.inspect(tmp_path, frames=8)
+    assert json.loads(json.dumps(facts)) == facts
+    assert facts["films"] == 6 and facts["shortest"] == 0.04 and facts["longest"] == 2 and facts["cuts"] == 2
+    assert facts["rates"] == {"25": 5, "50": 1} and facts["sizes"] == {"64x48": 5, "48x64": 1}
+    assert (
+        facts["turned"] == ["c.mp4"] and facts["variable"] == ["d.mkv"] and facts["duplicates"] == [["a.mp4", "b.mp4"]]
+    )
+    assert facts["short"] == ["one.mp4"] and facts["unreadable"] == {"bad.mp4": "no film that can be read"}
+    assert list(facts["broken"]) == ["e.mkv"] and facts["problems"] == []
+    data = opened(tmp_path, frames=8, held_out=0)
+    assert facts["fit"]["items"] == len(data) and facts["fit"]["shape"] == list(data.spec.shape)
+    assert facts["fit"]["rate"] == data.spec.extra["rate"]
+    main(["data", "inspect", str(tmp_path), "--data.frames", "100"])
+    text = capsys.readouterr().out
+    for what in ("a.mp4 = b.mp4", "bad.mp4: no film", "64x48 in 5", "notes.txt", "PROBLEM", "--data.source edges"):
+        assert what in text
+    monkeypatch.setattr("genloom.data.shelf.memory_free", lambda: 1e6)
+    assert "give --data.size 16" in genloom.inspect(tmp_path)["problems"][0]
+
+
+def test_the_preflight_of_pairs_and_of_what_comes_along(tmp_path: Path) -> None:
+    save(tmp_path / "source" / "a.mp4", moving(9))
+    save(tmp_path / "target" / "a.mp4", moving(9))
+    assert "1 targets in 'target/', in pairs" in genloom.inspect(tmp_path)["notes"][-1]
+    save(tmp_path / "target" / "b.mp4", moving(9))
+    assert "'target/b.mp4' has no partner" in genloom.inspect(tmp_path)["notes"][-1]
+    facts = genloom.inspect("carphone")
+    assert facts["films"] == 1 and facts["sizes"] == {"176x144": 1} and "BSD" in format_report(facts)

@@ -29,7 +29,17 @@ FLOORS = {
         "budget",
         "export",
     ),
-    4: ("detect", "measure", "measure_audio", "measure_speech", "measure_text", "measure_video", "tasks", "harness"),
+    4: (
+        "detect",
+        "measure",
+        "measure_audio",
+        "measure_speech",
+        "measure_text",
+        "measure_video",
+        "measure_clips",
+        "tasks",
+        "harness",
+    ),
     5: ("api",),
     6: ("cli", "cli_safe", "forms", "serve", "__main__"),
 }

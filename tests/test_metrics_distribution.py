@@ -49,6 +49,16 @@ def test_identical_sets_are_at_distance_zero() -> None:
         assert abs(float(D.frechet_distance(x, x))) < 1e-6
 
 
+def test_fewer_samples_than_dimensions_are_compared_in_their_own_span() -> None:
+    x, y = features(30, 200), features(40, 200, seed=1, shift=0.3)
+    quick = D.frechet_distance(x, y)
+    assert float(quick) == pytest.approx(D.frechet_from_moments(*D.moments(x), *D.moments(y)), rel=1e-9)
+    whole = D.frechet_distance(features(30, 50), features(40, 50, seed=1))
+    padded = [torch.cat([features(n, 50, seed=s), torch.zeros(n, 80)], 1) for n, s in ((30, 0), (40, 1))]
+    for a, b in zip(whole.contributions, D.frechet_distance(*padded).contributions, strict=True):
+        torch.testing.assert_close(a, b)
+
+
 def test_kernel_distance_agrees_with_torch_fidelity() -> None:
     expected = EXPECTED["kid"]["torch_fidelity"]
     ours = D.kernel_distance(IO["real"], IO["fake"], subsets=40, subset_size=50)

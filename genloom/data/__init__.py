@@ -32,6 +32,7 @@ _LOOKED_AT = 1000  # files whose endings vote on what a folder holds
 
 def open_data(
     source: str | Path,
+    /,  # films have an option of that name
     *,
     modality: str | None = None,
     needs: str = "",

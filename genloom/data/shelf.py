@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import shutil
 import tempfile
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -15,6 +16,25 @@ from genloom.machine import memory_free
 
 HOLDS = 100  # times the numbers of one clip that training holds of it: weights' inputs, layer by layer
 STEP = 16  # what sides of frames are a multiple of
+
+
+class Rows(Protocol):
+    """Arrays of one shape, to be read by number."""
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """Arrays start to stop - 1 as [n, *shape]."""
+
+
+class Drawn:
+    """Arrays of films of `length` frames that are drawn when they are asked for: `draw(film, start, stop)` gives some of one."""
+
+    def __init__(self, draw: Callable[[int, int, int], np.ndarray], length: int):
+        self.draw, self.length = draw, length
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """Arrays start to stop - 1 of one film."""
+        film = max(min(start, stop - 1), 0) // self.length
+        return self.draw(film, start - film * self.length, stop - film * self.length)
 
 
 class Shelf:

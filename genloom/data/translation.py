@@ -33,6 +33,7 @@ from genloom.data.survey import NAMES, Channels, ImageOptions, decide, look
 from genloom.errors import UserError
 
 PAIRED = (("source", "target"), ("A", "B"))  # names of the two sides' folders; also trainA and trainB
+UNPAIRED = ", or choose a model that needs no pairs (cyclegan)"
 Side = tuple[str, list[str]]  # a folder with its "/", and the sorted names of its files
 
 
@@ -223,8 +224,9 @@ def _patterns(split: str) -> list[tuple[str, str]]:
     return patterns + (list(PAIRED) if split == "train" else [])
 
 
-def pair(source: Side, target: Side) -> tuple[list[str], list[str]]:
-    """Both sides' files in the order of their names. Raises UserError that names the first without partner."""
+def pair(source: Side, target: Side, what: str = "picture", otherwise: str = UNPAIRED) -> tuple[list[str], list[str]]:
+    """Both sides' files in the order of their names. Raises UserError that names the first without partner, and says what
+    to do `otherwise` than add it."""
 
     def stems(side: Side) -> dict[str, str]:
         folder, found = len(side[0]), dict[str, str]()
@@ -241,7 +243,7 @@ def pair(source: Side, target: Side) -> tuple[list[str], list[str]]:
         name, other = (a[first], target[0]) if first in a else (b[first], source[0])
         raise UserError(
             f"'{shown(name)}' has no partner of the same name in '{shown(other)}' ({len(alone)} of {len(a | b)} names are "
-            "alone): add it or remove the picture, or choose a model that needs no pairs (cyclegan)."
+            f"alone): add it or remove the {what}{otherwise}."
         )
     order = sorted(a)
     return [a[stem] for stem in order], [b[stem] for stem in order]

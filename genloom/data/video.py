@@ -16,19 +16,30 @@ from torch import Tensor
 from genloom.core import Batch, Spec, mix
 from genloom.data.base import Dataset
 from genloom.data.catalog import Entry
+from genloom.data.derive import Palette
 from genloom.data.files import UnreadableError, shown
 from genloom.data.film import Reader, Screen
-from genloom.data.film_files import FILMS, stem
-from genloom.data.film_source import read_sources
+from genloom.data.film_files import FILMS, Reel, stem
+from genloom.data.film_source import read_frames, read_sources
 from genloom.data.film_survey import VideoOptions, check, choose, decide, films_in, look, nothing_usable
 from genloom.data.film_write import Writer, side_by_side, write
 from genloom.data.image import as_tensor, coins, skipped
 from genloom.data.labels import by_folder
-from genloom.data.shelf import Shelf
+from genloom.data.shelf import Rows, Shelf
 from genloom.data.shots import Changes
 from genloom.errors import UserError
 
-__all__ = ["OPTIONS", "SUFFIXES", "Writer", "from_catalog", "from_path", "read_sources", "side_by_side", "write"]
+__all__ = [
+    "OPTIONS",
+    "SUFFIXES",
+    "Writer",
+    "from_catalog",
+    "from_path",
+    "read_frames",
+    "read_sources",
+    "side_by_side",
+    "write",
+]
 
 SUFFIXES = FILMS
 OPTIONS = VideoOptions
@@ -60,20 +71,10 @@ def from_path(path: Path, *, split: str = "train", like: Spec | None = None, **g
     Folders train and test (or val) are the splits where there are such. Options are those of VideoOptions; `like`: made
     as that Spec's data were, where they say nothing else. Raises UserError when no film can be used.
     """
-    options = VideoOptions.of(given)
+    options = VideoOptions.of(({"frames": like.shape[1]} if like else {}) | given)
     files, found = films_in(path)
     chosen, apart = choose(found, split, options.limit)
-    headers, bad = look(chosen)
-    if not headers:
-        raise nothing_usable(str(path), bad)
-    screen, rate, notes = decide(list(headers.values()), options, like)
-    length = like.shape[1] if like and "frames" not in given else options.frames
-    check(headers.values(), screen, rate, length, screen.channels, f"The films of '{path}'")
-    stock = Stock(screen, rate, length, options, bad, notes)
-    for reel in chosen:
-        if reel.name in headers:
-            stock.add(reel.name, reader := Reader(reel, screen, rate, headers[reel.name]))
-            stock.tell(reel.name, reader.broken)
+    stock = stocked(chosen, options, like, str(path))
     name = path.resolve().name
     if not apart:
         return stock.dataset(name, files.fingerprint, split)
@@ -81,6 +82,21 @@ def from_path(path: Path, *, split: str = "train", like: Spec | None = None, **g
     if split == "train":
         data.test = lambda: _test_split(path, data.spec, given)
     return data
+
+
+def stocked(chosen: list[Reel], options: VideoOptions, like: Spec | None, where: str) -> Stock:
+    """The frames of these films. Raises UserError when none can be used, or when they do not fit this machine."""
+    headers, bad = look(chosen)
+    if not headers:
+        raise nothing_usable(where, bad)
+    screen, rate, notes = decide(list(headers.values()), options, like)
+    check(headers.values(), screen, rate, options.frames, screen.channels, f"The films of '{where}'")
+    stock = Stock(screen, rate, options, bad, notes)
+    for reel in chosen:
+        if reel.name in headers:
+            stock.add(reel.name, reader := Reader(reel, screen, rate, headers[reel.name]))
+            stock.tell(reel.name, reader.broken)
+    return stock
 
 
 def _test_split(path: Path, spec: Spec, given: dict[str, Any]) -> VideoSet:
@@ -104,7 +120,6 @@ class Stock:
 
     screen: Screen
     rate: float
-    length: int
     options: VideoOptions
     bad: dict[str, str]
     notes: list[str]
@@ -114,6 +129,7 @@ class Stock:
     short: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self.length = self.options.frames
         self.shelf = Shelf((self.screen.channels, self.screen.height, self.screen.width))
 
     def add(self, name: str, frames: Iterable[np.ndarray]) -> None:
@@ -158,11 +174,11 @@ class Stock:
             self.notes.append(f"Too few films to keep whole ones out of training: the end of {which} is.")
         return trains, tests
 
-    def dataset(self, name: str, fingerprint: str, split: str, **more: Any) -> VideoSet:
+    def dataset(self, name: str, fingerprint: str, split: str) -> VideoSet:
         """The split asked for, with what is held out beside it. Raises UserError when it is empty."""
         trains, tests = self.split() if self.films else ([], [])
-        train = self.made(name, fingerprint, trains, shifts=True, **more)
-        test = self.made(name, fingerprint, tests, shifts=False, **more) if self._of(tests) else None
+        train = self.made(name, fingerprint, trains, shifts=True)
+        test = self.made(name, fingerprint, tests, shifts=False) if self._of(tests) else None
         train.test = lambda: test
         if split == "train":
             return train
@@ -170,36 +186,41 @@ class Stock:
             raise UserError(f"'{name}' holds too little to keep some out of training: give more, or longer films.")
         return test
 
-    def whole(self, name: str, fingerprint: str, split: str, **more: Any) -> VideoSet:
+    def whole(self, name: str, fingerprint: str, split: str) -> VideoSet:
         """All films as one split."""
-        return self.made(name, f"{fingerprint} {split}", self.films, shifts=split == "train", **more)
+        return self.made(name, f"{fingerprint} {split}", self.films, shifts=split == "train")
 
     def _of(self, films: list[Span]) -> list[Span]:
         """What lies of the scenes in these films, where a clip fits."""
         cut = [Span(s.name, max(s.first, f.first), min(s.last, f.last)) for f in films for s in self.scenes]
         return [scene for scene in cut if scene.last - scene.first >= self.length]
 
-    def made(self, name: str, fingerprint: str, films: list[Span], *, shifts: bool, **more: Any) -> VideoSet:
+    def made(self, name: str, fingerprint: str, films: list[Span], *, shifts: bool) -> VideoSet:
+        """Films of this stock as a set. Raises UserError when no clip fits."""
         scenes = self._of(films)
         if not scenes:
             raise self.too_short(name)
         every = by_folder(sorted({film.name for film in self.films}), set())
-        classes = dict(zip(every.names, every.ids.tolist(), strict=True)) if every.classes else {}
-        extra = {"rate": self.rate, "fit": self.screen.fit, "background": self.options.background}
         shape = (self.screen.channels, self.length, self.screen.height, self.screen.width)
-        return VideoSet(
+        return self.new(
             name=name,
-            spec=Spec("video", shape, every.classes, extra | more.pop("extra", {})),
-            fingerprint=digest(fingerprint, self.options, shape, self.rate, more.pop("made", "")),
+            spec=Spec("video", shape, every.classes, self.extra()),
+            fingerprint=digest(fingerprint, self.options, shape, self.rate),
             summary=self.summary(),
             shelf=self.shelf,
             spans=films,
             scenes=scenes,
-            classes=classes,
+            classes=dict(zip(every.names, every.ids.tolist(), strict=True)) if every.classes else {},
             shifts=shifts,
             mirror=self.options.mirror and shifts,
-            **more,
         )
+
+    def extra(self) -> dict[str, Any]:
+        """What the Spec says beyond shape and classes."""
+        return {"rate": self.rate, "fit": self.screen.fit, "background": self.options.background}
+
+    def new(self, **facts: Any) -> VideoSet:
+        return VideoSet(**facts)
 
     def too_short(self, where: str) -> UserError:
         if not self.films and self.bad and not self.short:
@@ -247,7 +268,7 @@ class VideoSet(Dataset):
     spec: Spec
     fingerprint: str
     summary: dict[str, Any]
-    shelf: Shelf
+    shelf: Rows
     spans: list[Span]
     scenes: list[Span]
     classes: dict[str, int]
@@ -273,8 +294,12 @@ class VideoSet(Dataset):
         numbers = np.asarray(indices, np.int64)
         starts = [self.start(int(i), seed) for i in numbers]
         flips = coins(numbers, seed) if self.mirror else np.zeros(len(numbers), bool)
-        batch = {"video": as_clips(self.shelf, starts, self.length, flips)}
+        batch = self.gather(starts, flips)
         return batch | {"label": self._labels(numbers)} if self.classes else batch
+
+    def gather(self, starts: list[int], flips: np.ndarray) -> Batch:
+        """What a batch holds of the frames from each start on, mirrored where `flips` says so."""
+        return {"video": as_clips(self.shelf, starts, self.length, flips)}
 
     def start(self, item: int, seed: int) -> int:
         """The frame of the shelf that a clip begins with."""
@@ -293,15 +318,16 @@ class VideoSet(Dataset):
         return torch.tensor([self.classes[self.scenes[s].name] for s in scenes], dtype=torch.int64)
 
 
-def as_clips(shelf: Shelf, starts: list[int], length: int, flips: np.ndarray) -> Tensor:
-    """f32 [B, C, T, H, W] in [-1, 1]: so many frames from each start on, mirrored where `flips` says so."""
-    clips = np.stack([shelf.read(start, start + length) for start in starts]).swapaxes(1, 2)
+def as_clips(shelf: Rows, starts: list[int], length: int, flips: np.ndarray, palette: Palette | None = None) -> Tensor:
+    """f32 [B, C, T, H, W] in [-1, 1]: so many frames from each start on; with a palette, labels as planes."""
+    clips = np.stack([shelf.read(start, start + length) for start in starts])
     if flips.any():
         clips[flips] = clips[flips][..., ::-1]
-    return as_tensor(np.ascontiguousarray(clips))
+    clips = palette.planes(clips) if palette else clips
+    return as_tensor(np.ascontiguousarray(clips.swapaxes(1, 2)))
 
 
-def reading(shelf: Shelf, first: int, last: int) -> Callable[[int, int], np.ndarray]:
+def reading(shelf: Rows, first: int, last: int) -> Callable[[int, int], np.ndarray]:
     """Frames of a film by their numbers in it."""
     return lambda start, stop: shelf.read(min(first + start, last), min(first + stop, last))
 

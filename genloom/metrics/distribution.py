@@ -99,6 +99,7 @@ def frechet_distance(x: Tensor, y: Tensor) -> Estimate:
     The influence of a sample of y is 2 (m_y - m_x)·δ + δᵀ(I - T)δ with δ = sample - m_y and T the optimal transport
     map from y's Gaussian to x's (the gradient of the distance by y's covariance is I - T); the same for x.
     """
+    x, y = _in_span(x, y)
     (m1, c1), (m2, c2) = moments(x), moments(y)
     root = _power(c1, 0.5)
     inner = root @ c2 @ root
@@ -107,6 +108,15 @@ def frechet_distance(x: Tensor, y: Tensor) -> Estimate:
     to_y = inverse @ _power(inner, 0.5) @ inverse
     parts = (_influence(x, m1, m2, to_y), _influence(y, m2, m1, to_x))
     return Estimate(frechet_from_moments(m1, c1, m2, c2), parts)
+
+
+def _in_span(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Features x [N, d] and y [M, d], float64; where there are fewer of them than dimensions, as coordinates in their own
+    span, which leaves every distance and product as it is and takes a second where thousands of dimensions take minutes."""
+    both = torch.cat([x, y]).double()
+    if len(both) < both.shape[1]:
+        both = torch.linalg.qr((both - both.mean(0)).T, mode="r")[1].T  # rows in an orthonormal basis
+    return both[: len(x)], both[len(x) :]
 
 
 def _influence(x: Tensor, own: Tensor, other: Tensor, transport: Tensor) -> Tensor:

@@ -41,10 +41,11 @@ class Muon(Optimizer):
         gradients = [p.grad for p in matrices if p.grad is not None]
         means = [self.state[p].setdefault("momentum_buffer", torch.zeros_like(p)) for p in matrices]
         torch._foreach_lerp_(means, gradients, 1 - group["momentum"])
-        ahead = torch.stack(torch._foreach_lerp(gradients, means, group["momentum"]))  # [N, m, n]
-        steps = orthogonal(ahead).unbind()
+        ahead = torch.stack(torch._foreach_lerp(gradients, means, group["momentum"]))  # [N, m, n ...]
+        flat = ahead.flatten(2)
+        steps = orthogonal(flat).view_as(ahead).unbind()
         torch._foreach_mul_(matrices, 1 - group["lr"] * group["weight_decay"])
-        torch._foreach_add_(matrices, steps, alpha=-0.2 * math.sqrt(max(ahead.shape[1:])) * group["lr"])
+        torch._foreach_add_(matrices, steps, alpha=-0.2 * math.sqrt(max(flat.shape[1:])) * group["lr"])
 
 
 def _kind(matrix: Tensor) -> tuple[int, ...]:

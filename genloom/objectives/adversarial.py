@@ -176,7 +176,7 @@ class Adversarial(Model):
         return [Phase("discriminator", ("discriminator",)), Phase("generator", ("generator",))]
 
     def loss(self, batch: Batch, phase: str) -> dict[str, Tensor]:
-        real, labels = batch["image"], self.labels(batch)
+        real, labels = batch[self.modality], self.labels(batch)
         latents = self.latents(len(real))
         terms = self.generator_terms if phase == "generator" else self.critic_terms
         return terms(real, latents, labels)

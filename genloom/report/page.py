@@ -19,10 +19,11 @@ from PIL import Image, ImageOps
 from genloom.monitor import TEXTS
 from genloom.report.curves import chart, number
 from genloom.report.story import Story, duration, family, interval, words
+from genloom.run import SEEN_IN
 
 LARGE = 2_000_000  # bytes of a picture beyond which the page embeds a lossy copy
 LAST, EARLIER = 2000, 160  # characters of a text that are shown
-COPIES = {False: "the nearest real pictures", True: "what it repeats word for word"}
+COPIES = {False: "the nearest real ones", True: "what it repeats word for word"}
 SHARP = 900  # pixels: smaller pictures are enlarged by whole pixels to about this, so that browsers do not blur them
 
 
@@ -34,6 +35,7 @@ def write_report(folder: Path) -> Path:
         header(story),
         texts(story) if spoken(story) else pictures(story),
         section("Hear it", sounds(story)),
+        section("Watch it", films(story)),
         section("How it learned", curves(story)),
         section("How good it is", metrics(story)),
         section("Which classes", classes(story)),
@@ -97,16 +99,12 @@ def header(story: Story) -> str:
 
 def pictures(story: Story) -> str:
     samples = story.run.folder / "samples"
-    grid, film = samples / "grid.png", samples / "progress.webp"
-    seed = text(story.info["options"].get("seed", 0))
-    made = f"<b>What it makes.</b> The first samples of seed {seed}, not chosen."
-    came = "<b>How it came to be.</b> The same latents throughout training; the strip below tells the step."
-    if story.run.spec.modality == "audio":
-        made = (
-            "<b>What it makes.</b> Mel spectrograms of clips of the data, above, and of what it makes of them, below."
-        )
-        came = "<b>How it came to be.</b> The same clips throughout training; the strip below tells the step."
+    grid, film, clips = samples / "grid.png", samples / "progress.webp", samples / "clips.webp"
+    made, came = said_of_pictures(story)
     figures = []
+    if clips.is_file():
+        figures.append(figure(clips, f"Clips that {story.model} makes, playing", made, still=grid))
+        made = "<b>Frame by frame.</b> A clip a row, its frames evenly spaced."
     if grid.is_file():
         figures.append(figure(grid, f"Samples of {story.model} after training", made))
     if film.is_file():
@@ -114,6 +112,23 @@ def pictures(story: Story) -> str:
     if not figures:
         return section("Samples", kindly("No samples yet. Make some:", f"genloom sample {story.run.folder} -n 64"))
     return f'<div class="pictures">{"".join(figures)}</div>\n'
+
+
+def said_of_pictures(story: Story) -> tuple[str, str]:
+    """What the samples are, and what the film over training shows."""
+    seed = text(story.info["options"].get("seed", 0))
+    if story.run.spec.modality == "audio":
+        return (
+            "<b>What it makes.</b> Mel spectrograms of clips of the data, above, and of what it makes of them, below.",
+            "<b>How it came to be.</b> The same clips throughout training; the strip below tells the step.",
+        )
+    if story.films_of_films:
+        made = "<b>What it makes.</b> Of sources of its data, taken in the order of seed {}, not chosen."
+    else:
+        made = "<b>What it makes.</b> The first samples of seed {}, not chosen."
+    same = "middle frames of the same clips" if story.run.spec.modality == "video" else "same latents"
+    came = f"<b>How it came to be.</b> The {same} throughout training; the strip below tells the step."
+    return made.format(seed), came
 
 
 def sounds(story: Story) -> str:
@@ -128,6 +143,19 @@ def sounds(story: Story) -> str:
             "Measuring it makes clips that it never heard again, to listen to:", f"genloom evaluate {story.run.folder}"
         )
     return found + '<p class="note">Clips that were kept out of training: recorded above, made below.</p>'
+
+
+def films(story: Story) -> str:
+    """Films that were made again, playing; for a model of films that was not measured yet, how to get them."""
+    if not story.films_of_films:
+        return ""
+    from genloom.report.seen import seen
+
+    found = seen(story.run.folder / SEEN_IN)
+    if not found:
+        what = "Measuring it makes films that it never saw again, to watch beside the real ones:"
+        return kindly(what, f"genloom evaluate {story.run.folder}")
+    return found + '<p class="note">Films that were kept out of training.</p>'
 
 
 def texts(story: Story) -> str:
@@ -203,9 +231,9 @@ def series(story: Story, group: str, name: str) -> list[tuple[float, float | Non
 
 def metrics(story: Story) -> str:
     if not story.metrics:
+        found = ", and shows it beside the real" if story.films_of_films else f", and finds {COPIES[spoken(story)]}"
         return kindly(
-            f"Not measured yet. This measures it, with intervals, and finds {COPIES[spoken(story)]}:",
-            f"genloom evaluate {story.run.folder}",
+            f"Not measured yet. This measures it, with intervals{found}:", f"genloom evaluate {story.run.folder}"
         )
     beside: dict[str, dict[str, float]] = story.measured.get("beside") or {}  # the same figures of other ways
     sides = list(dict.fromkeys(side for found in beside.values() for side in found))
@@ -249,14 +277,15 @@ def nearest(story: Story) -> str:
     path = story.run.folder / "samples" / "nearest.png"
     if not path.is_file():
         return ""
+    what = "clip" if story.run.spec.modality == "video" else "picture"
     caption = (
-        "<b>Real above, generated below.</b> Each sample stands under the training picture nearest to it: first "
-        "samples as they come, then those nearest of all. Alike is good; the same picture twice would be a copy."
+        f"<b>Real above, generated below.</b> Each sample stands under the training {what} nearest to it: first "
+        f"samples as they come, then those nearest of all. Alike is good; the same {what} twice would be a copy."
     )
     for m in story.metrics:
         if m["name"] == "nearest":
-            caption += f" Distance to the nearest, that of unseen real pictures being 1: <b>{number(m['value'])}</b>."
-    return figure(path, "Pairs of a real picture and the generated picture nearest to it", caption)
+            caption += f" Distance to the nearest, that of unseen real ones being 1: <b>{number(m['value'])}</b>."
+    return figure(path, f"Pairs of a real {what} and the generated one nearest to it", caption)
 
 
 def repeats(story: Story) -> str:
@@ -298,9 +327,10 @@ def about_data(story: Story) -> str:
 
 def commands(story: Story) -> str:
     info, folder = story.info, story.run.folder
+    asked = '--prompt "…"' if spoken(story) else "--source FILM.mp4 --out made.mp4" if story.films_of_films else "-n 64"
     blocks = [
         ("Train it", story.command),
-        ("Sample it", f"genloom sample {folder} " + ('--prompt "…"' if spoken(story) else "-n 64")),
+        ("Sample it", f"genloom sample {folder} {asked}"),
         ("In Python", f"import genloom\nmodel = genloom.load({str(folder)!r})\nsamples = model.sample(4, seed=0)"),
     ]
     written = "".join(f"<h3>{title}</h3><pre><code>{escape(code)}</code></pre>" for title, code in blocks)

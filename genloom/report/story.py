@@ -18,6 +18,11 @@ GLOSSARY = {  # family of a metric: what it is in plain words, and which way is 
     "fd": ("How far generated pictures are from real ones as a whole (Fréchet distance)", "↓"),
     "fid": ("How far generated pictures are from real ones as a whole (Fréchet distance)", "↓"),
     "kid": ("How far generated pictures are from real ones, without bias for small sets (kernel distance)", "↓"),
+    "fvd": (
+        "How far made clips are from real ones as a whole, in what they show and how they change (Fréchet distance)",
+        "↓",
+    ),
+    "kvd": ("The same, without bias for small sets (kernel distance)", "↓"),
     "precision": ("Share of generated pictures that could be real", "↑"),
     "recall": ("Share of the real pictures' variety that is reached", "↑"),
     "density": ("How firmly generated pictures lie among real ones", "↑"),
@@ -42,6 +47,11 @@ GLOSSARY = {  # family of a metric: what it is in plain words, and which way is 
     "dnsmos": ("How good it sounds by itself, as a network predicts of listeners", "↑"),
     "ssim": ("Structural likeness", "↑"),
     "psnr": ("Signal over error, in dB", "↑"),
+    "perceptual": ("How different frames look to a network that knows pictures", "↓"),
+    "warping": ("What changes from frame to frame and is no motion", "↓"),
+    "motion": ("How far things move otherwise than in the real film", "↓"),
+    "flicker": ("How unsteady it is beside the real film", "↓"),
+    "steady": ("Share of clips that show the same thing from the first frame to the last", "↑"),
 }
 
 
@@ -87,7 +97,15 @@ class Story:
             return f"{shape[0] - 1} tokens at once"
         if modality == "audio":
             return f"{shape[1] / self.run.spec.extra['rate']:.2g} s at {self.run.spec.extra['rate']:,} Hz"
+        if modality == "video":
+            channels, frames, height, width = shape
+            return f"{width} × {height} {'grey' if channels == 1 else 'colour'}, {frames} frames at {self.run.spec.extra['rate']:g} a second"
         return f"{modality} {' × '.join(str(s) for s in shape)}"
+
+    @property
+    def films_of_films(self) -> bool:
+        """Whether it makes films from films."""
+        return self.run.spec.modality == "video" and "source_channels" in self.run.spec.extra
 
     @property
     def trained(self) -> str:
@@ -103,7 +121,9 @@ class Story:
     def summary(self) -> str:
         """`gan, trained for 3 min (14,204 steps) on 60,000 pictures of mnist, 28 × 28 grey, on cpu.`"""
         items = (self.info["data"].get("summary") or {}).get("items")
-        noun = {"image": "pictures", "text": "texts", "audio": "segments"}.get(self.run.spec.modality, "items")
+        noun = {"image": "pictures", "text": "texts", "audio": "segments", "video": "films"}.get(
+            self.run.spec.modality, "items"
+        )
         what = f"{items:,} {noun} of {self.data}" if isinstance(items, int) else self.data
         return f"{self.model}, {self.trained or 'begun'} on {what}, {self.item}, on {self.device}."
 

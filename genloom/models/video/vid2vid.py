@@ -35,6 +35,8 @@ from genloom.objectives.films import (
     window,
 )
 
+LOOKED_AT = 2  # frames of a clip whose features are compared, at each step
+
 
 class Made(NamedTuple):
     """Frames `first` .. of a clip [B, C, n, H, W] as they were made, the same without warping, and of those that were warped,
@@ -325,9 +327,12 @@ class Vid2Vid(Model):
         apart = self.judge_raw and made.flow is not None
         terms = self.critics.fool(batch, made.images, made.raw if apart else None)
         if self.look is not None and self.likeness:
+            some = torch.randperm(made.images.shape[2])[:LOOKED_AT]  # it is as dear as all else, and frames are alike
             with torch.no_grad():
-                wanted = self.look(real)
-            terms["likeness"] = self.likeness * of_clips(feature_distance(self.look(images), wanted), b)
+                wanted = self.look(folded(batch["video"][:, :, made.first :][:, :, some]))
+            terms["likeness"] = self.likeness * of_clips(
+                feature_distance(self.look(folded(made.images[:, :, some])), wanted), b
+            )
         if self.reconstruction:
             terms["l1"] = self.reconstruction * of_clips((images - real).abs(), b)
         if made.flow is not None and made.weight is not None and "flow" in batch:

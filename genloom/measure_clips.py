@@ -1,0 +1,148 @@
+"""A run of clips + data -> metrics.json: what a model makes from nothing beside clips it never saw, as sets of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genloom import generate
+from genloom.core import Model
+from genloom.data.base import Dataset
+from genloom.data.catalog import DIGITS
+from genloom.data.draw import strips
+from genloom.errors import UserError, unknown
+from genloom.measure import (
+    OF_CLIPS,
+    Features,
+    check_shape,
+    classes_counted,
+    evaluate_samples,
+    labels_to_ask,
+    nearest_pairs,
+    save_pairs,
+    some_rows,
+)
+from genloom.measure_text import row
+from genloom.metrics import distribution
+from genloom.metrics.distribution import mean_estimate
+from genloom.metrics.features import Extractor
+from genloom.metrics.steadiness import Steadiness, steadiness
+from genloom.metrics.video import clip_features
+from genloom.run import Run
+
+METRICS = ("fvd", "kvd", "precision", "recall", "density", "coverage", "nearest", "labels", "steady")
+CLIPS, OF_DIGITS = 256, 2_048  # clips that are made, unless others are asked for: a big extractor takes its time
+BATCH = 16  # clips at a time
+PAIRS = 4  # of the first samples, and of those nearest of all, with the training clip that each is nearest to
+
+
+def measured(
+    run: Run,
+    model: Model,
+    own: Dataset | None,
+    reference: Dataset,
+    eye: Extractor,
+    metrics: Sequence[str] | None,
+    n: int | None,
+    seed: int,
+) -> tuple[dict[str, Any], int]:
+    """Distances between sets of clips, copies and, of digits, whether they are those asked for and stay so; and how many clips.
+
+    Beside a distance stands that of training clips. Raises UserError for an unknown measure and for data of another shape.
+    """
+    for name in metrics or ():
+        if name not in METRICS:
+            raise unknown("metric of clips", name, METRICS)
+    check_shape(run, reference)
+    n, wanted = n or (OF_DIGITS if eye.name == "digits" else CLIPS), tuple(metrics or METRICS)
+    digits = eye.name == "digits" and reference.spec.classes == DIGITS
+    rows = some_rows(len(reference), n, seed)
+    given = labels_to_ask(model, reference, rows, n, seed)
+    real = Looked(eye, shown(reference, rows), digits)
+    made = Looked(eye, generate.drawn(model, n, seed=seed, batch_size=BATCH, **given), digits, keep=True)
+    train, train_rows = None, rows
+    if own is not None and own.fingerprint != reference.fingerprint:
+        train_rows = some_rows(len(own), n, seed)
+        train = Looked(eye, shown(own, train_rows), digits=False).features
+    result = of_sets(real.features, made.features, train, eye, wanted, seed)
+    if digits:
+        truth = reference.labels()
+        of_digits(result, wanted, (made, real), (given.get("label"), None if truth is None else truth[rows]), seed)
+    if own is not None:
+        mine, theirs = nearest_pairs(made.features.features, (train or real.features).features, PAIRS)
+        above = strips(own.batch(train_rows[theirs.numpy()])["video"])
+        save_pairs(run, above, made.strips[mine], columns=2)
+    return result | {"counted": "clips"}, n
+
+
+def of_sets(
+    real: Features, made: Features, train: Features | None, eye: Extractor, wanted: Sequence[str], seed: int
+) -> dict[str, Any]:
+    """What `evaluate_samples` says of clips, and beside distances the same of training clips: what a perfect model has."""
+    names = {v: k for k, v in OF_CLIPS.items()}
+    asked = [names.get(m, m) for m in wanted if m not in ("labels", "steady")]
+    result: dict[str, Any] = {"metrics": [], "warnings": []}
+    if asked:
+        result = evaluate_samples(real, made, eye=eye, metrics=asked, train=train, seed=seed)
+    result["beside"] = {}
+    measures = {"fvd": distribution.frechet_distance, "kvd": distribution.kernel_distance}
+    for m in result["metrics"]:
+        measure = measures.get(m["name"].partition("-")[0])
+        if measure and train is not None:
+            result["beside"][m["name"]] = {"training clips": measure(real.features, train.features).value}
+    return result
+
+
+def shown(data: Dataset, rows: np.ndarray) -> Iterator[Tensor]:
+    """Clips [B, C, T, H, W] of those numbers, a batch at a time."""
+    return (data.batch(rows[i : i + BATCH])["video"] for i in range(0, len(rows), BATCH))
+
+
+class Looked:
+    """What an extractor sees of batches of clips: `features`; of `digits`, `said`; and where they are to `keep`, a strip of
+    frames of each."""
+
+    def __init__(self, eye: Extractor, batches: Iterator[Tensor], digits: bool, keep: bool = False):
+        found, said, kept, frames = list[Tensor](), list[Steadiness](), list[Tensor](), 0
+        for clips in batches:
+            if not clips.isfinite().all():
+                raise UserError("The samples are not numbers (NaN): fit again, with a lower --lr.")
+            frames = clips.shape[2]
+            seen = eye.features(clips.transpose(1, 2).flatten(0, 1))[0]
+            found.append(clip_features(seen.unflatten(0, (len(clips), -1))))
+            if digits:
+                said.append(steadiness(clips, lambda x: eye.features(x)[1]))  # type: ignore[arg-type, return-value]
+            if keep:
+                kept.append(((strips(clips).clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8))
+        self.features = Features(torch.cat(found), None, frames)
+        self.said = Steadiness(*map(torch.cat, zip(*said, strict=True))) if digits else None
+        self.strips = torch.cat(kept).float() / 127.5 - 1 if keep else torch.empty(0)
+
+
+def of_digits(
+    result: dict[str, Any],
+    wanted: Sequence[str],
+    sides: tuple[Looked, Looked],
+    labels: tuple[Tensor | None, Tensor | None],
+    seed: int,
+) -> None:
+    """Adds which digits are made, whether they are those asked for, and whether they stay what they are, beside real ones."""
+    made, real = (side.said for side in sides)
+    assert made is not None and real is not None
+    (asked, truth), sizes = labels, (len(made.said), seed, len(real.said))
+    right = None if truth is None else float((real.said == truth).double().mean())
+    if "labels" in wanted and asked is not None and right is not None:
+        figure = mean_estimate(made.said == asked, "share of clips that are of the digit asked for")
+        result["metrics"].append(row("labels", figure, *sizes))
+        result["beside"]["labels"] = {"real": right}
+    if "steady" in wanted:
+        figure = mean_estimate(made.steady, "share of clips all frames of which are taken for one digit")
+        result["metrics"].append(row("steady", figure, *sizes))
+        result["beside"]["steady"] = {"real": float(real.steady.mean())}
+    result["classes"] = classes_counted(made.said, made.confidence, len(DIGITS))
+    if right is not None:
+        result["classes"]["judge_accuracy"] = right  # on real clips: how far to trust it
