@@ -16,6 +16,7 @@ from genloom.provenance.films import mdat
 from genloom.provenance.pictures import riff_body, riff_chunks
 from genloom.run import Run
 
+
 def again(file: Path, run: Path | None = None, out: Path | None = None, source: str | None = None) -> tuple[Path, str]:
     """Make a file again, into `out` or the run's samples/again; says how the two compare, empty when they are the same.
 

@@ -14,7 +14,20 @@ from tyro.conf import Positional, arg
 
 from genloom import __version__, cli_safe
 from genloom.errors import UserError, unknown
-from genloom.forms import FLAT, Compare, Edit, Evaluate, Export, Import, Mix, Models, Project, Sample, condition_fields, parse
+from genloom.forms import (
+    FLAT,
+    Compare,
+    Edit,
+    Evaluate,
+    Export,
+    Import,
+    Mix,
+    Models,
+    Project,
+    Sample,
+    condition_fields,
+    parse,
+)
 
 if TYPE_CHECKING:
     from genloom.core import Model
@@ -206,8 +219,8 @@ def _to_files(run: Run, args: Sample, out: Path, asked: dict[str, Any]) -> list[
         return paths
     if args.beside:
         raise UserError("--beside shows the source of a film: give a model that makes films of films a --source.")
-    form = {"form": args.form, "visible_label": args.visible_label}
-    return generate.to_files(run, args.n, out, seed=args.seed, **form, **asked)
+    asked |= {"form": args.form, "visible_label": args.visible_label}
+    return generate.to_files(run, args.n, out, seed=args.seed, **asked)
 
 
 def _tell(run: Run, n: int, seed: int, asked: dict[str, Any]) -> None:

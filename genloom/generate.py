@@ -303,7 +303,8 @@ def to_files(
         out, names = out.parent, [out.name]
     elif names and kind == "video":
         names = [_ending(name, form or "mp4") for name in names]
-    return written(run, made, out, marks, **({"form": form} if form else {}), **({"names": names} if names else {}))
+    how: dict[str, Any] = ({"form": form} if form else {}) | ({"names": names} if names else {})
+    return written(run, made, out, marks, **how)
 
 
 def marks_of(run: Run, provenance: bool, visible: bool, **given: Any) -> Marks | None:

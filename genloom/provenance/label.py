@@ -57,7 +57,8 @@ class Origin:
     created: str = ""
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self), ensure_ascii=False, separators=(",", ":"))
+        text = json.dumps(asdict(self), ensure_ascii=False, separators=(",", ":"))
+        return _NO_XML.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
     @classmethod
     def from_json(cls, text: str) -> Origin | None:
@@ -83,6 +84,7 @@ class Origin:
 
 
 _BLANK = Origin("", "", "")
+_NO_XML = re.compile("[\x7f-\x9f\ud800-\udfff\ufffe\uffff]")  # characters that XML, or UTF-8, does not take
 
 
 def as_object(text: str) -> dict[str, Any] | None:
