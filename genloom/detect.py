@@ -61,8 +61,8 @@ class Finding:
 
 def detect(paths: Sequence[Path]) -> list[Finding]:
     """One finding a file, of folders all files that could carry a mark. Raises UserError for a path that is not there."""
-    key = keys.existing_key()
-    return [_finding(file, key) for path in paths for file in _files(path)]
+    key, runs = keys.existing_key(), Runs()
+    return [_finding(file, key, runs) for path in paths for file in _files(path)]
 
 
 def _files(path: Path) -> list[Path]:
@@ -81,7 +81,7 @@ def _could_tell(path: Path) -> bool:
         return True  # to be told why it cannot be read
 
 
-def _finding(path: Path, key: bytes | None) -> Finding:
+def _finding(path: Path, key: bytes | None, runs: Runs) -> Finding:
     try:
         manifest, told, broken = check(path), {}, ""
         try:
@@ -92,17 +92,26 @@ def _finding(path: Path, key: bytes | None) -> Finding:
         return Finding(path, error=error.strerror or str(error))
     ours = Origin.from_json(told.get("GENLOOM", ""))
     origin = ours or manifest.origin
-    run, note = _run_of(origin, path) if origin else (None, "")
+    run, note = runs.find(origin, path) if origin else (None, "")
     aigc = label.as_object(told.get("AIGC", ""))
     return Finding(path, manifest, ours, aigc, watermark(path, key), run, note or broken, "")
 
 
-def _run_of(origin: Origin, path: Path) -> tuple[str | None, str]:
-    """The folder of the run that made a file; or, in words, why it is not found."""
-    try:
-        return str(locate(origin, path).folder), ""
-    except UserError as error:
-        return None, str(error)
+class Runs:
+    """The runs that made files: looked for once for all files of a folder."""
+
+    def __init__(self) -> None:
+        self.found: dict[tuple[str, str, Path], tuple[str | None, str]] = {}
+
+    def find(self, origin: Origin, path: Path) -> tuple[str | None, str]:
+        """The folder of the run; or, in words, why it is not found."""
+        where = (origin.run, origin.run_hash, path.parent)
+        if where not in self.found:
+            try:
+                self.found[where] = str(locate(origin, path).folder), ""
+            except UserError as error:
+                self.found[where] = None, str(error)
+        return self.found[where]
 
 
 def watermark(path: Path, key: bytes | None) -> tuple[float, float] | None:

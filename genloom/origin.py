@@ -21,15 +21,14 @@ from genloom.provenance.manifest import available
 from genloom.run import WEIGHTS, Run, atomic, cannot_write
 
 HASHED = ".weights.sha256"  # beside the weights: their digest, size and time, so that it is computed once
-VERBS = ("mix", "edit", "project")  # that write files, beside sample
 TOLD = "told-of-c2pa"  # in genloom's home: the sentence on the missing extra has been said
 
 
 class Marks:
     """The marks of what one command makes. Made before the work: what is amiss with the keys is said at once.
 
-    `how` is sample, another way of that verb (seeds, interpolate, stream, films), or another verb (mix, edit, project); `options`
-    are what the command took beside the conditions.
+    `how` is sample, another way of that verb (seeds, interpolate, stream, films), or mix; `options` are what the command took
+    beside the conditions.
     """
 
     def __init__(
@@ -92,8 +91,11 @@ class Marks:
 
 def command(run: Run, how: str, options: Mapping[str, Any]) -> str:
     """The command that makes the same again; of a run's absolute path the name alone, for the file may be published."""
-    verb = how if how in VERBS else "sample"
-    words = ["genloom", verb, run.folder.resolve().name if run.folder.is_absolute() else str(run.folder)]
+    words = [
+        "genloom",
+        "mix" if how == "mix" else "sample",
+        run.folder.resolve().name if run.folder.is_absolute() else str(run.folder),
+    ]
     for name, value in options.items():
         flag = "-n" if name == "n" else f"--{name.replace('_', '-')}"
         words += [flag] if value is True else [] if value is False else [flag, str(value)]

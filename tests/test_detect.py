@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 import genloom
+from genloom.cli import main
 from genloom.detect import detect, table
 from genloom.errors import UserError
 from genloom.generate import to_files
@@ -32,7 +33,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> genloom.Run:
 def folder(run: genloom.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """One file of each fate."""
     out = tmp_path / "found"
-    whole, changed, again, bare = to_files(run, 4, out, seed=2)
+    whole, changed, again, _ = to_files(run, 4, out, seed=2)
     raw = changed.read_bytes()
     at = raw.index(b"IDAT") + 12
     changed.write_bytes(raw[:at] + bytes([raw[at] ^ 1]) + raw[at + 1 :])
@@ -84,30 +85,53 @@ def test_the_table_has_a_line_a_file_and_each_note_once(folder: Path) -> None:
     assert any("doubao" in line for line in lines)
 
 
-def test_from_the_command_line(folder: Path, command: Any) -> None:
+@pytest.fixture
+def here(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """`genloom …` in this process: exit code, output, complaint."""
+
+    def run(*words: object) -> tuple[int, str, str]:
+        monkeypatch.chdir(tmp_path)
+        try:
+            main(list(map(str, words)))
+            code = 0
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return run
+
+
+def test_from_the_command_line(folder: Path, command: Any, here: Any) -> None:
     told = json.loads(command("detect", folder, "--json").stdout)
     first = next(f for f in told if f["file"].endswith("found/00000.png"))
     assert first["c2pa"]["state"] == "valid" and first["label"]["seed"] == 2 and first["watermark"] is None
     assert {"file", "generated", "c2pa", "label", "aigc", "watermark", "run", "note", "error"} == first.keys()
-    assert "00001.png" in command("detect", folder).stdout
+    assert "00001.png" in here("detect", folder)[1]
     for words, said in [((), "detect needs files"), (("nowhere.png",), "nowhere.png")]:
-        refused = command("detect", *words)
-        assert refused.returncode == 2 and said in refused.stderr and "Traceback" not in refused.stderr
+        code, _, complaint = here("detect", *words)
+        assert code == 2 and said in complaint and len(complaint.splitlines()) == 1
 
 
-def test_sample_like_from_the_command_line(run: genloom.Run, tmp_path: Path, command: Any) -> None:
+def test_sample_like_from_the_command_line(run: genloom.Run, tmp_path: Path, command: Any, here: Any) -> None:
     path = to_files(run, 2, tmp_path / "out", seed=4)[1]
-    done = command("sample", "--like", path, "--run", run.folder, "--out", "again")
+    done = command("sample", "--like", path, "--run", run.folder, "--out", "again")  # in a process of its own
     assert done.returncode == 0 and "exactly the same" in done.stdout, done.stderr
     with Image.open(tmp_path / "again" / path.name) as made, Image.open(path) as first:
         assert np.array_equal(np.asarray(made), np.asarray(first))
-    gone = command("sample", "--like", path)
-    assert gone.returncode == 2 and "digits-run" in gone.stderr and len(gone.stderr.splitlines()) == 1
-    bare = command("sample", run.folder, "-n", 1, "--out", "bare", "--no-provenance")
-    assert bare.returncode == 0 and detect([tmp_path / "bare"])[0].generated == "unknown"
+    code, _, complaint = here("sample", "--like", path)
+    assert code == 2 and "digits-run" in complaint and len(complaint.splitlines()) == 1
+    assert here("sample", run.folder, "-n", 1, "--out", "bare", "--no-provenance")[0] == 0
+    assert detect([tmp_path / "bare"])[0].generated == "unknown"
+    assert here("sample", run.folder, "--seeds", "4", "--out", "seeds")[0] == 0
+    assert {f.c2pa.state for f in detect([tmp_path / "seeds"])} == {"valid"}
+    code, _, complaint = here("sample", run.folder, "-n", 1, "--visible-label")
+    assert code == 2 and "64 pixels" in complaint
 
 
-def test_a_watermark_is_scored_where_there_is_a_key(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_watermark_is_scored_where_there_is_a_key(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     module = ModuleType("genloom.provenance.watermark")
     module.score = lambda path, key: (9.5, 1e-12) if path.name == "00002.png" else (0.1, 0.46)  # type: ignore[attr-defined]
     module.__spec__ = __import__("importlib.machinery", fromlist=["x"]).ModuleSpec(module.__name__, None)

@@ -83,12 +83,12 @@ def signing() -> Signing:
     """
     if not os.environ.get(OWN) and not (home() / SIGNING).exists():
         _make(home() / SIGNING)
-    return _read(_signing_file())
+    return _read(signing_file())
 
 
 def own_chain() -> str | None:
     """The certificates (PEM) that this installation signs with; None where it has signed nothing yet."""
-    path = _signing_file()
+    path = signing_file()
     return "\n".join(_certificates(path)) + "\n" if path.exists() else None
 
 
@@ -101,11 +101,11 @@ def is_own(serial: str) -> bool:
         return True
     from cryptography import x509
 
-    own = x509.load_pem_x509_certificate(_certificates(_signing_file())[0].encode())
+    own = x509.load_pem_x509_certificate(_certificates(signing_file())[0].encode())
     return serial == str(own.serial_number)
 
 
-def _signing_file() -> Path:
+def signing_file() -> Path:
     return Path(os.environ.get(OWN) or home() / SIGNING)
 
 

@@ -183,7 +183,7 @@ def kind_of(path: Path) -> Kind | None:
     """
     with open(path, "rb") as file:
         head = file.read(64)
-        if (size := sounds.id3_size(head)) and len(head) >= 10:
+        if size := sounds.id3_size(head):
             file.seek(size)
             return FLAC if file.read(4) == b"fLaC" else MP3
     for beginning, kind in _BEGINNINGS:

@@ -5,6 +5,7 @@ Written and read by the official library, c2pa-python (the extra `provenance`); 
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -16,7 +17,8 @@ from typing import Any, BinaryIO, Literal
 from genloom import __version__
 from genloom.errors import UserError
 from genloom.provenance import keys
-from genloom.provenance.label import Kind, Origin, kind_of
+from genloom.provenance.label import WAV, Kind, Origin, kind_of
+from genloom.provenance.pictures import riff_chunk, riff_file
 from genloom.provenance.xmp import GENERATED
 
 State = Literal["valid", "foreign", "invalid", "absent", "unchecked"]
@@ -69,8 +71,22 @@ class Signer:
         info = c2pa.C2paSignerInfo(how.algorithm, how.chain.encode(), how.private.encode(), None)
         try:
             self.context = c2pa.Context(c2pa.Settings.from_dict(settings), c2pa.Signer.from_info(info))
-        except c2pa.C2paError as error:
-            raise UserError(f"The certificate that files are signed with cannot be used ({_plain(error)}).") from None
+            self._try()
+        except (c2pa.C2paError, UserError) as error:
+            raise UserError(
+                f"'{keys.signing_file()}', which files are signed with, cannot be used ({_plain(error)}): restore it from a "
+                "copy, or move it away and a new one is made."
+            ) from None
+
+    def _try(self) -> None:
+        """Sign a sound of no length and read it back: a key that is not the certificate's signs too, and nobody would know."""
+        import c2pa
+
+        silence, signed = io.BytesIO(b"".join(riff_file(b"WAVE", [riff_chunk(b"data", b"")]))), io.BytesIO()
+        self.sign(silence, signed, Origin("", "", ""), WAV, "a trial")
+        with c2pa.Reader(WAV.mime, signed, context=_reading(self.signing.chain)) as reader:
+            if reader.get_validation_state() == "Invalid":
+                raise UserError(_judged(json.loads(reader.json()), "Invalid").reason)
 
     def sign(self, source: BinaryIO, target: BinaryIO, origin: Origin, kind: Kind, title: str) -> None:
         """Write a signed copy. Raises UserError when the library refuses, OSError when there is no room for it."""

@@ -65,7 +65,7 @@ def _spread(number: int) -> bytes:
 
 def id3_size(data: Data) -> int:
     """Bytes of the tag that a file begins with, its header counted; 0 where there is none."""
-    return 10 + _syncsafe(bytes(data[6:10])) if bytes(data[:3]) == b"ID3" else 0
+    return 10 + _syncsafe(bytes(data[6:10])) if bytes(data[:3]) == b"ID3" and len(data) >= 10 else 0
 
 
 def _id3_frames(data: Data) -> Iterator[tuple[bytes, bytes]]:
@@ -101,7 +101,7 @@ def write_mp3(data: Data, fields: Mapping[str, str]) -> Pieces:
     version = data[3] if size else 4
     frames = [f for kind, f in _id3_frames(data) if kind != b"TXXX" or _described(f)[0] not in OURS] if size else []
     frames += [_text_frame(name, text, version) for name, text in fields.items()]
-    body = b"".join(frames)
+    body = b"".join(frames) + bytes(10)  # room, without which exiftool doubts the size of the last frame
     return [b"ID3" + bytes([version, 0, 0]) + _spread(len(body)), body, data[size:]]
 
 
