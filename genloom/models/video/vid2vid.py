@@ -106,12 +106,13 @@ class Vid2Vid(Model):
             model={
                 "width": 24,
                 "halvings": 2,
-                "blocks": 4,
+                "blocks": 3,
                 "frames": 8,
-                "critic_width": 24,
+                "critic_width": 16,
                 "critic_layers": 2,
                 "time_scales": 1,
-                "reconstruction": 10.0,
+                "trust": 0.1,
+                "reconstruction": 30.0,
             },
         ),
         "default": Recipe(
