@@ -126,7 +126,7 @@ def named(
     if model.needs == "films" and "source" in given and not isinstance(given["source"], Tensor):
         films, names = importlib.import_module("genloom.data.video").read_sources(Path(given.pop("source")), model.spec)
         films = films[slice(*span)] if span else films
-        made = [torch.cat([f.float().cpu() for f in streamed(model, film, **given)]).transpose(0, 1) for film in films]
+        made = [torch.cat([*streamed(model, film, **given)]).transpose(0, 1) for film in films]
         return made, names
     if isinstance(prompt := given.get("prompt"), Tensor) and prompt.ndim == len(run.spec.shape):
         given["prompt"] = prompt.expand(n, *prompt.shape)  # one for all
@@ -142,9 +142,15 @@ def named(
 
 @torch.inference_mode()
 def streamed(model: Any, frames: Iterable[Tensor], **given: Any) -> Iterator[Tensor]:
-    """Frames [1, C, H, W] in [-1, 1] of source frames [1, C', H, W], as they come; memory does not grow."""
-    with autocast(model.device, resolve_precision(model, "auto")):
-        yield from model.stream((frame.to(model.device) for frame in frames), **given)
+    """Frames [1, C, H, W] f32 in [-1, 1] of source frames [1, C', H, W], as they come; memory does not grow."""
+    precision = resolve_precision(model, "auto")
+    stream = model.stream((frame.to(model.device) for frame in frames), **given)
+    while True:
+        with autocast(model.device, precision):  # not while it waits: what its taker computes is not the model's
+            frame = next(stream, None)
+        if frame is None:
+            return
+        yield frame.float().cpu()
 
 
 def films_to(

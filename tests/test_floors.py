@@ -33,6 +33,7 @@ FLOORS = {
         "detect",
         "measure",
         "measure_audio",
+        "measure_sound",
         "measure_speech",
         "measure_text",
         "measure_video",

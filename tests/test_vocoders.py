@@ -17,11 +17,12 @@ from hypothesis import strategies as st
 from torch.nn.utils import parametrize
 
 import genloom
-from genloom import core
+from genloom import core, measure_audio
 from genloom.core import Spec
 from genloom.data.sound import Writer, header, pieces_of
 from genloom.errors import UserError
 from genloom.generate import stream_to, to_files
+from genloom.metrics import speakers
 from genloom.models.audio import hifigan, melgan, vocos
 from genloom.nn.lined import Convolution, Rise, lined
 from genloom.nn.mel import PRESETS, Mel
@@ -223,6 +224,27 @@ def test_evaluate_measures_beside_griffin_lim_and_keeps_clips_to_hear(run: genlo
     assert page.count("<audio") >= 4 and "griffin-lim@60" in page
     with pytest.raises(UserError, match="Did you mean 'mel-l1'"):
         genloom.evaluate(run, metrics=["mel_l1"])
+
+
+def test_voices_are_compared_where_their_library_is(run: genloom.Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(160 * 40, 4))
+    monkeypatch.setattr(speakers, "ear", lambda: speakers.Ear("stub", "0" * 64, 4, net.eval()))
+    monkeypatch.setattr(measure_audio, "ITERATIONS", 3)
+    monkeypatch.setattr(measure_audio, "BASELINES", {"fast-griffin-lim@3": 0.99})
+    result = genloom.evaluate(run, metrics=["speaker"])
+    (found,), beside = result["metrics"], result["beside"]["speaker"]
+    assert found["value"] < beside["fast-griffin-lim@3"] < beside["recordings"] == pytest.approx(1)
+
+    def absent() -> None:
+        raise UserError("Speakers are compared by one library more.")
+
+    monkeypatch.setattr(speakers, "ear", absent)
+    monkeypatch.setattr(measure_audio, "MEASURES", {k: measure_audio.MEASURES[k] for k in ("mel-l1", "speaker")})
+    result = genloom.evaluate(run)
+    assert [m["name"] for m in result["metrics"]] == ["mel-l1"]
+    assert result["warnings"][0] == "'speaker' is left out: Speakers are compared by one library more."
+    with pytest.raises(UserError, match="by one library more"):
+        genloom.evaluate(run, metrics=["speaker"])
 
 
 def test_a_header_tells_the_whole_at_every_moment(tmp_path: Path) -> None:
