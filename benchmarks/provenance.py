@@ -1,13 +1,16 @@
 """What provenance costs: `python -m benchmarks.provenance [RUN …]`.
 
 Milliseconds of the processor for a picture of 256² (PNG), written bare, labelled, and labelled and signed; then, of each
-run, how many samples a second 64 of them become files at, with and without, by turns in one process after a first go.
-Time of the processor, not of the clock: other programs do not change it, nor does the disk.
+run, how many samples a second 64 of them become files at, with and without, by turns in one process after a first go; and
+the whole command `genloom sample RUN -n 64`. Time of the processor, not of the clock: other programs do not change it, nor
+does the disk.
 """
 
 from __future__ import annotations
 
+import resource
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -35,9 +38,13 @@ def pictures() -> torch.Tensor:
 
 
 def seconds(work: Callable[[], object]) -> float:
-    start = time.process_time()
+    def spent() -> float:
+        children = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return time.process_time() + children.ru_utime + children.ru_stime
+
+    start = spent()
     work()
-    return time.process_time() - start
+    return spent() - start
 
 
 def by_turns(works: dict[str, Callable[[], object]]) -> dict[str, float]:
@@ -76,6 +83,16 @@ def a_run(run: Run, folder: Path) -> dict[str, float]:
     return {k: COUNT / v for k, v in by_turns({"without": sampled(False), "with": sampled(True)}).items()}
 
 
+def a_command(run: str, folder: Path) -> dict[str, float]:
+    """Seconds of the whole command."""
+    words = [sys.executable, "-m", "genloom", "sample", run, "-n", str(COUNT), "--out", str(folder / "command")]
+
+    def called(*more: str) -> Callable[[], object]:
+        return lambda: subprocess.run([*words, *more], check=True, capture_output=True)
+
+    return by_turns({"without": called("--no-provenance"), "with": called()})
+
+
 def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
@@ -85,7 +102,13 @@ def main() -> None:
         for name in sys.argv[1:]:
             rate = a_run(Run.open(name), Path(folder))
             share = rate["with"] / rate["without"] - 1
-            print(f"{name}: {rate['without']:.1f} samples a second without, {rate['with']:.1f} with, {share:+.1%}")
+            print(
+                f"{name}: {rate['without']:.1f} samples a second without, {rate['with']:.1f} with, {share:+.1%}",
+                end="; ",
+            )
+            whole = a_command(name, Path(folder))
+            share = whole["with"] / whole["without"] - 1
+            print(f"the command {whole['without']:.2f} s without, {whole['with']:.2f} s with, {share:+.1%}")
 
 
 if __name__ == "__main__":

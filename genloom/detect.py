@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -37,8 +37,8 @@ class Finding:
         return {
             "file": str(self.file),
             "generated": self.generated,
-            "c2pa": {k: v for k, v in asdict(self.c2pa).items() if k != "origin"},
-            "label": asdict(self.label) if self.label else None,
+            "c2pa": {k: v for k, v in vars(self.c2pa).items() if k != "origin"},
+            "label": dict(vars(self.label)) if self.label else None,
             "aigc": self.aigc,
             "watermark": mark,
             "run": self.run,

@@ -248,6 +248,9 @@ def test_texts_and_unknown_kinds_have_theirs_beside_them(tmp_path: Path) -> None
     assert [p.read_bytes() for p in paths] == before
     assert [read_label(p) for p in paths] == [ORIGIN, ORIGIN]
     beside = json.loads((tmp_path / "a.txt.genloom.json").read_text("utf-8"))
+    (tmp_path / "a.txt").write_text("另一首")  # written anew without a label: the old one is not of it
+    with pytest.raises(label.BrokenError, match="other contents"):
+        read_label(tmp_path / "a.txt")
     assert beside["AIGC"]["Label"] == "1" and beside["genloom"]["conditions"]["prompt"] == ORIGIN.conditions["prompt"]
 
 
@@ -399,6 +402,14 @@ def test_a_file_is_marked_or_as_it_was(name: str, copy: Any, monkeypatch: pytest
     unchanged()
     mark([path], [ORIGIN], signer)
     assert check(path).state == "valid"
+
+
+def test_a_huge_file_is_labelled_alone(copy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("genloom.provenance.LARGEST", 4000)
+    monkeypatch.setattr("genloom.provenance.label.IN_MEMORY", 10)  # mapped, not read
+    path = copy("tone.wav")
+    mark([path], [ORIGIN], Signer())
+    assert read_label(path) == ORIGIN and check(path).state == "absent"
 
 
 def test_a_full_disk_while_signing(copy: Any, monkeypatch: pytest.MonkeyPatch) -> None:

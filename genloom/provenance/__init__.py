@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from tempfile import SpooledTemporaryFile
+from tempfile import TemporaryFile
 from typing import Any, BinaryIO
 
 from genloom.errors import UserError
@@ -19,6 +20,7 @@ from genloom.run import cannot_write
 __all__ = ["Check", "Origin", "Signer", "check", "mark", "read_label", "write_label"]
 
 MEMORY = 1 << 25  # bytes of a file that is signed in memory
+LARGEST = 1 << 29  # bytes of one that is signed at all: the official library takes four times as many in memory
 
 
 def mark(
@@ -45,7 +47,7 @@ def mark(
 def _mark(path: Path, origin: Origin, signer: Signer | None, target: Path) -> None:
     kind = label.kind_of(path)
     if kind is None:
-        label.write_beside(target, origin)
+        label.write_beside(target, origin, path)
         return os.replace(path, target)
     if origin.visible and kind not in label.PICTURES:
         raise UserError("A visible label is drawn on pictures alone: leave --visible-label out.")
@@ -65,9 +67,10 @@ def _mark(path: Path, origin: Origin, signer: Signer | None, target: Path) -> No
 def _write(path: Path, out: BinaryIO, origin: Origin, kind: Kind, signer: Signer | None) -> None:
     data = label.contents(path)
     pieces = label.labelled(path, visible.drawn(data) if origin.visible else data, origin, kind)
-    if signer is None or not kind.signed:
+    size = sum(map(len, pieces))
+    if signer is None or not kind.signed or size > LARGEST:
         return out.writelines(pieces)
-    with _room(path.parent) as labelled, _room(path.parent) as signed:
+    with _room(size, path.parent) as labelled, _room(size, path.parent) as signed:
         labelled.writelines(pieces)
         labelled.seek(0)
         signer.sign(labelled, signed, origin, kind, path.name)
@@ -75,6 +78,6 @@ def _write(path: Path, out: BinaryIO, origin: Origin, kind: Kind, signer: Signer
         shutil.copyfileobj(signed, out, 1 << 20)
 
 
-def _room(folder: Path) -> Any:
-    """A file without a name, in memory while it is small: files of the system are slower to make than to sign."""
-    return SpooledTemporaryFile(MEMORY, dir=str(folder))
+def _room(size: int, folder: Path) -> Any:
+    """A file without a name, in memory where it is small: files of the system are slower to make than to sign."""
+    return io.BytesIO() if size <= MEMORY else TemporaryFile(dir=folder)

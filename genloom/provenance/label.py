@@ -13,7 +13,7 @@ import os
 import re
 import struct
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,7 @@ class Origin:
     created: str = ""
 
     def to_json(self) -> str:
-        text = json.dumps(asdict(self), ensure_ascii=False, separators=(",", ":"))
+        text = json.dumps(vars(self), ensure_ascii=False, separators=(",", ":"))
         return _NO_XML.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
     @classmethod
@@ -223,10 +223,17 @@ def texts(path: Path) -> dict[str, str]:
 
 def _beside(path: Path) -> dict[str, str]:
     try:
-        value = as_object(path.with_name(path.name + BESIDE).read_text(encoding="utf-8"))
+        value = as_object(path.with_name(path.name + BESIDE).read_text(encoding="utf-8")) or {}
     except FileNotFoundError:
         return {}
-    return {name.upper(): json.dumps(held, ensure_ascii=False) for name, held in (value or {}).items()}
+    if value.pop("sha256", None) != digest(path):
+        raise ValueError(f"'{path.name}{BESIDE}' tells of other contents than the file has now")
+    return {name.upper(): json.dumps(held, ensure_ascii=False) for name, held in value.items()}
+
+
+def digest(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_label(path: Path) -> Origin | None:
@@ -243,7 +250,7 @@ def write_label(path: Path, origin: Origin) -> None:
             else:
                 part.write_bytes(b"".join(labelled(path, contents(path), origin, kind)))
     else:
-        write_beside(path, origin)
+        write_beside(path, origin, path)
 
 
 def labelled(path: Path, data: Data, origin: Origin, kind: Kind) -> Pieces:
@@ -267,8 +274,8 @@ def _told(origin: Origin) -> dict[str, str]:
     return {"AIGC": aigc(origin), "GENLOOM": origin.to_json()}
 
 
-def write_beside(path: Path, origin: Origin) -> None:
-    """FILE.genloom.json. Raises UserError when it cannot be written."""
-    told = {"AIGC": json.loads(aigc(origin)), "genloom": asdict(origin)}
+def write_beside(path: Path, origin: Origin, contents: Path) -> None:
+    """FILE.genloom.json, that holds while FILE has these contents. Raises UserError when it cannot be written."""
+    told = {"AIGC": json.loads(aigc(origin)), "genloom": vars(origin), "sha256": digest(contents)}
     with atomic(path.with_name(path.name + BESIDE)) as part:
         part.write_text(json.dumps(told, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")

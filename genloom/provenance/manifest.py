@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -109,7 +109,7 @@ def _statement(origin: Origin, kind: Kind, title: str) -> dict[str, Any]:
         "digitalSourceType": GENERATED,
         "softwareAgent": program,
         "when": origin.created,
-        "parameters": {"description": origin.command, PARAMETER: asdict(origin)},
+        "parameters": {"description": origin.command, PARAMETER: vars(origin)},
     }
     actions = {"label": "c2pa.actions.v2", "data": {"actions": [created]}}
     return {"claim_generator_info": [program], "title": title, "format": kind.mime, "assertions": [actions]}
