@@ -20,6 +20,8 @@ def detect(words: list[str]) -> None:
 
 
 def like(words: list[str]) -> None:
+    if words[0][:1] != "-":
+        words = ["--run", *words]  # genloom sample RUN --like FILE
     args = parse(Like, "sample", words)
     if args.code is not None:
         from genloom.plugins import resolve

@@ -121,6 +121,7 @@ def test_sample_like_from_the_command_line(run: genloom.Run, tmp_path: Path, com
         assert np.array_equal(np.asarray(made), np.asarray(first))
     code, _, complaint = here("sample", "--like", path)
     assert code == 2 and "digits-run" in complaint and len(complaint.splitlines()) == 1
+    assert "exactly the same" in here("sample", run.folder, "--like", path)[1]
     assert here("sample", run.folder, "-n", 1, "--out", "bare", "--no-provenance")[0] == 0
     assert detect([tmp_path / "bare"])[0].generated == "unknown"
     assert here("sample", run.folder, "--seeds", "4", "--out", "seeds")[0] == 0
