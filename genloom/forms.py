@@ -134,7 +134,7 @@ class Evaluate:
     data: str | None = None  # measure against this data; by default the run's own
     metrics: str | None = None  # fd,kid,… by default all
     n: Annotated[int | None, arg(aliases=["-n"])] = (
-        None  # samples to draw: by default 10,000 pictures, 256 clips (of digits 2,048), or all films up to 10,000 frames
+        None  # samples to draw: by default 10,000 pictures, 256 clips (of digits 1,000), or all films up to 10,000 frames
     )
     extractor: str | None = None  # digits, lite0 or inception
     vocoder: str | None = None  # of text to speech: the run that makes its waves; by default Griffin-Lim

@@ -123,8 +123,9 @@ def named(
     """Samples, and the names of the files that they were made from where `source` is a path; `span` as of `draw`."""
     model = load(run)
     given, names = checked(model, conditions), None
-    if model.needs == "films" and "source" in given and not isinstance(given["source"], Tensor):
-        films, names = importlib.import_module("genloom.data.video").read_sources(Path(given.pop("source")), model.spec)
+    if model.needs == "films" and isinstance(given.get("source"), (str, Path)):
+        reader = importlib.import_module("genloom.data.video").read_sources
+        films, names = reader(Path(given.pop("source")).expanduser(), model.spec)
         films = films[slice(*span)] if span else films
         made = [torch.cat([*streamed(model, film, **given)]).transpose(0, 1) for film in films]
         return made, names

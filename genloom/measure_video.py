@@ -32,6 +32,7 @@ from genloom.metrics import distribution, video
 from genloom.metrics.distribution import Estimate
 from genloom.metrics.features import Extractor, extractor, quantise
 from genloom.metrics.lite0 import Lite0
+from genloom.metrics.video import PROTOCOL
 from genloom.run import SEEN_IN, Run
 
 PIECE = 16  # frames of a film that are looked at at a time
@@ -41,14 +42,14 @@ CLIP = 16  # frames of a clip cut from a film
 SEEN, SECONDS = 4, 20  # films that the report shows, and how much of each at most
 
 NOTES = {
-    "psnr": "peak signal over error, dB, a frame",
-    "ssim": "structural similarity, a frame",
-    "perceptual": "distance of what EfficientNet-lite0 sees, a frame",
-    "warping": "what the real film's motion leaves unexplained, squared, values from 0 to 1; a blurred film has little",
-    "motion": "distance of its motion from the real one, pixels a step",
-    "flicker": "its changes from frame to frame beside the real ones, root mean square in grey levels of 255",
-    "fvd": "",
-    "kvd": "",
+    "psnr": "at most 60",
+    "ssim": "windows of 7 pixels",
+    "perceptual": "from 0 to 4; LPIPS is another scale",
+    "warping": "mean square over what is not hidden, values from 0 to 1, along the real film's motion; blur lowers it too",
+    "motion": "pixels a step, from optical flow to optical flow",
+    "flicker": "root mean square, grey levels of 255",
+    "fvd": PROTOCOL,
+    "kvd": PROTOCOL,
 }
 Sides = dict[str, np.ndarray]  # frames u8 [n, C, H, W] of one piece: real, source, made, per frame, input
 
@@ -62,7 +63,7 @@ def measured(
     n: int | None,
     seed: int,
 ) -> tuple[dict[str, Any], int]:
-    """Figures, and how many frames of films or clips they are of: n at most, else 10,000 frames, or 256 clips (2,048 of digits).
+    """Figures, and how many frames of films or clips they are of: n at most, else 10,000 frames, or 256 clips (1,000 of digits).
 
     Films side by side are kept in samples/seen. Raises UserError for an unknown measure and for data that do not fit.
     """
@@ -294,7 +295,8 @@ class Tally:
             found = {side: measures[name](real, y) for side, y in clips.items()}
             full = f"{name}-{self.eye.name}@{len(real)}×{length}"
             judge = {"extractor": self.eye.name, "sha256": self.eye.sha256}
-            rows.append(row(full, found["made"], len(real), 0) | judge)
+            note = "; ".join(filter(None, [found["made"].note, NOTES[name]]))
+            rows.append(row(full, found["made"], len(real), 0) | judge | {"note": note})
             beside[full] = {side: e.value for side, e in found.items() if side != "made"}
 
 

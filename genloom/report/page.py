@@ -108,10 +108,12 @@ def pictures(story: Story) -> str:
     if grid.is_file():
         figures.append(figure(grid, f"Samples of {story.model} after training", made))
     if film.is_file():
-        figures.append(figure(film, "Film of the same samples over training", came, still=grid))
+        place = 1 if clips.is_file() else len(figures)  # two small ones beside a tall one
+        figures.insert(place, figure(film, "Film of the same samples over training", came, still=grid))
     if not figures:
         return section("Samples", kindly("No samples yet. Make some:", f"genloom sample {story.run.folder} -n 64"))
-    return f'<div class="pictures">{"".join(figures)}</div>\n'
+    kind = "pictures moving" if clips.is_file() else "pictures"
+    return f'<div class="{kind}">{"".join(figures)}</div>\n'
 
 
 def said_of_pictures(story: Story) -> tuple[str, str]:

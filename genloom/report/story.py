@@ -23,10 +23,10 @@ GLOSSARY = {  # family of a metric: what it is in plain words, and which way is 
         "↓",
     ),
     "kvd": ("The same, without bias for small sets (kernel distance)", "↓"),
-    "precision": ("Share of generated pictures that could be real", "↑"),
-    "recall": ("Share of the real pictures' variety that is reached", "↑"),
-    "density": ("How firmly generated pictures lie among real ones", "↑"),
-    "coverage": ("Share of real pictures with a generated one near by", "↑"),
+    "precision": ("Share of samples that could be real", "↑"),
+    "recall": ("Share of the data's variety that is reached", "↑"),
+    "density": ("How firmly samples lie among real ones", "↑"),
+    "coverage": ("Share of real ones with a sample near by", "↑"),
     "is": ("Sure of a class each, and all classes present (Inception score's formula)", "↑"),
     "nearest": ("How new the samples are beside the training data", ""),
     "labels": ("Share of samples that are of the class asked for", "↑"),
@@ -128,6 +128,7 @@ class Story:
         noun = {"image": "pictures", "text": "texts", "audio": "segments", "video": "films"}.get(
             self.run.spec.modality, "items"
         )
+        noun = noun.removesuffix("s") if items == 1 else noun
         what = f"{items:,} {noun} of {self.data}" if isinstance(items, int) else self.data
         return f"{self.model}, {self.trained or 'begun'} on {what}, {self.item}, on {self.device}."
 
