@@ -18,7 +18,9 @@ FLOORS = {
         "state",
         "transfer",
         "train",
+        "origin",
         "generate",
+        "again",
         "latents",
         "report",
         "monitor",
@@ -28,6 +30,7 @@ FLOORS = {
         "export",
     ),
     4: (
+        "detect",
         "measure",
         "measure_audio",
         "measure_sound",
@@ -39,7 +42,7 @@ FLOORS = {
         "harness",
     ),
     5: ("api",),
-    6: ("cli", "forms", "serve", "__main__"),
+    6: ("cli", "cli_safe", "forms", "serve", "__main__"),
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names}
 
