@@ -135,7 +135,6 @@ class SpaceTimeUNet(nn.Module):
         self.down = nn.ModuleList(Level(w, context, depth, a) for w, a in zip(widths, flags, strict=True))
         self.shrink = nn.ModuleList(nn.Conv2d(w, 2 * w, 2, stride=2) for w in widths[:-1])
         self.grow = nn.ModuleList(nn.Conv2d(2 * w, w, 1) for w in widths[:-1])
-        self.gist = nn.Linear(widths[-1], context)
         self.up = nn.ModuleList(Level(w, context, depth, a) for w, a in zip(widths, flags, strict=True))
         self.head = nn.Conv2d(width, channels * patch**2, 3, padding=1)
         quieten(self.head)
@@ -150,8 +149,6 @@ class SpaceTimeUNet(nn.Module):
         for i, level in enumerate(self.down):
             h = level(self.shrink[i - 1](h) if i else h, context, frames)
             kept.append(h)
-        gist = h.unflatten(0, (-1, frames)).mean((1, 3, 4))  # [B, W]
-        context = context + self.gist(F.layer_norm(gist, gist.shape[1:])).repeat_interleave(frames, 0)
         for i in reversed(range(len(self.up))):
             h = h if i == len(kept) - 1 else kept[i] + F.interpolate(self.grow[i](h), scale_factor=2.0)
             h = self.up[i](h, context, frames)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 
@@ -84,7 +82,6 @@ class VideoFlow(Model):
         attends: int = 1,
         drop: float = 0.1,
         prompted: float = 0.5,
-        shift: float = 5.0,
     ):
         super().__init__(spec)
         channels, self.length, *sides = spec.shape
@@ -93,7 +90,7 @@ class VideoFlow(Model):
             raise UserError(
                 f"videoflow needs a height and width that divide by {fold}, not {sides[0]}x{sides[1]}: choose another size."
             )
-        self.drop, self.prompted, self.shift = drop, prompted, shift
+        self.drop, self.prompted = drop, prompted
         self.net = SpaceTimeUNet(
             channels, classes=len(spec.classes), width=width, levels=levels, depth=depth, patch=patch, attends=attends
         )
@@ -115,7 +112,7 @@ class VideoFlow(Model):
         clips = batch["video"] - self.mean  # [B, C, T, H, W]
         count = len(clips)
         given = self._given(count)  # [B, T]
-        t = torch.where(given, 1.0, logit_normal(self.randn(count), -math.log(self.shift))[:, None])
+        t = torch.where(given, 1.0, logit_normal(self.randn(count))[:, None])
         data, noise = fold(clips), self.randn(count * self.length, *clips.shape[1:2], *clips.shape[3:])
         velocity = self.velocity(interpolate(noise, data, t.flatten()), t, self._some_labels(batch))
         each = flow_matching_loss(velocity, noise, data).view(count, -1).masked_fill(given, 0.0)
@@ -203,7 +200,7 @@ class VideoFlow(Model):
             v = self._guided(x, torch.where(given, 1.0, t), t, labels, guidance)
             return v.masked_fill(given.reshape(-1, 1, 1, 1), 0.0)
 
-        frames = sample_adams(velocity, start, ode_steps, self.shift) + self.mean
+        frames = sample_adams(velocity, start, ode_steps) + self.mean
         return frames.unflatten(0, (n, -1)).transpose(1, 2).clamp(-1, 1)
 
     def _guided(self, x: Tensor, times: Tensor, t: Tensor, labels: Tensor | None, guidance: float) -> Tensor:
