@@ -48,7 +48,16 @@ def ours(precision: str) -> Callable[[], None]:
     extra = {"source_channels": 3, "serves": ["films"], "rate": 25.0}
     spec = Spec("video", (3, MADE + PREVIOUS, HEIGHT, WIDTH), extra=extra)
     cls = find("vid2vid")
-    plain = {"skip": False, "blank": 0.0, "growth": 0.0, "time_scales": 1, "perceptual": "none", "reconstruction": 0.0}
+    plain = {
+        "skip": False,
+        "blank": 0.0,
+        "growth": 0.0,
+        "time_scales": 1,
+        "perceptual": "none",
+        "reconstruction": 0.0,
+        "at_once": 0.0,
+        "trust": 1.0,
+    }
     options = resolve_options(cls, "cpu", {"precision": precision, "batch_size": BATCH}, SIZES | plain)
     state, batch = State(build(cls, spec, options.model), options), clips()
     return lambda: void(step(state, batch, options))

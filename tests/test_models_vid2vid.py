@@ -261,6 +261,8 @@ def test_frames_painted_at_once_are_those_painted_after_the_same_ones() -> None:
         rolled = model.roll(batch, 0, 1).images
     torch.testing.assert_close(rolled[:, :, :2], made.images[:, :, :2], rtol=1e-4, atol=1e-5)
     assert not torch.allclose(rolled[:, :, 3], made.images[:, :, 3])
+    one = make(at_once=1.0, frames=3)  # a clip of which one frame is made
+    assert one.roll(one.cut(clips(one), 2), 2, 1).images.shape[2] == 1
 
 
 def test_the_raw_picture_is_held_to_the_real_one_too() -> None:

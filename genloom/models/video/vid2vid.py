@@ -98,11 +98,14 @@ class Vid2Vid(Model):
                 "width": 24,
                 "halvings": 2,
                 "blocks": 3,
-                "frames": 8,
+                "frames": 6,
                 "critic_width": 16,
                 "critic_layers": 2,
                 "time_scales": 1,
-                "trust": 0.1,
+                "at_once": 0.75,
+                "growth": 0.75,
+                "blank": 1.0,
+                "trust": 0.0,
                 "reconstruction": 30.0,
             },
         ),
@@ -214,7 +217,7 @@ class Vid2Vid(Model):
 
     @classmethod
     def asks(cls, config: Mapping[str, Any]) -> dict[str, Any]:
-        moves = config["previous"] > 0 and (config["flow"] or config["time_scales"] > 0)
+        moves = config["previous"] and (config["flow"] or config["time_scales"])
         return {"frames": config["frames"], "flow": config["teacher"] if moves else "none"}
 
     def prepare(self, batch: Batch) -> None:
@@ -280,7 +283,7 @@ class Vid2Vid(Model):
         video, source = batch["video"], batch["source"]
         windows = [window(source, t, self.previous) for t in range(begin, video.shape[2])]
         before = [video[:, :, i] for i in range(begin)] or [torch.zeros_like(video[:, :, 0])] * self.previous
-        if not self.previous or float(self.progress) < self.at_once:
+        if not self.previous or (len(windows) > 1 and float(self.progress) < self.at_once):
             return Made.of(begin, self.together(windows, before, begin > 0, used))
         frames = list[Frame]()
         for t, sources in enumerate(windows, begin):
@@ -297,11 +300,9 @@ class Vid2Vid(Model):
         with torch.no_grad():
             guesses = self.paint(torch.cat(windows), blank, warps=False, used=used).image.chunk(len(windows))
         first = self.paint(windows[0], before, warps=warps, used=used)
-        if len(windows) == 1:
-            return [first]
-        known, count = [*before, *guesses], len(windows)
-        past = [torch.cat(known[1 + i : count + i]) for i in range(self.previous)]
-        return [first, *split(self.paint(torch.cat(windows[1:]), past, warps=True, used=used), count - 1)]
+        known, more = [*before, *guesses], len(windows) - 1
+        past = [torch.cat(known[1 + i :][:more]) for i in range(self.previous)]
+        return [first, *split(self.paint(torch.cat(windows[1:]), past, warps=True, used=used), more)]
 
     def remembered(self, before: list[Tensor], image: Tensor) -> list[Tensor]:
         """The frames that the next is made with."""
