@@ -9,7 +9,6 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, fields
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +24,10 @@ from genloom.errors import UserError, nearest, unknown
 from genloom.latents import verbs
 from genloom.plugins import resolve, source_of
 from genloom.report import compare_runs, write_model_card, write_report
-from genloom.run import Run, as_json
+from genloom.run import Run, as_json, open_or_create, refuse_occupied
+from genloom.seal import TRAINED, break_seal, checkpoint_parent, code_version, parent_of, write_seal
 from genloom.state import Options, State
 from genloom.train import Loop, some
-
-BUDGET = ("steps", "minutes", "save_minutes", "compile")  # may change from one call to the next on the same run
 
 
 def fit(
@@ -81,15 +79,17 @@ def fit(
     named = dataset.name if source is dataset else str(source)
     info = _request(cls, recipe, options, named, dataset, data_options, os.fspath(init) if init else None, net.spec)
     info["data"]["options"] = asked
-    run = _open_or_create(out, info) if parallel.main() else None
+    info["parents"] = [parent_of(Run.open(init))] if init else []
+    run = open_or_create(out, info) if parallel.main() else None
     run = run or Run(Path(), info)
     run.folder = Path(parallel.text_from_main(os.fspath(run.folder)))
     with run.lock() if parallel.main() else nullcontext():
+        if parallel.main():
+            break_seal(run)
         loop = Loop(State(net, options), dataset, options, run, held_out=dataset.held_out())
         loop.go(quiet)
         if parallel.main():
-            write_model_card(run.folder)
-            write_report(run.folder)
+            _tell(run, TRAINED)
     if loop.stopped_by:
         raise KeyboardInterrupt
     return run
@@ -108,7 +108,7 @@ def import_(
     Nothing in the checkpoint is executed. Raises UserError for one that is damaged, hostile, or of another model.
     """
     cls, checkpoint, folder = resolve(model), Path(checkpoint), Path(out)
-    _refuse_occupied(folder)
+    refuse_occupied(folder)
     net = transfer.read_reference(
         cls, checkpoint, config if config is None or isinstance(config, Mapping) else Path(config)
     )
@@ -116,8 +116,10 @@ def import_(
     words += ["--config", os.fspath(config)] if config is not None and not isinstance(config, Mapping) else []
     about = _about(cls, "imported", shlex.join(words))
     data = {"source": "", "options": {}, "name": checkpoint.name, "fingerprint": "", "summary": {}}
-    run = transfer.keep(net, folder, {**about, "data": data})
+    parents = [checkpoint_parent(checkpoint)]
+    run = transfer.keep(net, folder, {**about, "data": data, "parents": parents})
     write_model_card(run.folder)
+    write_seal(run, TRAINED)
     return run
 
 
@@ -247,8 +249,7 @@ def evaluate(
         seed=seed,
         vocoder=None if vocoder is None else os.fspath(vocoder),
     )
-    write_model_card(opened.folder)
-    write_report(opened.folder)
+    _tell(opened, ("metrics.json",))
     return result
 
 
@@ -347,7 +348,8 @@ def _about(cls: type[Model], recipe: str, command: str) -> dict[str, Any]:
         "source": source_of(cls),
         "card": asdict(cls.card),
         "recipe": recipe,
-        "versions": {"genloom": genloom.__version__, "torch": torch.__version__, "python": platform.python_version()},
+        "versions": {"genloom": genloom.__version__, "torch": torch.__version__, "python": platform.python_version()}
+        | {"code": code_version()},
         "device": str(parallel.device()),
         "command": command,
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -379,35 +381,8 @@ def _command(
     return shlex.join(words)
 
 
-def _open_or_create(out: str | os.PathLike[str] | None, info: dict[str, Any]) -> Run:
-    """The folder to train in: made, or resumed when it holds the same request. Raises UserError when it holds another."""
-    if out is None:
-        name = f"{info['model']}-{Path(info['data']['name']).stem}"
-        folders = (Path("runs", f"{name}-{number}" if number > 1 else name) for number in count(1))
-        out = next(f for f in folders if not (f / "run.json").exists() or not _change(Run.open(f).info, info))
-    folder = Path(out)
-    if (folder / "run.json").exists():
-        old = Run.open(folder).info
-        if change := _change(old, info):
-            raise UserError(f"'{folder}' holds another run ({change}): give another --out, or ask for the same.")
-        return Run.create(folder, {**info, "started": old.get("started")})
-    _refuse_occupied(folder)
-    return Run.create(folder, info)
-
-
-def _refuse_occupied(folder: Path) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"'{folder}' is a file: give --out a new folder.")
-    if folder.exists() and any(p.name != ".lock" for p in folder.iterdir()):
-        raise UserError(f"'{folder}' is not empty and not this run's: give --out a new or an empty folder.")
-
-
-def _change(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """The first thing in which two requests differ, in the user's words; what the budget holds does not count."""
-    pairs = [("model", old["model"], new["model"]), ("--init", old.get("init"), new["init"])]
-    if old["data"]["fingerprint"] != new["data"]["fingerprint"]:
-        there, here = (f"{i['data']['name']} ({i['data']['fingerprint'][:8]})" for i in (old, new))
-        pairs.append(("data", there, here))
-    pairs += [(f"--model.{k}", old["config"].get(k), v) for k, v in new["config"].items()]
-    pairs += [(f"--{k}", old["options"].get(k), v) for k, v in new["options"].items() if k not in BUDGET]
-    return next((f"{name.replace('_', '-')} {a} there, {b} here" for name, a, b in pairs if a != b), "")
+def _tell(run: Run, wrote: Sequence[str]) -> None:
+    """Write the card and the report anew, and seal the run with the files that the verb wrote."""
+    write_model_card(run.folder)
+    write_report(run.folder)
+    write_seal(run, wrote)

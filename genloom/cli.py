@@ -35,6 +35,7 @@ HELP = """genloom: train, sample, measure and compare generative models on your 
   genloom mix RUN             pictures with the coarse styles of some seeds and the fine ones of others
   genloom evaluate RUN        measure a run against real data
   genloom compare RUN…        runs side by side
+  genloom verify RUN          whether a run is as it was sealed, and what it comes from
   genloom models              the models, their papers and recipes
   genloom data                the built-in data sets;  genloom data inspect PATH: what fit would do with yours
 
@@ -64,6 +65,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _run(words: list[str]) -> int:
+    from genloom import verbs as more
+
     verbs: dict[str, Callable[[list[str]], None]] = {
         "fit": _fit,
         "import": _import,
@@ -75,7 +78,8 @@ def _run(words: list[str]) -> int:
         "evaluate": _evaluate,
         "compare": _compare,
         "models": _models,
-        "data": _data,
+        "data": more.data,
+        "verify": more.verify,
     }
     verb = words[0] if words else "help"
     if verb in ("-h", "--help", "help"):
@@ -91,7 +95,7 @@ def _run(words: list[str]) -> int:
 
 # ── verbs ────────────────────────────────────────────────────────────────────────────────────────────────────────
 def _fit(words: list[str]) -> None:
-    model = _first_word(words)
+    model = first_word(words)
     if model is None:
         if not {"-h", "--help"} & set(words):
             raise UserError("fit needs a model and data: genloom fit gan mnist. `genloom models` lists the models.")
@@ -113,7 +117,7 @@ def _fit(words: list[str]) -> None:
         recipe=recipe,
         config=vars(args.model),
         init=args.init,
-        data_options=_changed(args.data, default.data),
+        data_options=changed(args.data, default.data),
         quiet=args.quiet,
         **{k: getattr(args, k) for k, v in vars(options).items() if k != "model" and getattr(args, k) != v},
     )
@@ -264,7 +268,7 @@ def _mix(words: list[str]) -> None:
 def _with_conditions(form: Any, verb: str, words: list[str]) -> tuple[Any, dict[str, Any]]:
     """The words as values of the form, and those that are conditions of this run's model."""
     _trust(_peek(words, "--code"))
-    folder = _first_word(words)
+    folder = first_word(words)
     conditions = make_dataclass("Conditions", condition_fields(folder, form) if folder else [])
     args, asked = parse(tuple[Annotated[form, FLAT], Annotated[conditions, FLAT]], verb, words)  # type: ignore[valid-type]
     return args, vars(asked)
@@ -306,7 +310,7 @@ def _compare(words: list[str]) -> None:
     from genloom import api
     from genloom.report import format_comparison
 
-    _show(api.compare(args.RUN), format_comparison, args.json)
+    show(api.compare(args.RUN), format_comparison, args.json)
 
 
 def _models(words: list[str]) -> None:
@@ -342,33 +346,6 @@ def _describe(cls: type[Model]) -> str:
     return "\n".join(lines)
 
 
-def _data(words: list[str]) -> None:
-    if words[:1] == ["inspect"]:
-        _inspect(words[1:])
-        return
-    if words and words[0] not in ("-h", "--help"):
-        raise UserError(
-            f"data takes no '{words[0]}': `genloom data` lists the built-in sets, `genloom data inspect PATH` looks at yours."
-        )
-    from genloom.data.catalog import catalog
-
-    for name, entry in catalog().items():
-        print(f"{name:<13} {entry.modality:<6} {entry.summary}  [{entry.licence}]")
-    print("\nYour own: any folder, zip or tar. Look before you fit: genloom data inspect PATH")
-
-
-def _inspect(words: list[str]) -> None:
-    from genloom.data import inspector, options_of
-
-    modality, module = inspector(_first_word(words) or "mnist")
-    options = options_of(modality)
-    path = Annotated[str, Positional, arg(metavar="PATH", help="a file, folder, zip or tar, or a built-in name")]
-    as_json = Annotated[bool, arg(help="print JSON")]
-    fields: list[Any] = [("PATH", path), ("json", as_json, False), ("data", options, field(default_factory=options))]
-    args = parse(make_dataclass("Inspect", fields), "data inspect", words)
-    _show(module.inspect(args.PATH, **_changed(args.data, options())), module.format_report, args.json)
-
-
 # ── helpers ──────────────────────────────────────────────────────────────────────────────────────────────────────
 def parse(form: Any, verb: str, words: Sequence[str], **more: Any) -> Any:
     """The words as values of the form. Raises UserError for words that do not fit: tyro's complaint in one sentence."""
@@ -387,7 +364,7 @@ def parse(form: Any, verb: str, words: Sequence[str], **more: Any) -> Any:
     raise UserError(f"{what.rstrip('.')}.{offer} `{prog} --help` lists what there is.")
 
 
-def _first_word(words: Sequence[str]) -> str | None:
+def first_word(words: Sequence[str]) -> str | None:
     return words[0] if words and not words[0].startswith("-") else None
 
 
@@ -409,9 +386,9 @@ def _trust(code: str | None) -> None:
         resolve(code)
 
 
-def _changed(values: Any, default: Any) -> dict[str, Any]:
+def changed(values: Any, default: Any) -> dict[str, Any]:
     return {k: v for k, v in vars(values).items() if v != getattr(default, k)}
 
 
-def _show(value: Any, as_text: Callable[[Any], str], as_json: bool) -> None:
+def show(value: Any, as_text: Callable[[Any], str], as_json: bool) -> None:
     print(json.dumps(value, indent=1) if as_json else as_text(value))

@@ -124,6 +124,14 @@ class Compare:
 
 
 @dataclass
+class Verify:
+    """Whether a run folder, and the runs that it comes from, are as they were sealed."""
+
+    RUN: RunFolder
+    seal: str | None = None  # the seal that it should bear, or how that begins, as you noted it
+
+
+@dataclass
 class Models:
     """The models, their papers and recipes."""
 

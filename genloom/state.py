@@ -19,7 +19,7 @@ from genloom.generate import resolve_precision
 from genloom.nn.muon import Muon
 
 Moves = tuple[str, ...]
-NUMBERS = ("step", "seconds", "rate", "rollbacks")  # of the state, that are no tensors
+NUMBERS = ("step", "seconds", "rate", "rollbacks", "cpu")  # of the state, that are no tensors
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class State:
         self.precision = resolve_precision(model, options.precision)
         self.scaler = torch.amp.GradScaler(model.device.type, enabled=self.precision == "fp16")
         self.loss: Callable[[Batch, str], dict[str, Tensor]] = torch.compile(model) if options.compile else model
-        self.step, self.seconds, self.rate, self.rollbacks = 0, 0.0, 1.0, 0
+        self.step, self.seconds, self.rate, self.rollbacks, self.cpu = 0, 0.0, 1.0, 0, 0.0
 
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor of the state under a name of its own."""
@@ -124,7 +124,7 @@ class State:
                 like = torch.empty_like(of) if value.shape == of.shape else torch.empty_like(value, device=of.device)
                 of_optimiser[of].state[of][slot] = like.copy_(value)  # in the parameter's own memory layout
         for name in NUMBERS:
-            setattr(self, name, numbers[name])
+            setattr(self, name, numbers.get(name, getattr(self, name)))
         self.scaler.load_state_dict(numbers["scaler"])
 
 

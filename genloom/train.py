@@ -109,6 +109,7 @@ class Loop:
         self.monitor: Monitor | None = None
         self.stopped_by: str | None = None
         self.sums: dict[str, tuple[Any, int]] = {}  # of each loss since the last look, and how many
+        self.cpu = 0.0  # seconds that earlier calls used, less those that this process had used before
         self.pause = 1.0  # seconds from one look to the next, at least
         device = state.model.device
         count = state.model.looks_at
@@ -119,9 +120,11 @@ class Loop:
 
     def go(self, quiet: bool = False) -> State:
         """Train to the end of the budget, resuming what the folder holds. Raises UserError when the run cannot go on."""
-        if parallel.any_rank(self.run.has_state()):  # asked together, before any rank writes
+        resumed = parallel.any_rank(self.run.has_state())  # asked together, before any rank writes
+        if resumed:
             self.state.restore(*self.run.load_tensors(STATE))
-        else:
+        self.cpu = self.state.cpu - time.process_time()
+        if not resumed:
             self.save()  # so that there is always a good state to go back to
         state, minutes, first_step = self.state, self.options.minutes, self.state.step
         steps = self.options.steps if minutes is None else None
@@ -206,6 +209,7 @@ class Loop:
             "rate": round(images / max(state.seconds - since[1], 1e-9), 2),
             "losses": losses,
             "lr": self.options.rate_at(progress) * state.rate,
+            "cpu_seconds": round(self.cpu + time.process_time(), 1),
             "memory_mb": round(memory_mb(state.model.device)),
             "watch": seen,
         }
@@ -233,6 +237,7 @@ class Loop:
 
     # keeping
     def save(self) -> None:
+        self.state.cpu = self.cpu + time.process_time()
         if parallel.main():
             self.run.save_tensors(STATE, self.state.tensors(), self.state.numbers())
             self.run.save_tensors(WEIGHTS, self.state.published(), {"step": self.state.step})

@@ -12,7 +12,7 @@ FILES = sorted(HOUSE.rglob("*.py"))
 FLOORS = {
     0: ("errors", "parallel", "machine", "__init__"),
     1: ("core", "nn", "text", "objectives", "metrics"),
-    2: ("models", "data", "run", "reference", "gguf", "provenance"),
+    2: ("models", "data", "run", "reference", "gguf", "provenance", "seal"),
     3: (
         "plugins",
         "state",
@@ -26,6 +26,7 @@ FLOORS = {
         "audit",
         "budget",
         "export",
+        "private",
     ),
     4: (
         "measure",
@@ -38,7 +39,7 @@ FLOORS = {
         "harness",
     ),
     5: ("api",),
-    6: ("cli", "forms", "serve", "__main__"),
+    6: ("cli", "forms", "verbs", "serve", "__main__"),
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names}
 

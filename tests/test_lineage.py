@@ -1,0 +1,197 @@
+"""A run says what it is made of, and a later change is found: seals, lines of runs, and the cards that tell of them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+import genloom
+from genloom.cli import main
+from genloom.data import open_data
+from genloom.errors import UserError
+from genloom.report import write_data_card, write_model_card
+from genloom.seal import digest, verify
+
+FIT = {"recipe": "tiny", "quiet": True, "steps": 3}
+
+
+@pytest.fixture(scope="module")
+def line(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run, and a run that started from it."""
+    folder = tmp_path_factory.mktemp("line")
+    digits = open_data("digits")
+    parent = genloom.fit("vae", digits, folder / "parent", **FIT)
+    genloom.fit("vae", digits, folder / "child", init=parent, **FIT)
+    return folder
+
+
+@pytest.fixture
+def runs(line: Path, tmp_path: Path) -> Path:
+    """The same in a place of their own, to be spoilt."""
+    shutil.copytree(line, tmp_path / "line")
+    for path in (tmp_path / "line").rglob("*.json"):
+        path.write_text(path.read_text().replace(str(line), str(tmp_path / "line")))
+    for name in ("parent", "child"):
+        reseal(tmp_path / "line" / name)
+    return tmp_path / "line"
+
+
+def reseal(folder: Path) -> None:
+    from genloom.run import Run
+    from genloom.seal import SEALED, write_seal
+
+    write_seal(Run.open(folder), SEALED)
+
+
+def test_a_run_names_its_data_its_code_and_its_parent(line: Path) -> None:
+    sealed = json.loads((line / "child/seal.json").read_text())
+    parent = json.loads((line / "parent/seal.json").read_text())
+    assert sealed["data"] == open_data("digits").fingerprint and len(sealed["code"]) == 64
+    assert sealed["parents"] == [
+        {"run": str(line / "parent"), "weights": digest(line / "parent/weights.safetensors"), "seal": parent["seal"]}
+    ]
+    assert set(sealed["files"]) == {"run.json", "weights.safetensors", "log.jsonl"}
+    assert verify(line / "child") == []
+
+
+@pytest.mark.parametrize("name", ["run.json", "weights.safetensors", "log.jsonl"])
+def test_a_change_is_found_and_its_file_named(runs: Path, name: str) -> None:
+    path = runs / "child" / name
+    whole = bytearray(path.read_bytes())
+    whole[len(whole) // 2] ^= 1
+    path.write_bytes(whole)
+    (found,) = verify(runs / "child")
+    assert f"'{path}' was changed" in found
+    path.unlink()
+    (found,) = verify(runs / "child")
+    assert f"'{path}' is gone" in found
+
+
+def test_edits_of_the_seal_and_files_put_there_are_found(runs: Path) -> None:
+    (runs / "child/metrics.json").write_text("{}")
+    (found,) = verify(runs / "child")
+    assert "metrics.json' was not there" in found
+    (runs / "child/metrics.json").unlink()
+    path = runs / "child/seal.json"
+    sealed = json.loads(path.read_text())
+    noted = sealed["seal"]
+    path.write_text(json.dumps(sealed | {"code": "0" * 64}))
+    assert len(verify(runs / "child")) == 1 and "seal.json' was changed" in verify(runs / "child")[0]
+    path.write_text("{}")
+    assert "no whole seal" in verify(runs / "child")[0]
+    path.unlink()
+    with pytest.raises(UserError, match="no seal"):
+        verify(runs / "child")
+    (runs / "child/log.jsonl").write_text("")
+    reseal(runs / "child")
+    assert verify(runs / "child") == [] and "sealed again" in verify(runs / "child", noted[:12])[0]
+
+
+def test_the_line_is_followed(runs: Path) -> None:
+    with open(runs / "parent/log.jsonl", "a") as log:
+        log.write("\n")
+    (found,) = verify(runs / "child")
+    assert "parent/log.jsonl' was changed" in found
+    shutil.copytree(runs / "child", runs.parent / "elsewhere/child")
+    shutil.move(runs / "parent", runs.parent / "gone")
+    (found,) = verify(runs / "child")
+    assert f"parent '{runs / 'parent'}' is no longer there" in found
+    shutil.move(runs.parent / "gone", runs.parent / "elsewhere/parent")  # beside its child: found again
+    assert "parent/log.jsonl' was changed" in verify(runs.parent / "elsewhere/child")[0]
+    shutil.copy(runs / "child/weights.safetensors", runs.parent / "elsewhere/parent/weights.safetensors")
+    assert "other weights" in verify(runs.parent / "elsewhere/child")[0]
+
+
+def test_a_verb_does_not_vouch_for_what_others_changed(runs: Path) -> None:
+    from genloom.run import Run
+    from genloom.seal import write_seal
+
+    run = Run.open(runs / "child")
+    before = json.loads((runs / "child/seal.json").read_text())["seal"]
+    with open(runs / "child/weights.safetensors", "ab") as file:
+        file.write(b" ")
+    run.write_json("metrics.json", {"metrics": []})
+    write_seal(run, ["metrics.json"])
+    (found,) = verify(runs / "child")
+    assert "weights.safetensors' was changed" in found
+    assert json.loads((runs / "child/seal.json").read_text())["before"] == before
+
+
+def test_training_on_breaks_the_seal_and_seals_again(runs: Path) -> None:
+    digits = open_data("digits")
+    seal = json.loads((runs / "parent/seal.json").read_text())["seal"]
+    genloom.fit("vae", digits, runs / "parent", **FIT | {"steps": 4})
+    again = json.loads((runs / "parent/seal.json").read_text())
+    assert again["before"] == seal and verify(runs / "parent") == []
+    assert "other weights" in verify(runs / "child")[0]
+
+
+def test_the_verb_says_it(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["verify", str(runs / "child")])
+    said = capsys.readouterr().out
+    assert "whole" in said and f"parent  {runs / 'parent'}" in said
+    (runs / "child/weights.safetensors").unlink()
+    with pytest.raises(SystemExit) as stop:
+        main(["verify", str(runs / "child")])
+    assert stop.value.code == 2 and "weights.safetensors' is gone" in capsys.readouterr().err
+
+
+# ── the cards ────────────────────────────────────────────────────────────────────────────────────────────────────
+def test_the_model_card_is_whole_and_keeps_what_its_reader_wrote(runs: Path) -> None:
+    path = write_model_card(runs / "child")
+    text = path.read_text()
+    front = yaml.safe_load(text.split("---\n")[1])
+    assert front["license"] == "apache-2.0" and front["library_name"] == "genloom" and front["datasets"] == ["digits"]
+    for words in (
+        "Intended use and limits",
+        "CPU seconds measured",
+        "480 g a kWh",
+        "genloom verify .",
+        "- from parent",
+    ):
+        assert words in text, words
+    assert "without differential privacy" in text and "Not audited yet" in text
+    mark = "<!-- yours: intended-use -->\n"
+    mine = "For \\1 lectures only; ask **Ada**.\n"
+    path.write_text(text.replace(mark, mark + mine).replace("It knows that data and nothing else", "It knows all"))
+    again = write_model_card(runs / "child").read_text()
+    assert again == text.replace(mark, mark + mine)
+    metrics = [{"name": "fd-digits@1k", "value": 12.3, "low": 11.0, "high": 13.0, "n": 1000}]
+    (runs / "child/metrics.json").write_text(json.dumps({"data": "digits test", "metrics": metrics}))
+    (runs / "child/audit.json").write_text(json.dumps({"findings": [{"sentence": "No copies in 1,000 samples."}]}))
+    text = write_model_card(runs / "child").read_text()
+    (result,) = yaml.safe_load(text.split("---\n")[1])["model-index"][0]["results"]
+    assert result["metrics"][0] == {"type": "fd-digits@1k", "name": "fd-digits@1k", "value": 12.3}
+    assert "No copies in 1,000 samples." in text and mine in text
+
+
+def test_the_data_card_keeps_what_its_reader_wrote(tmp_path: Path) -> None:
+    for i in range(4):
+        (tmp_path / "faces").mkdir(exist_ok=True)
+        Image.fromarray(np.full((16, 16, 3), 40 * i, np.uint8)).save(tmp_path / f"faces/{i}.png")
+    card = tmp_path / "card.md"
+    main(["data", "inspect", str(tmp_path / "faces"), "--card", str(card)])
+    text = card.read_text()
+    assert yaml.safe_load(text.split("---\n")[1])["pretty_name"] == "faces" and "whether the people" in text.lower()
+    mark = "<!-- yours: consent -->\n"
+    card.write_text(text.replace(mark, mark + "All signed.\n"))
+    main(["data", "inspect", str(tmp_path / "faces"), "--card", str(card)])
+    assert mark + "All signed.\n" in card.read_text()
+    card.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match="move it away"):
+        write_data_card(card, "faces", "image", {})
+
+
+def test_time_on_the_processor_is_counted_over_calls(tmp_path: Path) -> None:
+    digits = open_data("digits")
+    run = genloom.fit("vae", digits, tmp_path / "run", **FIT)
+    _, first = run.load_tensors("state/latest.safetensors")
+    run = genloom.fit("vae", digits, tmp_path / "run", **FIT | {"steps": 6})
+    _, second = run.load_tensors("state/latest.safetensors")
+    assert 0 < first["cpu"] < second["cpu"] < 60
