@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 import genloom
-from genloom import budget, core, generate, machine, parallel, transfer
+from genloom import budget, core, generate, machine, parallel, private, transfer
 from genloom.core import Model, Recipe, build, hyper_parameters
 from genloom.data import open_data
 from genloom.data.base import Dataset
@@ -72,6 +72,10 @@ def fit(
     net = build(cls, dataset.spec, options.model)
     if old and (fresh := transfer.start_from(net, old)) and not quiet:
         print(f"{len(fresh)} weights have no counterpart there and start fresh: {', '.join(fresh[:3])} …")
+    private_with = None
+    if options.dp_epsilon is not None:
+        learnt = old is None and asked.get("tokenizer", "auto") in ("auto", "char", "bpe")
+        private_with = private.check(net, dataset, options, learnt)
     net.prepare(some(dataset, cls.looks_at))
     net.to(device)
     if dataset.spec.modality == "video":
@@ -86,8 +90,14 @@ def fit(
     with run.lock() if parallel.main() else nullcontext():
         if parallel.main():
             break_seal(run)
-        loop = Loop(State(net, options), dataset, options, run, held_out=dataset.held_out())
+        state = State(net, options)
+        if private_with:
+            private_with.to(net.device)
+            state.privacy = private.begin(private_with, options, run, dataset.spec, len(dataset))
+        loop = Loop(state, dataset, options, run, held_out=dataset.held_out())
         loop.go(quiet)
+        if state.privacy:
+            private.settle(run, state.privacy, state.step)
         if parallel.main():
             _tell(run, TRAINED)
     if loop.stopped_by:

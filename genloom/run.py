@@ -137,8 +137,8 @@ def open_or_create(out: str | os.PathLike[str] | None, info: dict[str, Any]) -> 
         old = Run.open(folder).info
         if change := _change(old, info):
             raise UserError(f"'{folder}' holds another run ({change}): give another --out, or ask for the same.")
-        kept = {
-            k: old[k] for k in ("started", "parents") if k in old
+        kept: dict[str, Any] = {
+            k: old[k] for k in ("started", "parents", "privacy") if k in old
         }  # a parent as it was when this run started from it
         return Run.create(folder, {**info, **kept})
     refuse_occupied(folder)

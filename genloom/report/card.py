@@ -86,7 +86,7 @@ def write(path: Path, blocks: list[str]) -> Path:
         ) from None
     text = "\n\n".join(b for b in blocks if b) + "\n"
     with atomic(path) as temporary:
-        temporary.write_text(YOURS.sub(lambda m: place(m[1], kept.get(m[1], m[2])), text), encoding="utf-8")
+        temporary.write_text(YOURS.sub(lambda m: place(m[1], kept.get(m[1]) or m[2]), text), encoding="utf-8")
     return path
 
 
