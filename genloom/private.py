@@ -22,11 +22,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from genloom import parallel
 from genloom.core import Batch, Model, Spec, generator
 from genloom.data.base import Dataset
 from genloom.errors import UserError, needs_extra
+from genloom.nn.augment import ADA
+from genloom.nn.norm import StandingNorm
 from genloom.run import Run
 from genloom.state import Options, parameters
 
@@ -125,7 +128,8 @@ def together(model: Model, moved: list[nn.Parameter], batch: Batch, phase: str) 
     def loss(weights: dict[str, Tensor], item: Batch) -> tuple[Tensor, Terms]:
         return one(model, {**rest, **weights}, {k: v[None] for k, v in item.items()}, phase)
 
-    gradients, terms = vmap(grad(loss, has_aux=True), (None, 0), randomness="different")(weights, batch)
+    with sdpa_kernel(SDPBackend.MATH):  # the others know no items apart, and are done one after another
+        gradients, terms = vmap(grad(loss, has_aux=True), (None, 0), randomness="different")(weights, batch)
     return [gradients[k] for k in weights], terms
 
 
@@ -326,13 +330,21 @@ def look(found: Found, model: Model, moved: list[nn.Parameter], phase: str) -> N
             "leave it out (--model.gamma 0, and --model.objective hinge), for clipping bounds the slope already."
         )
     mixed = next((k for k, v in first.items() if v.shape != (4,) or not close(v[0], second[k][0])), None)
-    if mixed or any(not close(x, held_b[k]) for k, x in held.items()):
-        norms = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules())
-        why = "batch normalisation mixes the items of a batch" if norms else "its losses are not of one item each"
-        why = why if mixed else f"{why}, or it keeps what it saw of them"
+    adapts = any(isinstance(m, ADA) and m.adaptive for m in model.modules())
+    kept = adapts or any(not close(x, held_b[k]) for k, x in held.items())
+    norms = any(isinstance(m, (nn.modules.batchnorm._BatchNorm, StandingNorm)) for m in model.modules())
+    if norms or mixed or kept:
+        why = (
+            "batch normalisation mixes the items of a batch" if norms else f"its loss '{mixed}' is not of one item each"
+        )
+        why = (
+            why
+            if norms or mixed
+            else "it keeps in its buffers what it saw of the items, as an augmentation that adapts does"
+        )
         raise UserError(
-            f"'{model.name}' cannot be private, for in its phase '{phase}' {why}: fit vae, flow, gpt or sngan, or gan with "
-            "--model.objective hinge --model.gamma 0 and no augmentation that adapts."
+            f"'{model.name}' cannot be private, for in its phase '{phase}' {why}: fit vae, cvae, flow, gpt or llama, or "
+            "gan with --model.objective hinge --model.gamma 0."
         )
     try:
         with torch.random.fork_rng():

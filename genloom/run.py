@@ -137,9 +137,8 @@ def open_or_create(out: str | os.PathLike[str] | None, info: dict[str, Any]) -> 
         old = Run.open(folder).info
         if change := _change(old, info):
             raise UserError(f"'{folder}' holds another run ({change}): give another --out, or ask for the same.")
-        kept: dict[str, Any] = {
-            k: old[k] for k in ("started", "parents", "privacy") if k in old
-        }  # a parent as it was when this run started from it
+        as_begun = ("started", "parents", "privacy")
+        kept: dict[str, Any] = {k: old[k] for k in as_begun if k in old}
         return Run.create(folder, {**info, **kept})
     refuse_occupied(folder)
     return Run.create(folder, info)
