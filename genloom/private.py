@@ -111,11 +111,13 @@ def clipped(
     for first in range(0, count, size):
         piece = {k: v[first : first + size] for k, v in batch.items()}
         gradients, terms = (one_by_one if alone else together)(model, moved, piece, phase)
-        lengths = torch.stack([g.float().flatten(1).square().sum(1) for g in gradients]).sum(0).sqrt()  # [b]
-        good = lengths.isfinite()
-        factors = torch.where(lengths > clip, clip / lengths, 1.0)[good]
-        for total, g in zip(sums, gradients, strict=True):
-            total += (factors @ g[good].float().flatten(1)).view_as(total)
+        flat = [g.float().flatten(1) for g in gradients]
+        lengths = torch.stack([torch.linalg.vector_norm(g, dim=1) for g in flat]).norm(dim=0)  # [b]
+        factors = torch.where(lengths > clip, clip / lengths, 1.0)
+        if not (good := lengths.isfinite()).all():
+            flat, factors = [g[good] for g in flat], factors[good]
+        for total, g in zip(sums, flat, strict=True):
+            total += (factors @ g).view_as(total)
         totals = {k: totals.get(k, 0.0) + v.sum() / count for k, v in terms.items()}
     return sums, totals
 
