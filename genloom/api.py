@@ -244,7 +244,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """Measure a run against data (its own by default): writes metrics.json and the report, returns the figures.
 
-    `n`: samples, by default 10,000 pictures, 256 clips (2,048 of digits), or all films up to 10,000 frames.
+    `n`: samples, by default 10,000 pictures, 256 clips (1,000 of digits), or all films up to 10,000 frames.
     """
     from genloom.measure import evaluate_run
 

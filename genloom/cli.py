@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
-import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, field, make_dataclass
@@ -15,9 +12,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 from tyro.conf import Positional, arg
 
-from genloom import __version__
+from genloom import __version__, cli_data, cli_safe
 from genloom.errors import UserError, unknown
-from genloom.forms import FLAT, Compare, Edit, Evaluate, Export, Import, Mix, Models, Project, Sample, condition_fields
+from genloom.forms import (
+    FLAT,
+    Compare,
+    Edit,
+    Evaluate,
+    Export,
+    Import,
+    Mix,
+    Models,
+    Project,
+    Sample,
+    changed,
+    condition_fields,
+    first_word,
+    parse,
+    show,
+)
 
 if TYPE_CHECKING:
     from genloom.core import Model
@@ -30,6 +43,7 @@ HELP = """genloom: train, sample, measure and compare generative models on your 
   genloom import MODEL FILE   take an official checkpoint as a run folder
   genloom export RUN FOLDER   write a language model for transformers
   genloom sample RUN          draw samples from a run into files, or text onto the screen
+  genloom detect FILE…        what files say of their origin: manifests, labels, watermarks, and which run made them
   genloom project RUN PICTURE find a real picture in a StyleGAN's styles
   genloom edit RUN            directions that change a picture's meaning, and sheets of what they do
   genloom mix RUN             pictures with the coarse styles of some seeds and the fine ones of others
@@ -65,21 +79,20 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _run(words: list[str]) -> int:
-    from genloom import verbs as more
-
     verbs: dict[str, Callable[[list[str]], None]] = {
         "fit": _fit,
         "import": _import,
         "export": _export,
         "sample": _sample,
+        "detect": cli_safe.detect,
         "project": _project,
         "edit": _edit,
         "mix": _mix,
         "evaluate": _evaluate,
         "compare": _compare,
         "models": _models,
-        "data": more.data,
-        "verify": more.verify,
+        "data": cli_data.data,
+        "verify": cli_safe.verify,
     }
     verb = words[0] if words else "help"
     if verb in ("-h", "--help", "help"):
@@ -165,6 +178,8 @@ def _export(words: list[str]) -> None:
 
 
 def _sample(words: list[str]) -> None:
+    if _peek(words, "--like") is not None:
+        return cli_safe.like(words)
     args, asked = _with_conditions(Sample, "sample", words)
     if args.n is not None and args.n < 1:
         raise UserError(f"-n must be 1 or more, not {args.n}.")
@@ -177,7 +192,7 @@ def _sample(words: list[str]) -> None:
     from genloom.run import Run
 
     run = Run.open(args.RUN)
-    samples = run.folder / "samples"
+    samples, asked["provenance"] = run.folder / "samples", args.provenance
     if args.interpolate:
         given = args.interpolate
         seeds = range(args.seed, args.seed + int(given)) if given.isdecimal() else verbs.numbers("interpolate", given)
@@ -189,7 +204,7 @@ def _sample(words: list[str]) -> None:
         seconds = generate.stream_to(run, out := args.out or samples / "stream.wav", **asked)
         return print(f"sound   {out}, {seconds:.1f} s", file=sys.stderr if str(out) == "-" else sys.stdout)
     if run.spec.modality == "text" and args.out is None and not args.seeds:
-        return _tell(run, args.n or 1, args.seed, asked)
+        return _tell(run, args.n or 1, args.seed, {k: v for k, v in asked.items() if k != "provenance"})
     if args.seeds:
         out = args.out or samples / "seeds"
         paths = verbs.seeds_to_files(run, args.seeds, out, **asked)
@@ -209,7 +224,8 @@ def _to_files(run: Run, args: Sample, out: Path, asked: dict[str, Any]) -> list[
         return paths
     if args.beside:
         raise UserError("--beside shows the source of a film: give a model that makes films of films a --source.")
-    return generate.to_files(run, args.n, out, seed=args.seed, form=args.form, **asked)
+    asked |= {"form": args.form, "visible_label": args.visible_label}
+    return generate.to_files(run, args.n, out, seed=args.seed, **asked)
 
 
 def _tell(run: Run, n: int, seed: int, asked: dict[str, Any]) -> None:
@@ -260,7 +276,7 @@ def _mix(words: list[str]) -> None:
     from genloom.latents import verbs
     from genloom.run import Run
 
-    run = Run.open(args.RUN)
+    run, asked["provenance"] = Run.open(args.RUN), args.provenance
     out = args.out or run.folder / "samples" / "mix.png"
     print(f"sheet   {verbs.mix_to_file(run, args.rows, args.columns, args.layers, out, **asked)}")
 
@@ -347,27 +363,6 @@ def _describe(cls: type[Model]) -> str:
 
 
 # ── helpers ──────────────────────────────────────────────────────────────────────────────────────────────────────
-def parse(form: Any, verb: str, words: Sequence[str], **more: Any) -> Any:
-    """The words as values of the form. Raises UserError for words that do not fit: tyro's complaint in one sentence."""
-    prog, said = f"genloom {verb}", io.StringIO()
-    try:
-        with contextlib.redirect_stderr(said):
-            return tyro.cli(form, prog=prog, args=words, **more)
-    except SystemExit as stop:
-        if not stop.code:
-            raise
-    plain = re.sub("[╭╮╰╯│]", " ", said.getvalue())
-    blocks = [" ".join(b.split()) for b in re.split(r"\n?[^\n]*[─-]{4,}[^\n]*\n", plain)]  # between rules
-    what = next((b for b in blocks[1:] if b), blocks[0])
-    near = re.search(r"Perhaps you meant.*?(--[\w.-]+)", " ".join(blocks))
-    offer = f" Did you mean '{near[1]}'?" if near else ""
-    raise UserError(f"{what.rstrip('.')}.{offer} `{prog} --help` lists what there is.")
-
-
-def first_word(words: Sequence[str]) -> str | None:
-    return words[0] if words and not words[0].startswith("-") else None
-
-
 def _peek(words: Sequence[str], flag: str) -> str | None:
     """The value of a flag before the real parse: it decides what else there is to parse."""
     for word, after in zip(words, [*words[1:], None], strict=True):
@@ -384,11 +379,3 @@ def _trust(code: str | None) -> None:
         from genloom.plugins import resolve
 
         resolve(code)
-
-
-def changed(values: Any, default: Any) -> dict[str, Any]:
-    return {k: v for k, v in vars(values).items() if v != getattr(default, k)}
-
-
-def show(value: Any, as_text: Callable[[Any], str], as_json: bool) -> None:
-    print(json.dumps(value, indent=1) if as_json else as_text(value))

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import io
+import json
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import tyro
 from tyro.conf import Positional, arg
+
+from genloom.errors import UserError
 
 RunFolder = Annotated[str, Positional, arg(metavar="RUN", help="a run folder")]
 Code = Annotated[str | None, arg(help="the model's own file, when the run's model is yours", metavar="PATH")]
@@ -32,7 +40,29 @@ class Sample:
     )
     form: Literal["mp4", "gif", "webp", "frames"] | None = None  # of clips in a folder; by default mp4
     beside: bool = False  # of films made of a --source: show it at the left of each
+    like: Path | None = None  # in place of all: make this file again, from the recipe in it: --like FILE [--run RUN]
+    provenance: bool = True  # write into each file that it is generated, by which run and how, and sign it
+    visible_label: bool = False  # draw AI and its Chinese words into a corner of each picture
     code: Code = None
+
+
+@dataclass
+class Like:
+    """Make a file again, exactly, from the recipe that it carries."""
+
+    like: Path  # the file
+    run: Path | None = None  # the run that made it; by default found by its name, above the file, here, and in runs/
+    out: Path | None = None  # the folder to write into; by default RUN/samples/again
+    source: str | None = None  # where the sources are now, of what was made from some
+    code: Code = None
+
+
+@dataclass
+class Detect:
+    """Say what files tell of their origin: C2PA manifest, label, watermark, and which run made them."""
+
+    FILE: Annotated[list[str], Positional, arg(metavar="FILE…", help="files, or folders of them")]
+    json: bool = False  # print JSON
 
 
 @dataclass
@@ -93,6 +123,7 @@ class Mix:
     columns: str  # seeds, such as 4,5,6
     layers: str  # what the columns give, such as 0-3: the first are coarse, the last are fine
     out: Path | None = None  # the PNG file to write; by default RUN/samples/mix.png
+    provenance: bool = True  # write into it that it is generated, by which run and how, and sign it
     code: Code = None
 
 
@@ -104,7 +135,7 @@ class Evaluate:
     data: str | None = None  # measure against this data; by default the run's own
     metrics: str | None = None  # fd,kid,… by default all
     n: Annotated[int | None, arg(aliases=["-n"])] = (
-        None  # samples to draw: by default 10,000 pictures, 256 clips (of digits 2,048), or all films up to 10,000 frames
+        None  # samples to draw: by default 10,000 pictures, 256 clips (of digits 1,000), or all films up to 10,000 frames
     )
     extractor: str | None = None  # digits, lite0 or inception
     vocoder: str | None = None  # of text to speech: the run that makes its waves; by default Griffin-Lim
@@ -151,3 +182,33 @@ def condition_fields(folder: str, form: Any) -> list[tuple[str, Any, Any]]:
     texts = ("label", "source", "kind", "prompt", "first", "stop", "schema", *cls.borrows)
     kinds |= {name: str for name in texts if name in kinds}
     return [(name, bool, False) if kind is bool else (name, kind | None, None) for name, kind in kinds.items()]
+
+
+def parse(form: Any, verb: str, words: Sequence[str], **more: Any) -> Any:
+    """The words as values of the form. Raises UserError for words that do not fit: tyro's complaint in one sentence."""
+    prog, said = f"genloom {verb}", io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(form, prog=prog, args=words, **more)
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+    plain = re.sub("[╭╮╰╯│]", " ", said.getvalue())
+    blocks = [" ".join(b.split()) for b in re.split(r"\n?[^\n]*[─-]{4,}[^\n]*\n", plain)]  # between rules
+    what = next((b for b in blocks[1:] if b), blocks[0])
+    near = re.search(r"Perhaps you meant.*?(--[\w.-]+)", " ".join(blocks))
+    offer = f" Did you mean '{near[1]}'?" if near else ""
+    raise UserError(f"{what.rstrip('.')}.{offer} `{prog} --help` lists what there is.")
+
+
+def first_word(words: Sequence[str]) -> str | None:
+    return words[0] if words and not words[0].startswith("-") else None
+
+
+def changed(values: Any, default: Any) -> dict[str, Any]:
+    """The fields that are not at their defaults."""
+    return {k: v for k, v in vars(values).items() if v != getattr(default, k)}
+
+
+def show(value: Any, as_text: Callable[[Any], str], as_json: bool) -> None:
+    print(json.dumps(value, indent=1) if as_json else as_text(value))

@@ -14,11 +14,14 @@ from genloom import parallel
 from genloom.core import Model, build
 from genloom.errors import UserError, nearest
 from genloom.machine import has_fast_bf16, multiply_fast
+from genloom.origin import Marks
 from genloom.plugins import model_of
 from genloom.run import STATE, WEIGHTS, Run
 
 FILMS = (".mp4", ".mov", ".mkv", ".gif", ".webp")  # endings of the name of one film
 PIECE = 32  # frames that a stream is made of at a time: half a second of speech
+BATCH = 256  # samples that are made at once
+Span = tuple[int, int]
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -35,23 +38,41 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 
 @torch.inference_mode()
 def draw(
-    model: Model, n: int, *, seed: int = 0, precision: str = "auto", batch_size: int = 256, **conditions: Any
+    model: Model,
+    n: int,
+    *,
+    seed: int = 0,
+    precision: str = "auto",
+    batch_size: int = BATCH,
+    span: Span | None = None,
+    **conditions: Any,
 ) -> Tensor | list[Any]:
-    """n samples on the CPU, in pieces of batch_size. Conditions of n rows (labels, sources) are cut alike."""
-    made = list(drawn(model, n, seed=seed, precision=precision, batch_size=batch_size, **conditions))
+    """n samples on the CPU, in pieces of batch_size, or those of `span` (first, end) among them.
+
+    Conditions of n rows (labels, sources) are cut alike.
+    """
+    made = list(drawn(model, n, seed=seed, precision=precision, batch_size=batch_size, span=span, **conditions))
     if made and isinstance(made[0], Tensor):
         return torch.cat(made)
     return [item for piece in made for item in piece]
 
 
 def drawn(
-    model: Model, n: int, *, seed: int = 0, precision: str = "auto", batch_size: int = 256, **conditions: Any
+    model: Model,
+    n: int,
+    *,
+    seed: int = 0,
+    precision: str = "auto",
+    batch_size: int = BATCH,
+    span: Span | None = None,
+    **conditions: Any,
 ) -> Iterator[Any]:
     """The same, one piece at a time: for samples that do not fit into memory all at once."""
     model.eval()
     rows = {k: v for k, v in conditions.items() if isinstance(v, (Tensor, list)) and len(v) == n}
-    for start in range(0, n, batch_size):
-        count = min(batch_size, n - start)
+    first, end = span or (0, n)
+    for start in range(first, end, batch_size):
+        count = min(batch_size, end - start)
         mine = conditions | {k: v[start : start + count] for k, v in rows.items()}
         with torch.inference_mode(), autocast(model.device, resolve_precision(model, precision)):
             piece = model.sample(count, seed=seed, start=start, **mine)
@@ -93,16 +114,20 @@ def samples(run: Run, n: int, *, seed: int = 0, **conditions: Any) -> Tensor | l
 
     Raises UserError for a condition that the model lacks, or a source that cannot be read.
     """
-    return _named(run, n, seed, conditions)[0]
+    return named(run, n, seed, conditions)[0]
 
 
-def _named(run: Run, n: int, seed: int, conditions: dict[str, Any]) -> tuple[Tensor | list[Any], list[str] | None]:
-    """Samples, and the names of the files that they were made from where `source` is a path."""
+def named(
+    run: Run, n: int, seed: int, conditions: dict[str, Any], span: Span | None = None
+) -> tuple[Tensor | list[Any], list[str] | None]:
+    """Samples, and the names of the files that they were made from where `source` is a path; `span` as of `draw`."""
     model = load(run)
     given, names = checked(model, conditions), None
-    if model.needs == "films" and "source" in given and not isinstance(given["source"], Tensor):
-        films, names = importlib.import_module("genloom.data.video").read_sources(Path(given.pop("source")), model.spec)
-        made = [torch.cat([f.float().cpu() for f in streamed(model, film, **given)]).transpose(0, 1) for film in films]
+    if model.needs == "films" and isinstance(given.get("source"), (str, Path)):
+        reader = importlib.import_module("genloom.data.video").read_sources
+        films, names = reader(Path(given.pop("source")).expanduser(), model.spec)
+        films = films[slice(*span)] if span else films
+        made = [torch.cat([*streamed(model, film, **given)]).transpose(0, 1) for film in films]
         return made, names
     if isinstance(prompt := given.get("prompt"), Tensor) and prompt.ndim == len(run.spec.shape):
         given["prompt"] = prompt.expand(n, *prompt.shape)  # one for all
@@ -113,24 +138,39 @@ def _named(run: Run, n: int, seed: int, conditions: dict[str, Any]) -> tuple[Ten
     for name in ("source", "prompt"):
         if isinstance(several := given.get(name), (Tensor, list)):
             n = len(several)
-    return draw(model, n, seed=seed, **given), names
+    return draw(model, n, seed=seed, span=span, **given), names
 
 
 @torch.inference_mode()
 def streamed(model: Any, frames: Iterable[Tensor], **given: Any) -> Iterator[Tensor]:
-    """Frames [1, C, H, W] in [-1, 1] of source frames [1, C', H, W], as they come; memory does not grow."""
-    with autocast(model.device, resolve_precision(model, "auto")):
-        yield from model.stream((frame.to(model.device) for frame in frames), **given)
+    """Frames [1, C, H, W] f32 in [-1, 1] of source frames [1, C', H, W], as they come; memory does not grow."""
+    precision = resolve_precision(model, "auto")
+    stream = model.stream((frame.to(model.device) for frame in frames), **given)
+    while True:
+        with autocast(model.device, precision):  # not while it waits: what its taker computes is not the model's
+            frame = next(stream, None)
+        if frame is None:
+            return
+        yield frame.float().cpu()
 
 
 def films_to(
-    run: Run, out: Path, source: str | Path, *, form: str | None = None, beside: bool = False, **conditions: Any
+    run: Run,
+    out: Path,
+    source: str | Path,
+    *,
+    form: str | None = None,
+    beside: bool = False,
+    provenance: bool = True,
+    **conditions: Any,
 ) -> tuple[list[Path], list[str]]:
     """Write what a model makes of films, frame by frame and of any length: the paths, and what is to be said of them.
 
     `out` is a folder or, of one film, its file, whose ending says what it is to be; in a folder `form` does: mp4, gif, webp
     or frames. `beside`: with the source at the left. Raises UserError for a film that cannot be read.
     """
+    told = {"source": source, "form": form, "beside": beside}
+    marks = Marks(run, how="films", options=told, conditions=conditions) if provenance else None
     video, model = importlib.import_module("genloom.data.video"), load(run)
     given = checked(model, conditions)
     films, names = video.read_sources(Path(source).expanduser(), model.spec)
@@ -139,6 +179,8 @@ def films_to(
     notes = [
         note for path, film in zip(paths, films, strict=True) for note in _film_to(path, film, model, beside, given)
     ]
+    if marks:
+        marks.put(*paths)
     return paths, list(dict.fromkeys(notes))
 
 
@@ -179,10 +221,11 @@ def _ending(name: str, form: str) -> str:
 
 
 @torch.inference_mode()
-def stream_to(run: Run, out: Path, *, source: str | None = None, **conditions: Any) -> float:
+def stream_to(run: Run, out: Path, *, source: str | None = None, provenance: bool = True, **conditions: Any) -> float:
     """Write what a vocoder makes of one sound or mel spectrogram as it comes, and return its seconds; memory does not grow.
 
-    `out` "-" is the standard output. Raises UserError for a model that makes no waves of mel spectrograms.
+    `out` "-" is the standard output, in which nothing is marked. Raises UserError for a model that makes no waves of mel
+    spectrograms.
     """
     sound = importlib.import_module("genloom.data.sound")
     model: Any = load(run)
@@ -190,6 +233,8 @@ def stream_to(run: Run, out: Path, *, source: str | None = None, **conditions: A
         raise UserError(f"'{model.name}' does not make a wave as it comes: leave --stream out.")
     if not source:
         raise UserError("--stream makes a wave as it comes from a --source: a sound, or a mel spectrogram (.npy).")
+    told = {"stream": True, "source": source}
+    marks = Marks(run, how="stream", options=told, conditions=conditions) if provenance and str(out) != "-" else None
     path = Path(source).expanduser()
     kind, rate = checked(model, conditions).get("kind"), int(model.spec.extra["rate"])
     pieces: Any
@@ -203,7 +248,9 @@ def stream_to(run: Run, out: Path, *, source: str | None = None, **conditions: A
     with autocast(model.device, resolve_precision(model, "auto")), sound.Writer(out, rate) as file:
         for made in model.stream(pieces, waves=waves):
             file.add(made[0])
-        return file.samples / rate
+    if marks:
+        marks.put(out)
+    return file.samples / rate
 
 
 def checked(model: Model, conditions: dict[str, Any]) -> dict[str, Any]:
@@ -235,24 +282,61 @@ def class_number(label: str, classes: tuple[str, ...]) -> int:
 
 
 def to_files(
-    run: Run, n: int | None, out: Path, *, seed: int = 0, form: str | None = None, **conditions: Any
+    run: Run,
+    n: int | None,
+    out: Path,
+    *,
+    seed: int = 0,
+    form: str | None = None,
+    provenance: bool = True,
+    visible_label: bool = False,
+    **conditions: Any,
 ) -> list[Path]:
     """Write n samples into `out`, in the modality's own format; those of a `source` under the names of its files.
 
     One sound or clip may have a name, `hello.wav` or `walk.mp4`, in place of a folder; in a folder `form` says what clips
-    become: mp4, gif, webp or frames. n is 1 by default for a name or a prompt, else 64. Raises UserError for a name for
-    several.
+    become: mp4, gif, webp or frames. n is 1 by default for a name or a prompt, else 64. With `provenance` each says in
+    itself which run made it and how. Raises UserError for a name for several.
     """
     kind = run.spec.modality
-    modality = importlib.import_module(f"genloom.data.{kind}")
     if form is not None and kind != "video":
         raise UserError(f"--form is of films, and this run makes {kind}: leave it out.")
     alone = _is_one(out, {"audio": (".wav",), "video": FILMS}.get(kind, ()), n, form)
     n = n or (1 if alone or conditions.get("prompt") is not None else 64)
-    made, names = _named(run, n, seed, conditions)
+    asked = ({"n": n} if conditions.get("source") is None else {}) | {"seed": seed, "form": form}
+    marks = marks_of(run, provenance, visible_label, seed=seed, options=asked, conditions=conditions)
+    made, names = named(run, n, seed, conditions)
     if alone:
         out, names = out.parent, [out.name]
     elif names and kind == "video":
         names = [_ending(name, form or "mp4") for name in names]
-    shape = {"form": form} if form else {}
-    return modality.write(made, out, spec=run.spec, **shape, **({"names": names} if names else {}))
+    how: dict[str, Any] = ({"form": form} if form else {}) | ({"names": names} if names else {})
+    return written(run, made, out, marks, **how)
+
+
+def marks_of(run: Run, provenance: bool, visible: bool, **given: Any) -> Marks | None:
+    """What marks the files of a command, unless it is told not to. Raises UserError for a visible label on no picture."""
+    if visible and run.spec.modality != "image":
+        raise UserError(f"A visible label is drawn on pictures, and this run makes {run.spec.modality}: leave it out.")
+    if visible and not provenance:
+        raise UserError("A visible label is part of provenance: give --visible-label or --no-provenance, not both.")
+    return Marks(run, visible=visible, **given) if provenance else None
+
+
+def written(
+    run: Run,
+    made: Tensor | list[Any],
+    out: Path,
+    marks: Marks | None,
+    *,
+    first: int = 0,
+    of: int | None = None,
+    **how: Any,
+) -> list[Path]:
+    """Samples as files, in the modality's own format, and marked: they are numbers `first` and on of `of`."""
+    modality = importlib.import_module(f"genloom.data.{run.spec.modality}")
+
+    def write(folder: Path) -> list[Path]:
+        return modality.write(made, folder, spec=run.spec, **how)
+
+    return marks.written(write, out, first, of) if marks else write(out)

@@ -25,7 +25,7 @@ from genloom.metrics import distribution
 from genloom.metrics.distribution import Estimate
 from genloom.metrics.features import Extractor, extractor
 from genloom.plugins import model_of
-from genloom.run import Run, atomic
+from genloom.run import HEARD_IN, Run, atomic
 
 METRICS = ("fd", "kid", "precision", "recall", "density", "coverage", "is", "nearest", "labels")
 DIGITS = ("mnist", "digits", "moving-mnist", "moving-digits")  # the data that the shipped classifier judges
@@ -212,12 +212,7 @@ def evaluate_run(
     elif run.spec.modality == "text":
         result, n = measure_text.measured(run, own, reference, metrics, seed), len(reference)
     elif run.spec.modality == "audio":
-        from genloom import measure_audio, measure_speech
-
-        if model_of(run).needs == "speech":
-            result, n = measure_speech.measured(run, reference, metrics, n or MOST, seed, vocoder)
-        else:
-            result, n = measure_audio.measured(run, reference, metrics, n or MOST, seed)
+        result, n = _measured_sound(run, own, reference, metrics, n or MOST, seed, vocoder)
     else:
         eye = _eye(extractor, given.name)
         result, n = _measured_pictures(run, own, reference, eye, metrics, n or MOST, seed)
@@ -228,6 +223,28 @@ def evaluate_run(
     result = {**about, **result, "seconds": time.perf_counter() - started}
     run.write_json("metrics.json", result)
     return result
+
+
+def _measured_sound(
+    run: Run,
+    own: Dataset | None,
+    reference: Dataset,
+    metrics: Sequence[str] | None,
+    n: int,
+    seed: int,
+    vocoder: str | None,
+) -> tuple[dict[str, Any], int]:
+    """Speech beside its recordings, clips made again beside themselves, or sound from nothing; and how many."""
+    from genloom import measure_audio, measure_sound, measure_speech
+
+    for heard in (run.folder / HEARD_IN).glob("*.wav"):
+        heard.unlink()  # what was measured before, perhaps beside other data
+    model = model_of(run)
+    if model.needs == "speech":
+        return measure_speech.measured(run, reference, metrics, n, seed, vocoder)
+    if getattr(model, "makes_again", False):
+        return measure_audio.measured(run, reference, metrics, n, seed)
+    return measure_sound.measured(run, own, reference, metrics, n, seed)
 
 
 def _measured_pictures(

@@ -22,6 +22,7 @@ from genloom.metrics import audio as figures
 from genloom.metrics.distribution import mean_estimate
 from genloom.metrics.intelligibility import estoi, stoi
 from genloom.metrics.pitch import f0_error, voicing_error
+from genloom.metrics.speakers import similarity, speakers
 from genloom.metrics.speech import dnsmos, pesq
 from genloom.nn.griffin_lim import griffin_lim
 from genloom.nn.mel import Mel
@@ -51,8 +52,16 @@ MEASURES: dict[str, tuple[Measure, str]] = {
     "estoi": (lambda r, f, m: estoi(r, f, m.rate), "the same, extended"),
     "pesq": (lambda r, f, m: pesq(r, f, m.rate), "perceptual evaluation of speech quality, to 4.64"),
     "dnsmos": (lambda r, f, m: dnsmos(f, m.rate).overall, "opinion that a network predicts, 1 to 5"),
+    "speaker": (
+        lambda r, f, m: similarity(speakers(r, m.rate), speakers(f, m.rate)),
+        "likeness of the voice to the recording's",
+    ),
 }
-EXTRAS = ("pesq", "dnsmos")  # that need a library more: without it they are left out, unless they were asked for
+EXTRAS = (
+    "pesq",
+    "dnsmos",
+    "speaker",
+)  # that need a library more: without it they are left out, unless they were asked for
 
 
 def measured(
@@ -66,8 +75,6 @@ def measured(
         if name not in MEASURES:
             raise unknown("metric of sound", name, MEASURES)
     model: Any = generate.load(run)
-    if not hasattr(model, "vocode"):
-        raise UserError(f"evaluate measures vocoders, codecs and speech, and '{model.name}' makes no wave of another.")
     clips = whole_clips(reference, model.mel, min(n, MOST))
     started = time.perf_counter()
     with generate.autocast(model.device, generate.resolve_precision(model, "auto")):

@@ -31,11 +31,11 @@ from genloom.metrics import distribution
 from genloom.metrics.distribution import mean_estimate
 from genloom.metrics.features import Extractor
 from genloom.metrics.steadiness import Steadiness, steadiness
-from genloom.metrics.video import clip_features
+from genloom.metrics.video import PROTOCOL, clip_features
 from genloom.run import Run
 
 METRICS = ("fvd", "kvd", "precision", "recall", "density", "coverage", "nearest", "labels", "steady")
-CLIPS, OF_DIGITS = 256, 2_048  # clips that are made, unless others are asked for: a big extractor takes its time
+CLIPS, OF_DIGITS = 256, 1_000  # clips that are made, unless others are asked for: a big extractor takes its time
 BATCH = 16  # clips at a time
 PAIRS = 4  # of the first samples, and of those nearest of all, with the training clip that each is nearest to
 
@@ -92,6 +92,8 @@ def of_sets(
     measures = {"fvd": distribution.frechet_distance, "kvd": distribution.kernel_distance}
     for m in result["metrics"]:
         measure = measures.get(m["name"].partition("-")[0])
+        if measure:
+            m["note"] = "; ".join(filter(None, [m["note"], PROTOCOL]))
         if measure and train is not None:
             result["beside"][m["name"]] = {"training clips": measure(real.features, train.features).value}
     return result
@@ -136,11 +138,11 @@ def of_digits(
     (asked, truth), sizes = labels, (len(made.said), seed, len(real.said))
     right = None if truth is None else float((real.said == truth).double().mean())
     if "labels" in wanted and asked is not None and right is not None:
-        figure = mean_estimate(made.said == asked, "share of clips that are of the digit asked for")
+        figure = mean_estimate(made.said == asked, "by the votes of all its frames")
         result["metrics"].append(row("labels", figure, *sizes))
         result["beside"]["labels"] = {"real": right}
     if "steady" in wanted:
-        figure = mean_estimate(made.steady, "share of clips all frames of which are taken for one digit")
+        figure = mean_estimate(made.steady, "of which a classifier says the same of every frame")
         result["metrics"].append(row("steady", figure, *sizes))
         result["beside"]["steady"] = {"real": float(real.steady.mean())}
     result["classes"] = classes_counted(made.said, made.confidence, len(DIGITS))

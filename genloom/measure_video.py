@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from genloom import generate, measure_clips
-from genloom.core import Model
+from genloom.core import NEEDS, Model, Spec
 from genloom.data.base import Dataset
 from genloom.data.files import safe_name
 from genloom.data.image import as_tensor
@@ -32,6 +32,7 @@ from genloom.metrics import distribution, video
 from genloom.metrics.distribution import Estimate
 from genloom.metrics.features import Extractor, extractor, quantise
 from genloom.metrics.lite0 import Lite0
+from genloom.metrics.video import PROTOCOL
 from genloom.run import SEEN_IN, Run
 
 PIECE = 16  # frames of a film that are looked at at a time
@@ -41,14 +42,14 @@ CLIP = 16  # frames of a clip cut from a film
 SEEN, SECONDS = 4, 20  # films that the report shows, and how much of each at most
 
 NOTES = {
-    "psnr": "peak signal over error, dB, a frame",
-    "ssim": "structural similarity, a frame",
-    "perceptual": "distance of what EfficientNet-lite0 sees, a frame",
-    "warping": "what the real film's motion leaves unexplained, squared, values from 0 to 1; a blurred film has little",
-    "motion": "distance of its motion from the real one, pixels a step",
-    "flicker": "its changes from frame to frame beside the real ones, root mean square in grey levels of 255",
-    "fvd": "",
-    "kvd": "",
+    "psnr": "at most 60",
+    "ssim": "windows of 7 pixels",
+    "perceptual": "from 0 to 4; LPIPS is another scale",
+    "warping": "mean square over what is not hidden, values from 0 to 1, along the real film's motion; blur lowers it too",
+    "motion": "pixels a step, from optical flow to optical flow",
+    "flicker": "root mean square, grey levels of 255",
+    "fvd": PROTOCOL,
+    "kvd": PROTOCOL,
 }
 Sides = dict[str, np.ndarray]  # frames u8 [n, C, H, W] of one piece: real, source, made, per frame, input
 
@@ -62,7 +63,7 @@ def measured(
     n: int | None,
     seed: int,
 ) -> tuple[dict[str, Any], int]:
-    """Figures, and how many frames of films or clips they are of: n at most, else 10,000 frames, or 256 clips (2,048 of digits).
+    """Figures, and how many frames of films or clips they are of: n at most, else 10,000 frames, or 256 clips (1,000 of digits).
 
     Films side by side are kept in samples/seen. Raises UserError for an unknown measure and for data that do not fit.
     """
@@ -72,7 +73,24 @@ def measured(
     for name in metrics or ():
         if name not in NOTES:
             raise unknown("metric of films", name, NOTES)
+    check_frames(run, reference)
     return films_made_again(run, model, reference, eye, metrics, n or MOST)
+
+
+def check_frames(run: Run, reference: Dataset) -> None:
+    """Raises UserError for data that are no films with sources, of the run's planes and size."""
+
+    def words(spec: Spec) -> str:
+        channels, _, height, width = spec.shape
+        return f"{width} × {height} pixels, {spec.extra['source_channels']} planes to {channels}"
+
+    if not hasattr(reference, "films") or "source_channels" not in reference.spec.extra:
+        raise UserError(f"'{reference.name}' cannot be measured with: give {NEEDS['films']}.")
+    if words(run.spec) != words(reference.spec):
+        raise UserError(
+            f"This run makes films of {words(run.spec)}, and those of '{reference.name}' are of {words(reference.spec)}: "
+            "give others as --data."
+        )
 
 
 @torch.inference_mode()
@@ -107,21 +125,21 @@ def tally_films(run: Run, model: Any, reference: Any, tally: Tally, most: int) -
     total, folder = 0, run.folder / SEEN_IN
     for old in folder.glob("*.mp4"):
         old.unlink()
-    with generate.autocast(model.device, generate.resolve_precision(model, "auto")):
-        for number, film in enumerate(reference.films()):
-            if total >= most:
-                break
-            rate, name = float(run.spec.extra["rate"]), f"{number}-{safe_name(film.name)}.mp4"
-            tally.begin()
-            with ExitStack() as stack:
-                shown = stack.enter_context(Writer(folder / name, rate)) if number < SEEN else None
-                for sides, seconds in pieces(model, film, most - total):
-                    tally.add(sides, seconds)
-                    total += len(sides["real"])
-                    for source, made, real in zip(sides["source"], sides["made"], sides["real"], strict=True):
-                        if shown and shown.count < SECONDS * rate:
-                            shown.add(side_by_side(source, made, real))
-                            tally.note = shown.note
+    rate = float(run.spec.extra["rate"])
+    for number, film in enumerate(reference.films()):
+        if total >= most:
+            break
+        tally.begin()
+        with ExitStack() as stack:
+            path = folder / f"{number}-{safe_name(film.name)}.mp4"
+            shown = stack.enter_context(Writer(path, rate)) if number < SEEN else None
+            for sides, seconds in pieces(model, film, most - total):
+                tally.add(sides, seconds)
+                total += len(sides["real"])
+                for source, made, real in zip(sides["source"], sides["made"], sides["real"], strict=True):
+                    if shown and shown.count < SECONDS * rate:
+                        shown.add(side_by_side(source, made, real))
+                        tally.note = shown.note
     return total
 
 
@@ -129,9 +147,9 @@ def pieces(model: Any, film: Film, most: int) -> Iterator[tuple[Sides, float]]:
     """A film's frames, some at a time, with what each way makes of its source; and the seconds that making took."""
     if film.source is None:
         raise UserError(f"'{film.name}' has no source to make it from: give films with their sources.")
-    ways = {"made": model.stream(sources(model, film))}
+    ways = {"made": generate.streamed(model, sources(film))}
     if "alone" in inspect.signature(model.stream).parameters:
-        ways["per frame"] = model.stream(sources(model, film), alone=True)
+        ways["per frame"] = generate.streamed(model, sources(film), alone=True)
     for i in range(0, min(film.count, most), PIECE):
         last = min(i + PIECE, film.count, most)
         sides = {"real": film.read(i, last), "source": film.source(i, last)}
@@ -144,20 +162,19 @@ def pieces(model: Any, film: Film, most: int) -> Iterator[tuple[Sides, float]]:
         yield sides, seconds
 
 
-def sources(model: Any, film: Film) -> Iterator[Tensor]:
+def sources(film: Film) -> Iterator[Tensor]:
     """The frames that a film is made from, each [1, C', H, W] in [-1, 1]."""
     assert film.source is not None
     for i in range(0, film.count, PIECE):
-        for frame in as_tensor(film.source(i, min(i + PIECE, film.count))).to(model.device):
-            yield frame[None]
+        yield from as_tensor(film.source(i, min(i + PIECE, film.count))).split(1)
 
 
 def as_bytes(frames: Iterator[Tensor]) -> np.ndarray:
     """Frames [1, C, H, W] in [-1, 1] as they would be saved: u8 [n, C, H, W]."""
-    made = torch.cat([frame.float() for frame in frames])
+    made = torch.cat([*frames])
     if not made.isfinite().all():
         raise UserError("What the model makes is not numbers (NaN): fit again, with a lower --lr.")
-    return (quantise(made) * 127.5 + 127.5).round().to(torch.uint8).cpu().numpy()
+    return (quantise(made) * 127.5 + 127.5).round().to(torch.uint8).numpy()
 
 
 def as_target(source: np.ndarray, model: Model) -> np.ndarray | None:
@@ -278,7 +295,8 @@ class Tally:
             found = {side: measures[name](real, y) for side, y in clips.items()}
             full = f"{name}-{self.eye.name}@{len(real)}×{length}"
             judge = {"extractor": self.eye.name, "sha256": self.eye.sha256}
-            rows.append(row(full, found["made"], len(real), 0) | judge)
+            note = "; ".join(filter(None, [found["made"].note, NOTES[name]]))
+            rows.append(row(full, found["made"], len(real), 0) | judge | {"note": note})
             beside[full] = {side: e.value for side, e in found.items() if side != "made"}
 
 

@@ -34,7 +34,7 @@ PICTURES, TEXTS = f"{STEP}.png", f"{STEP}.txt"
 PICTURE_SIDE = 1024  # of those, at most
 FRAMES = 48  # of the film, at most
 FRAME_SIDE = 448  # of those, at most
-CLIPS = 16  # of the grid, and of the wall on which they play
+CLIPS, ROWS = 16, 8  # on the wall on which they play, and as rows of frames of the grid
 
 
 class Monitor:
@@ -172,7 +172,7 @@ class Monitor:
     def _keep_clips(self, clips: Tensor) -> None:
         """A row of frames each, for the grid; the middle frames, for the film over training."""
         self.clips = clips[:CLIPS]
-        self.grid = draw.preview(draw.strips(self.clips), columns=1)
+        self.grid = draw.preview(draw.strips(clips[:ROWS]), columns=1)
         self._keep(draw.preview(clips[:, :, clips.shape[2] // 2], columns=8))
 
     def _keep(self, small: Image.Image) -> None:

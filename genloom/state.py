@@ -151,10 +151,6 @@ def optimisers(model: Model, moved: list[nn.Parameter], options: Options) -> lis
     rest = [p for p in moved if p not in chosen]
     fused = model.device.type in ("cpu", "cuda")
     if options.optimiser == "muon" and matrices:
-        if wrong := next((p for p in matrices if p.ndim < 2), None):
-            raise UserError(
-                f"Muon moves matrices, and '{model.name}' has weights of {wrong.ndim} dimensions: use adamw."
-            )
         muon = Muon(matrices, options.lr, weight_decay=decay)
         return [muon, AdamW(rest, options.lr, options.betas, weight_decay=0.0, fused=fused)]
     groups: list[dict[str, Any]] = (

@@ -252,6 +252,7 @@ class Loop:
         if self.held_out is None:
             return {}
         average = self.state.average
+        torch.manual_seed(mix(self.options.seed, 2))  # the same noise at each look; each step has its own
         with autocast(average.device, self.state.precision):
             terms = average(self.held_out, self.state.phases[0].name)
         return {f"held-out {k}": float(v.float().mean()) for k, v in terms.items()}

@@ -111,6 +111,7 @@ def test_a_variable_rate_is_made_constant_by_the_frame_nearest_in_time(tmp_path:
 @given(
     gaps=st.lists(st.floats(0.005, 0.5), min_size=1, max_size=30), rate=st.sampled_from([1.0, 12.5, 25.0, 29.97, 60.0])
 )
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_at_every_moment_the_nearest_frame_is_shown(gaps: list[float], rate: float) -> None:
     times = np.cumsum([0.0, *gaps])[:-1]
     shown = list(steady(((float(t), g, i) for i, (t, g) in enumerate(zip(times, gaps, strict=True))), rate))
@@ -127,7 +128,9 @@ def test_at_every_moment_the_nearest_frame_is_shown(gaps: list[float], rate: flo
     fit=st.sampled_from(["keep", "crop", "pad", "stretch"]),
     channels=st.sampled_from([1, 3]),
 )
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 def test_any_size_odd_ones_too_fits_any_screen(
     tmp_path: Path, count: int, height: int, width: int, fit: str, channels: int
 ) -> None:
@@ -214,7 +217,9 @@ def test_sound_alone_is_no_film(tmp_path: Path) -> None:
 
 
 @given(cut=st.integers(0, 4000), at=st.integers(0, 4000), byte=st.integers(0, 255))
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 def test_hostile_bytes_end_in_frames_or_in_one_reason(tmp_path: Path, cut: int, at: int, byte: int) -> None:
     whole = tmp_path / "whole.mp4"
     if not whole.exists():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from test_data_video import shown
 
 from genloom.data import motion, open_data
 from genloom.data.derive import DERIVED, channels_of, derive, edges, palette_of
+from genloom.data.detect import FILES
 from genloom.data.film_source import read_sources
 from genloom.data.films import FilmSet
 from genloom.data.streets import Street
@@ -103,7 +106,7 @@ def test_folders_of_splits(tmp_path: Path) -> None:
     assert [f.name for f in opened(tmp_path, frames=4, source="grey").held_out().films()] == ["test/target/c"]
 
 
-@pytest.mark.parametrize("source", DERIVED)
+@pytest.mark.parametrize("source", [name for name in DERIVED if name not in FILES])
 def test_sources_are_made_of_the_targets(tmp_path: Path, source: str) -> None:
     save(tmp_path / "a.mp4", moving(10))
     data = opened(tmp_path, frames=4, source=source, held_out=0)
@@ -345,3 +348,59 @@ def test_digits_fly_and_bounce() -> None:
             open_data("moving-mnist", **options)
     with pytest.raises(UserError, match="plain video: give pairs of films"):
         opened("moving-mnist")
+
+
+# ── what finds faces ─────────────────────────────────────────────────────────────────────────────────────────────
+def test_landmarks_without_what_finds_them_are_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(tmp_path / "f" / "a.mp4", moving(5))
+    monkeypatch.setitem(sys.modules, "mediapipe", None)
+    with pytest.raises(UserError, match=r"pip install mediapipe, or choose --data\.source edges"):
+        opened(tmp_path / "f", frames=4, source="landmarks")
+    monkeypatch.setitem(sys.modules, "mediapipe", stand_in())
+    with pytest.raises(UserError, match=r"comes without any: give --data\.detector face_landmarker\.task"):
+        opened(tmp_path / "f", frames=4, source="landmarks")
+    with pytest.raises(UserError, match=r"there is no file .x\.task.: give --data\.detector pose_landmarker\.task"):
+        opened(tmp_path / "f", frames=4, source="pose", detector="x.task")
+    (tmp_path / "x.task").write_bytes(b"")
+    with pytest.raises(UserError, match=r"is not MediaPipe's face_landmarker\.task \(empty\)"):
+        opened(tmp_path / "f", frames=4, source="landmarks", detector=str(tmp_path / "x.task"))
+
+
+def stand_in() -> SimpleNamespace:
+    """MediaPipe as far as it is used: it finds one face, a line across the middle, where a frame's corner is bright enough."""
+
+    def create(options: SimpleNamespace) -> SimpleNamespace:
+        if not Path(options.base.path).read_bytes():
+            raise ValueError("empty")
+
+        def detect(image: SimpleNamespace) -> SimpleNamespace:
+            found = [[SimpleNamespace(x=0.25, y=0.5), SimpleNamespace(x=0.75, y=0.5)]]
+            return SimpleNamespace(face_landmarks=found if image.data[3, 3, 0] > 30 else [])
+
+        return SimpleNamespace(detect=detect, close=lambda: None)
+
+    line = SimpleNamespace(start=0, end=1)
+    vision = SimpleNamespace(
+        FaceLandmarker=SimpleNamespace(create_from_options=create),
+        FaceLandmarkerOptions=lambda base_options: SimpleNamespace(base=base_options),
+        FaceLandmarksConnections=SimpleNamespace(FACE_LANDMARKS_CONTOURS=[line], FACE_LANDMARKS_NOSE=[]),
+    )
+    tasks = SimpleNamespace(vision=vision, BaseOptions=lambda model_asset_path: SimpleNamespace(path=model_asset_path))
+    return SimpleNamespace(
+        tasks=tasks,
+        Image=lambda image_format, data: SimpleNamespace(data=data),
+        ImageFormat=SimpleNamespace(SRGB=1),
+    )
+
+
+def test_landmarks_are_drawn_as_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(tmp_path / "f" / "a.mp4", moving(12))
+    (tmp_path / "face.task").write_bytes(b"weights")
+    monkeypatch.setitem(sys.modules, "mediapipe", stand_in())
+    data = opened(tmp_path / "f", frames=4, source="landmarks", detector=str(tmp_path / "face.task"), held_out=0)
+    film = next(data.films())
+    lines = film.source(6, 7)[0, 0]
+    assert lines[24, 20:44].min() > 100 and lines[:20].max() == 0 and lines[24, :14].max() == 0
+    assert "In 4 of 12 frames nobody was found: their sources are black." in data.summary["notes"]
+    (again,), _ = read_sources(tmp_path / "f" / "a.mp4", data.spec)
+    assert np.array_equal(np.stack(list(again.frames())), film.source(0, 12))

@@ -85,8 +85,10 @@ def test_folders_train_and_test_are_the_splits(tmp_path: Path) -> None:
         for kind in ("x", "y"):
             for i in range(count):
                 save(tmp_path / split / kind / f"{i}.mp4", moving(6))
-    data = opened(tmp_path, frames=4)
-    assert len(data) == 6 and len(data.held_out()) == 4 and data.held_out().spec == data.spec
+    save(tmp_path / "test" / "x" / "wide.mp4", moving(6, 48, 96))
+    data = opened(tmp_path, frames=4, size=32, mirror=True, limit=6)
+    assert len(data) == 6 and len(data.held_out()) == 5 and data.held_out().spec == data.spec
+    assert not data.held_out().mirror
     (tmp_path / "test" / "x").rename(tmp_path / "test" / "z")
     with pytest.raises(UserError, match="other classes"):
         data.held_out()
@@ -140,7 +142,9 @@ def test_4k_becomes_small_unasked_and_sizes_are_multiples_of_16(tmp_path: Path) 
     rate=st.sampled_from([5.0, 24.0, 29.97, 50.0]),
     fit=st.sampled_from(["keep", "crop", "pad", "stretch"]),
 )
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 def test_films_of_any_length_size_and_rate(
     tmp_path: Path, height: int, width: int, count: int, rate: float, fit: str
 ) -> None:

@@ -18,7 +18,9 @@ FLOORS = {
         "state",
         "transfer",
         "train",
+        "origin",
         "generate",
+        "again",
         "latents",
         "report",
         "monitor",
@@ -29,8 +31,10 @@ FLOORS = {
         "private",
     ),
     4: (
+        "detect",
         "measure",
         "measure_audio",
+        "measure_sound",
         "measure_speech",
         "measure_text",
         "measure_video",
@@ -39,7 +43,7 @@ FLOORS = {
         "harness",
     ),
     5: ("api",),
-    6: ("cli", "forms", "verbs", "serve", "__main__"),
+    6: ("cli", "cli_data", "cli_safe", "forms", "serve", "__main__"),
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names}
 

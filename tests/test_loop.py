@@ -292,3 +292,16 @@ def test_muon_steps_as_pytorch_s_does_which_multiplies_in_bf16() -> None:
         reference.step()
     for p, q, start in zip(ours, theirs, began, strict=True):
         assert float((p - q).norm().detach()) < 0.03 * float((q - start).norm().detach())
+
+
+def test_muon_moves_a_convolution_as_the_matrix_that_it_is() -> None:
+    torch.manual_seed(0)
+    convolution = torch.nn.Parameter(torch.randn(6, 4, 3, 3).contiguous(memory_format=torch.channels_last))
+    matrix = torch.nn.Parameter(convolution.detach().flatten(1).clone())
+    muons = [Muon([p], 1e-2, weight_decay=0.1) for p in (convolution, matrix)]
+    for _ in range(3):
+        matrix.grad = torch.randn(6, 36)
+        convolution.grad = matrix.grad.view(6, 4, 3, 3).clone()
+        for muon in muons:
+            muon.step()
+    torch.testing.assert_close(convolution.detach().flatten(1), matrix.detach())

@@ -97,6 +97,15 @@ def test_a_source_is_a_baseline_where_it_is_a_picture(channels: int, given: int,
     assert found is None or (found.shape == (2, channels, 16, 16) and (found == 100).all())
 
 
+def test_films_of_another_size_or_without_sources_are_refused(smoother: Run) -> None:
+    other = Films()
+    other.spec = Spec("video", (3, 8, SIDE, 2 * SIDE), extra=other.spec.extra)
+    with pytest.raises(UserError, match="32 × 32 pixels, 3 planes to 3, and those of 'scenes' are of 64 × 32"):
+        measure.evaluate_run(smoother, other)
+    with pytest.raises(UserError, match="give pairs of films"):
+        measure.evaluate_run(smoother, Moving())
+
+
 def test_an_unknown_measure_of_films_is_named(smoother: Run) -> None:
     with pytest.raises(UserError, match="Did you mean 'psnr'"):
         measure.evaluate_run(smoother, Films(), metrics=["psmr"])

@@ -12,8 +12,7 @@ from safetensors.torch import load_file
 
 from genloom.core import Spec, build
 from genloom.errors import UserError
-from genloom.models.image.r3gan import R3GAN
-from genloom.nn.residual import Block
+from genloom.models.image.r3gan import R3GAN, Block
 from genloom.nn.weights import under
 from genloom.objectives.adversarial import score_and_slope
 

@@ -13,13 +13,14 @@ import torch
 from test_data_sound import tone, wav
 
 import genloom
-from genloom import core
+from genloom import core, measure_speech
 from genloom.cli import main
 from genloom.data import open_data
 from genloom.data.base import Dataset
 from genloom.errors import UserError
 from genloom.generate import to_files
 from genloom.measure_speech import spoken
+from genloom.metrics import speakers
 from genloom.metrics.words import edits, recognise, word_error_rate, words
 from genloom.models.audio.tts import TTS
 from genloom.nn.alignment import deviance, diagonal, search, spread_out
@@ -329,18 +330,15 @@ def test_speech_is_measured_beside_recordings_and_copies(run: genloom.Run) -> No
     ]
 
 
-def test_evaluate_says_what_is_understood_and_keeps_it_to_hear(
+def test_evaluate_says_what_is_understood_whose_voice_it_is_and_keeps_it_to_hear(
     run: genloom.Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from functools import partial
-
-    from genloom import measure_speech
-
-    heard = partial(spoken, listen=lambda waves: ["the line is busy"] * len(waves))
-    monkeypatch.setattr(measure_speech, "spoken", heard)
+    monkeypatch.setattr(measure_speech, "recognise", lambda waves: ["the line is busy"] * len(waves))
+    monkeypatch.setattr(speakers, "ear", stub)
     result = genloom.evaluate(run)
     figures = {m["name"]: m["value"] for m in result["metrics"]}
     assert figures["wer"] == result["beside"]["wer"]["recordings"] == 0.2 and figures["mcd-dtw"] > 0
+    assert figures["speaker"] < result["beside"]["speaker"]["copied"] < 1
     assert "1 sentences are few" in result["warnings"][0]
     assert {p.name.split(".")[1] for p in (run.folder / "samples" / "heard").iterdir()} == {
         "recordings",
@@ -350,3 +348,41 @@ def test_evaluate_says_what_is_understood_and_keeps_it_to_hear(
     assert "<audio" in (run.folder / "report.html").read_text()
     with pytest.raises(UserError, match="Did you mean 'wer'"):
         genloom.evaluate(run, metrics=["wor"])
+
+
+def stub() -> speakers.Ear:
+    """An ear of 4 dimensions in place of Resemblyzer's."""
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(160 * 40, 4))
+    return speakers.Ear("stub", "0" * 64, 4, net.eval())
+
+
+def test_a_voice_is_compared_with_the_next_recording_of_it(run: genloom.Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speakers, "ear", stub)
+    waves = [tone(8000, 1.0, pitch) for pitch in (200, 900, 210, 2000)]
+    real = [torch.from_numpy(w).float()[None] for w in waves]
+    said = measure_speech.Spoken(list("abcd"), [0, 1, 0, 2], real, real, real, genloom.load(run))
+    made, beside = said.voices()
+    assert float(made) == beside["copied"] == pytest.approx(1)
+    same = speakers.similarity(*(speakers.speakers(real[i], 8000) for i in (0, 2)))
+    assert beside["recordings"] == pytest.approx(float(same))  # voices 1 and 2 are heard once
+    alone = measure_speech.Spoken(["a"], [0], real[:1], real[:1], real[:1], genloom.load(run))
+    assert "recordings" not in alone.voices()[1]
+
+
+def test_what_cannot_be_heard_is_left_out_with_its_reason(
+    tmp_path: Path, run: genloom.Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(speakers, "ear", stub)
+    monkeypatch.setenv("PATH", "")
+    result = genloom.evaluate(run)
+    assert [m["name"] for m in result["metrics"]] == ["mcd-dtw", "speaker"]
+    assert result["warnings"][0].startswith("'wer' is left out: Word error rates need the recogniser pocketsphinx")
+    with pytest.raises(UserError, match="need the recogniser pocketsphinx"):
+        genloom.evaluate(run, metrics=["wer"])
+    options = {"recipe": "tiny", "steps": 1, "quiet": True, "data_options": {"held_out": 0, "language": "es"}}
+    spanish = genloom.fit("tts", clips(tmp_path / "data", texts=True), tmp_path / "run", **options)
+    found = genloom.evaluate(spanish)
+    assert found["warnings"][0] == (
+        "'wer' is left out: The recogniser understands English alone, and this model speaks 'es'."
+    )

@@ -21,6 +21,7 @@ from genloom.data.film import Reader, Screen
 from genloom.data.film_files import reels
 from genloom.data.video import Writer
 from genloom.errors import UserError
+from genloom.objectives.films import beside
 from genloom.report import seen as seen_module
 from genloom.report import write_model_card, write_report
 from genloom.run import Run
@@ -69,6 +70,16 @@ def test_a_strip_shows_frames_evenly_spaced(frames: int, shown: list[int]) -> No
     strip = draw.strips(clip)
     assert strip.shape == (1, 1, 4, 6 * len(shown) - 2)
     torch.testing.assert_close(strip[0, 0, 0, ::6], torch.linspace(-1, 1, 15)[shown])
+
+
+@pytest.mark.parametrize("planes", [1, 3, 8])
+def test_a_source_is_shown_before_what_is_made_of_it(planes: int) -> None:
+    source, made = torch.full((2, planes, 4, 16, 16), -1.0), torch.zeros(2, 3, 4, 16, 16)
+    source[0, 0], source[1, -1] = 1, 1  # of labels: all of the first, all of the last
+    sheet = beside(source, made)
+    assert sheet.shape == (4, 3, 4, 16, 16) and not sheet[1::2].any()
+    assert (sheet[0] == sheet[0, :, :1, :1, :1]).all() and sheet.abs().max() <= 1
+    assert planes == 1 or float((sheet[0] - sheet[2]).abs().mean()) > 0.3  # two colours
 
 
 # ── the report ───────────────────────────────────────────────────────────────────────────────────────────────────

@@ -17,11 +17,12 @@ from hypothesis import strategies as st
 from torch.nn.utils import parametrize
 
 import genloom
-from genloom import core
+from genloom import core, measure_audio
 from genloom.core import Spec
 from genloom.data.sound import Writer, header, pieces_of
 from genloom.errors import UserError
 from genloom.generate import stream_to, to_files
+from genloom.metrics import speakers
 from genloom.models.audio import hifigan, melgan, vocos
 from genloom.nn.lined import Convolution, Rise, lined
 from genloom.nn.mel import PRESETS, Mel
@@ -114,11 +115,16 @@ def test_the_mel_spectrogram_is_part_of_the_run(run: genloom.Run) -> None:
     assert Mel.of(run.spec.extra["mel"]) == Mel.of("melgan@8000")
 
 
+def samples(path: Path) -> bytes:
+    with wave.open(str(path)) as file:
+        return file.readframes(file.getnframes())
+
+
 def test_a_source_is_made_again_whole_and_as_a_stream(run: genloom.Run, clip: Path, tmp_path: Path) -> None:
     (whole,) = to_files(run, 1, tmp_path / "out", source=str(clip))
     assert whole.name == "tone.wav"
     seconds = stream_to(run, tmp_path / "stream.wav", source=str(clip))
-    a, b = (np.frombuffer(p.read_bytes()[44:], "<i2").astype(int) for p in (tmp_path / "stream.wav", whole))
+    a, b = (np.frombuffer(samples(p), "<i2").astype(int) for p in (tmp_path / "stream.wav", whole))
     assert len(a) == len(b) and np.abs(a - b).max() <= 1  # a float's last bit may round the other way
     assert abs(seconds - 30_000 / 16_000) < 0.05
     with wave.open(str(whole)) as file:
@@ -140,7 +146,7 @@ def test_a_stream_goes_through_a_pipe(run: genloom.Run, clip: Path, tmp_path: Pa
     ]
     piped = subprocess.run(words, capture_output=True, check=True).stdout
     stream_to(run, tmp_path / "stream.wav", source=str(clip))
-    assert piped[44:] == (tmp_path / "stream.wav").read_bytes()[44:]
+    assert piped[44:] == samples(tmp_path / "stream.wav")
 
 
 def test_a_mel_spectrogram_is_taken_converted_or_refused(run: genloom.Run, tmp_path: Path) -> None:
@@ -218,6 +224,27 @@ def test_evaluate_measures_beside_griffin_lim_and_keeps_clips_to_hear(run: genlo
     assert page.count("<audio") >= 4 and "griffin-lim@60" in page
     with pytest.raises(UserError, match="Did you mean 'mel-l1'"):
         genloom.evaluate(run, metrics=["mel_l1"])
+
+
+def test_voices_are_compared_where_their_library_is(run: genloom.Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(160 * 40, 4))
+    monkeypatch.setattr(speakers, "ear", lambda: speakers.Ear("stub", "0" * 64, 4, net.eval()))
+    monkeypatch.setattr(measure_audio, "ITERATIONS", 3)
+    monkeypatch.setattr(measure_audio, "BASELINES", {"fast-griffin-lim@3": 0.99})
+    result = genloom.evaluate(run, metrics=["speaker"])
+    (found,), beside = result["metrics"], result["beside"]["speaker"]
+    assert found["value"] < beside["fast-griffin-lim@3"] < beside["recordings"] == pytest.approx(1)
+
+    def absent() -> None:
+        raise UserError("Speakers are compared by one library more.")
+
+    monkeypatch.setattr(speakers, "ear", absent)
+    monkeypatch.setattr(measure_audio, "MEASURES", {k: measure_audio.MEASURES[k] for k in ("mel-l1", "speaker")})
+    result = genloom.evaluate(run)
+    assert [m["name"] for m in result["metrics"]] == ["mel-l1"]
+    assert result["warnings"][0] == "'speaker' is left out: Speakers are compared by one library more."
+    with pytest.raises(UserError, match="by one library more"):
+        genloom.evaluate(run, metrics=["speaker"])
 
 
 def test_a_header_tells_the_whole_at_every_moment(tmp_path: Path) -> None:

@@ -98,10 +98,12 @@ def inspector(source: str | Path) -> tuple[str, ModuleType]:
 
 
 def find_modality(path: Path) -> str:
-    """What most files of a folder or archive are, by their endings; a text beside a sound of its name is what is said.
+    """What most files of a folder or archive are, by their endings; texts that say what is said in sounds do not count.
 
     Raises UserError when nothing is recognised.
     """
+    from genloom.data.transcripts import DESCRIBING
+
     known = {m: _module(m).SUFFIXES for m in MODALITIES if find_spec(f"genloom.data.{m}")}
     every = frozenset().union(*known.values())
     one = path.is_file() and suffix(path.name) in every
@@ -111,6 +113,7 @@ def find_modality(path: Path) -> str:
         raise UserError(f"'{path}' holds no file of a kind that can be learnt ({kinds}).")
     sounds = {name for name in names if suffix(name) in known["audio"]}
     spoken = {os.path.splitext(name)[0] for name in sounds}
+    spoken |= {clip[1] for stem in spoken if (clip := DESCRIBING.fullmatch(stem))}
     voters = [name for name in names if name in sounds or os.path.splitext(name)[0] not in spoken]
     return max(known, key=lambda m: sum(suffix(name) in known[m] for name in voters))
 

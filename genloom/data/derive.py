@@ -1,24 +1,29 @@
-"""Sources made from the frames that they are to become: edges, grey, blurred, small, compressed; and maps of labels."""
+"""Sources made from the frames that they are to become: edges, grey, blurred and the like; and maps of labels."""
 
 from __future__ import annotations
 
-import importlib
 import io
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from genloom.errors import UserError, needs_extra, unknown
+from genloom.data.detect import FILES, detecting
+from genloom.data.motion import opencv
+from genloom.errors import UserError, unknown
 
 SMOOTH, WEAK, STRONG = 1.0, 40, 110  # edges: pixels that noise is smoothed over; slopes that go on, and that begin one
 BLUR = 32  # the shorter side over this is the blur's standard deviation
 SMALL = 4  # times smaller
 JPEG = 8  # quality, of 100
 MOST = 64  # labels
-DERIVED = {"edges": 1, "grey": 1, "blurred": 0, "small": 0, "compressed": 0}  # planes; 0: as many as the frame has
+# What there is, and how many planes it has; 0: as many as the frame.
+DERIVED = {"edges": 1, "grey": 1, "blurred": 0, "small": 0, "compressed": 0, "landmarks": 1, "pose": 1}
 
 
 def channels_of(name: str, channels: int) -> int:
@@ -28,15 +33,28 @@ def channels_of(name: str, channels: int) -> int:
     return DERIVED[name] or channels
 
 
+@contextmanager
+def deriving(name: str, detector: str = "") -> Generator[Callable[[np.ndarray], np.ndarray]]:
+    """What makes the source uint8 [C', H, W] of a frame uint8 [C, H, W]; each frame's own, whatever is beside it.
+
+    `detector`: the file of what finds landmarks or a pose. Raises UserError where a library is missing.
+    """
+    if name in FILES:
+        with detecting(name, detector) as make:
+            yield make
+    else:
+        yield partial(derive, name)
+
+
 def derive(name: str, frame: np.ndarray) -> np.ndarray:
-    """The source uint8 [C', H, W] of that name of a frame uint8 [C, H, W]; each frame's own, whatever is beside it."""
+    """A source that takes nothing but the frame."""
     if name == "edges":
         return edges(frame)
     image = Image.fromarray(frame[0] if len(frame) == 1 else np.ascontiguousarray(frame.transpose(1, 2, 0)))
     if name == "grey":
         made = image.convert("L")
     elif name == "blurred":
-        made = _cv2_blurred(image, min(image.size) / BLUR)
+        made = _blurred(image, min(image.size) / BLUR)
     elif name == "small":
         little = image.resize((image.width // SMALL, image.height // SMALL), Image.Resampling.BOX)
         made = little.resize(image.size, Image.Resampling.BICUBIC)
@@ -48,13 +66,13 @@ def derive(name: str, frame: np.ndarray) -> np.ndarray:
     return array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1))
 
 
-def _cv2_blurred(image: Image.Image, deviation: float) -> Image.Image:
-    return Image.fromarray(_cv2().GaussianBlur(np.asarray(image), (0, 0), deviation))
+def _blurred(image: Image.Image, deviation: float) -> Image.Image:
+    return Image.fromarray(opencv().GaussianBlur(np.asarray(image), (0, 0), deviation))
 
 
 def edges(frame: np.ndarray) -> np.ndarray:
     """Canny's edges (PAMI 1986), white on black: uint8 [1, H, W] of [C, H, W]."""
-    cv2 = _cv2()
+    cv2 = opencv()
     grey = (
         frame[0]
         if len(frame) == 1
@@ -62,13 +80,6 @@ def edges(frame: np.ndarray) -> np.ndarray:
     )
     found: np.ndarray = cv2.Canny(cv2.GaussianBlur(grey, (0, 0), SMOOTH), WEAK, STRONG, L2gradient=True)
     return found[None]
-
-
-def _cv2() -> Any:
-    try:
-        return importlib.import_module("cv2")
-    except ImportError:
-        raise needs_extra("opencv-python-headless", "video", "Making edges or blurred films") from None
 
 
 # ── maps of labels ───────────────────────────────────────────────────────────────────────────────────────────────

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from genloom.core import Spec
-from genloom.data.derive import derive, palette_of
+from genloom.data.derive import Palette, deriving, palette_of
 from genloom.data.files import UnreadableError, names_for
 from genloom.data.film import Reader, Screen
 from genloom.data.film_files import Header, Reel, probe
@@ -46,16 +47,20 @@ class SourceFilm:
         given = channels if kind else palette.channels if palette else int(extra.get("source_channels", channels))
         screen = Screen(height, width, given, extra.get("fit", "keep"), colour(extra.get("background", "black")))
         reader = Reader(self.reel, screen, self.rate, self.header, nearest=palette is not None)
-        try:
-            for frame in reader:
-                yield derive(kind, frame) if kind else palette.planes(palette.numbers(frame)) if palette else frame
-        except (UnreadableError, OSError, EOFError) as error:
-            raise UserError(f"'{self.reel.shown}' cannot be read: {error}.") from None
+        with deriving(kind, extra.get("detector", "")) if kind else nullcontext(_planes(palette)) as make:
+            try:
+                yield from map(make, reader)
+            except (UnreadableError, OSError, EOFError) as error:
+                raise UserError(f"'{self.reel.shown}' cannot be read: {error}.") from None
         self.broken = reader.broken
 
     def __iter__(self) -> Iterator[Tensor]:
         for frame in self.frames():
             yield torch.from_numpy(frame.astype(np.float32))[None] / 127.5 - 1
+
+
+def _planes(palette: Palette | None) -> Callable[[np.ndarray], np.ndarray]:
+    return (lambda frame: palette.planes(palette.numbers(frame))) if palette else (lambda frame: frame)
 
 
 def read_sources(path: Path, spec: Spec, **_: Any) -> tuple[list[SourceFilm], list[str]]:

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from genloom.core import NEEDS, Batch, Spec
 from genloom.data.catalog import Entry
-from genloom.data.derive import DERIVED, Palette, channels_of, derive, palette_of
+from genloom.data.derive import DERIVED, Palette, channels_of, deriving, palette_of
+from genloom.data.detect import FILES
 from genloom.data.files import shown
 from genloom.data.film import Reader, Screen
 from genloom.data.film_files import Header, Reel, stem
@@ -28,7 +29,7 @@ from genloom.errors import UserError, unknown
 APART = 1  # frames by which the two of a pair may differ in length without a word
 FLOW_PLANES = 5  # bytes a pixel: two f16 and a confidence
 
-Source = Literal["", "edges", "grey", "blurred", "small", "compressed"]
+Source = Literal["", "edges", "grey", "blurred", "small", "compressed", "landmarks", "pose"]
 Teacher = Literal["none", "dis", "pyramid", "raft"]
 
 
@@ -37,6 +38,7 @@ class FilmOptions(VideoOptions):
     """How films become sources and targets: size, channels and the like are the targets'."""
 
     source: Source = ""  # what sources are made from the targets; by default they are films of their own, in source/
+    detector: str = ""  # the file of MediaPipe's detector, of landmarks (of faces) or pose
     palette: str = ""  # sources are maps of labels: how many, or their colours (#000000,#804080 or a file of them)
     flow: Teacher = "none"  # give the motion between frames along: by OpenCV (dis), or by our own means (pyramid)
 
@@ -98,8 +100,8 @@ def as_in(like: Spec | None, given: dict[str, Any]) -> FilmOptions:
         return FilmOptions.of(given)
     palette = like.extra.get("palette", "")
     palette = ",".join(palette) if isinstance(palette, list | tuple) else str(palette)
-    as_there = {"frames": like.shape[1], "source": like.extra.get("source", ""), "palette": palette}
-    return FilmOptions.of(as_there | given)
+    as_there = {key: like.extra.get(key, "") for key in ("source", "detector")}
+    return FilmOptions.of(as_there | {"frames": like.shape[1], "palette": palette} | given)
 
 
 def inside(found: list[Reel]) -> list[Reel]:
@@ -138,7 +140,7 @@ def partners(
 
 def _test_split(path: Path, spec: Spec, given: dict[str, Any]) -> FilmSet:
     """The films in folders named test (or val, testA ...), made like those to train on."""
-    return from_path(path, split="test", like=spec, **{k: v for k, v in given.items() if k not in ("mirror", "limit")})
+    return from_path(path, split="test", like=spec, **{k: v for k, v in given.items() if k in ("cuts", "flow")})
 
 
 def paired(
@@ -199,6 +201,7 @@ class FilmStock(Stock):
     options: FilmOptions
     kind: Kind = field(kw_only=True)
     unequal: list[str] = field(default_factory=list)
+    blank: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -218,9 +221,12 @@ class FilmStock(Stock):
             self.tell(reader.reel.name, reader.broken)
 
     def _derived(self, target: Reader) -> Iterator[np.ndarray]:
-        for frame in target:
-            self.sources.add(derive(self.kind.name, frame))
-            yield frame
+        with deriving(self.kind.name, self.options.detector) as make:
+            for frame in target:
+                made = make(frame)
+                self.blank += self.kind.name in FILES and not made.any()
+                self.sources.add(made)
+                yield frame
 
     def _both(self, name: str, target: Reader, source: Reader) -> Iterator[np.ndarray]:
         mine, theirs = iter(target), iter(source)
@@ -239,11 +245,14 @@ class FilmStock(Stock):
 
     def extra(self) -> dict[str, Any]:
         palette = {"palette": self.kind.palette.to_json()} if self.kind.palette else {}
+        detector = {"detector": self.options.detector} if self.kind.name in FILES else {}
         made = {"source_channels": self.kind.channels, "source": self.kind.name, "serves": ["films"]}
-        return super().extra() | made | palette
+        return super().extra() | made | palette | detector
 
     def said(self) -> list[str]:
         found = super().said()
+        if self.blank:
+            found.append(f"In {self.blank} of {len(self.sources)} frames nobody was found: their sources are black.")
         if self.unequal:
             found.append(
                 f"{len(self.unequal)} pairs are of unequal length and end with the shorter, such as {self.unequal[0]}."

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
@@ -19,19 +18,19 @@ from genloom.core import NEEDS, Batch, Spec
 from genloom.data.audio import PEAK, commonest
 from genloom.data.base import DataOptions, Dataset
 from genloom.data.catalog import Entry
-from genloom.data.files import Files, UnreadableError, shown, streams, suffix
+from genloom.data.files import Files, UnreadableError, shown, streams
 from genloom.data.growing import Growing, OnDisk
-from genloom.data.labels import by_folder, number, read_column, spellings, stems
+from genloom.data.labels import by_folder, number, stems
 from genloom.data.sound import SUFFIXES, read
+from genloom.data.transcripts import WRITTEN, Said, among, found_texts, tidy
 from genloom.errors import UserError, unknown
 from genloom.text.spoken import Alphabet, Units, clean, phonemes
 
-WRITTEN = frozenset({".txt", ".csv", ".tsv", ".jsonl"})
-TABLES = ("metadata.csv", "transcripts.csv", "transcripts.tsv", "transcripts.jsonl", "transcripts.txt")
-TEXT_KEYS = ("text", "transcript", "transcription", "sentence", "words")
 SHORTEST = 0.1  # seconds
 FASTEST = 30.0  # letters a second: nobody speaks so fast, so text and clip do not belong together
 FEWEST = 2
+ENGLISH = "en-us"  # what is taken to be spoken where nothing says so
+LABELS = ("folder", "language", "none")
 
 
 @dataclass(frozen=True)
@@ -43,10 +42,12 @@ class SpeechOptions(DataOptions):
     level: bool = False  # bring each clip to the same peak
     held_out: float = 0.05  # share of the clips kept out of training
     units: Units = "characters"  # what texts are written in: characters, or phonemes by the program espeak-ng
-    language: str = "en-us"  # of the phonemes, as espeak-ng names it
+    language: str | None = (
+        None  # spoken, as espeak-ng names it: es, or es,fr; by default that in names such as cat_desc_es, else en-us
+    )
     transcripts: str | None = None  # a file that says what is spoken, where none lies with the clips
-    label: str = (
-        "folder"  # what tells speakers or languages apart: folder, none, or the * of names such as *_desc_LABEL
+    label: str | None = (
+        None  # what tells speakers or languages apart: folder, language, none, or LABEL in such as *_desc_LABEL
     )
     only: str | None = None  # labels to keep, such as fr,es
 
@@ -59,8 +60,8 @@ class SpeechOptions(DataOptions):
             ("units", self.units in get_args(Units), " or ".join(get_args(Units))),
             (
                 "label",
-                self.label in ("folder", "none") or "LABEL" in self.label,
-                "folder, none, or such as *_desc_LABEL",
+                self.label is None or self.label in LABELS or "LABEL" in self.label,
+                f"{', '.join(LABELS)}, or such as *_desc_LABEL",
             ),
         )
 
@@ -89,8 +90,9 @@ def from_path(
     """The clips of a folder, zip or tar that have a text. Options are those of SpeechOptions.
 
     Texts are NAME.txt beside NAME.wav, or lines of a table (TABLES, or the option `transcripts`): `name|text`, perhaps
-    with a normalised text after it, `name: text`, or columns file and text. `like`: at the rate and in the alphabet of
-    that Spec. Raises UserError when no clip has a text, or none can be used.
+    with a normalised text after it, `name: text`, or columns file and text; or the line `es.utf8=text` of NAME.txt for
+    NAME_desc_es.ogg. `like`: at the rate and in the alphabet of that Spec. Raises UserError when no clip has a text, or
+    none can be used.
     """
     return _opened(path, path.resolve().name, split, like, given)
 
@@ -106,102 +108,40 @@ def _opened(path: Path, name: str, split: str, like: Spec | None, given: Mapping
         raise unknown("split", split, ("train", "test"))
     if like:
         given = {k: like.extra[k] for k in ("rate", "units", "language") if k in like.extra} | dict(given)
-    options = SpeechOptions.of(given)
     files = streams(path, SUFFIXES | WRITTEN)
-    kept = Kept(options, str(path))
-    said = kept.with_text(*found_texts(files, options, str(path)))
-    labels = kept.labelled(sorted(said), files)
-    written = {n: said[n] for n in labels}
+    kept = Kept(SpeechOptions.of(given), str(path))
+    said = found_texts(files, str(path), kept.options.transcripts)
+    language = kept.in_language(said)
+    texts = kept.with_text(said)
+    labels = kept.labelled(sorted(texts), files, said.languages)
+    options, written = kept.options, {n: texts[n] for n in labels}
     symbols = written
     if options.units == "phonemes":
-        symbols = dict(zip(written, phonemes(list(written.values()), options.language), strict=True))
+        symbols = dict(zip(written, phonemes(list(written.values()), language), strict=True))
     known = Alphabet.of(like.extra) if like and "alphabet" in like.extra else None
     if known:
         symbols = kept.readable(symbols, known)
     rate = options.rate or commonest(replace(files, names=list(labels)))
     kept.read(files, rate, {n: (written[n], s, labels[n]) for n, s in symbols.items()})
-    alphabet = known or Alphabet.found_in([u.symbols for u in kept.spoken], options.units, options.language)
+    alphabet = known or Alphabet.found_in([u.symbols for u in kept.spoken], options.units, language)
     return kept.dataset(name, files.fingerprint, split, rate, alphabet)
-
-
-# ── who says what ────────────────────────────────────────────────────────────────────────────────────────────────
-def found_texts(files: Files, options: SpeechOptions, where: str) -> tuple[list[str], dict[str, str]]:
-    """The names of all sounds, and the text of each that has one, as people wrote it.
-
-    Raises UserError when there is no sound, and for a table that cannot be understood.
-    """
-    sounds = [n for n in files.names if suffix(n) in SUFFIXES]
-    if not sounds:
-        raise UserError(f"'{where}' holds no sound ({', '.join(sorted(SUFFIXES))}).")
-    texts, known = dict[str, str](), spellings(sounds)
-    tables = [n for n in files.names if n.rpartition("/")[2] in TABLES]
-    rows = [read_transcripts(_text_of(files, n), Path(n)) for n in tables]
-    if options.transcripts is not None:
-        path = Path(options.transcripts).expanduser()
-        rows.append(read_transcripts(_text_at(path), path.with_suffix("") if suffix(path.name) == ".gz" else path))
-    for table in rows:
-        for file, text in table.items():
-            if (name := known.get(file.replace("\\", "/").removeprefix("./"))) is not None:
-                texts[name] = text
-    beside = {stem: name for stem, name in zip(stems(files.names), files.names, strict=True) if suffix(name) == ".txt"}
-    texts |= {n: _text_of(files, beside[s]) for n, s in zip(sounds, stems(sounds), strict=True) if s in beside}
-    return sounds, texts
 
 
 def describe(path: Path) -> list[str]:
     """What text to speech would find among the sounds there, in a sentence; nothing where none has a text."""
     try:
-        sounds, texts = found_texts(streams(path, SUFFIXES | WRITTEN), SpeechOptions(), str(path))
+        found = found_texts(streams(path, SUFFIXES | WRITTEN), str(path))
     except UserError as error:
         return [f"For text to speech: {error}"]
-    said = [text for text in map(clean, texts.values()) if text]
+    said = [text for text in map(clean, found.texts.values()) if text]
+    if not said:
+        return []
+    there = f"For text to speech: {len(said):,} of {len(found.sounds):,} sounds have their text"
+    if len(counts := found.counts()) > 1:
+        listed = ", ".join(f"{language} {count:,}" for language, count in counts.items())
+        return [f"{there}, in {listed}: choose by --data.language {next(iter(counts))} (tts)."]
     symbols = "".join(sorted({*"".join(said)})).strip()
-    return (
-        [f"For text to speech: {len(said):,} of {len(sounds):,} sounds have their text, in '{symbols}' (tts)."]
-        if said
-        else []
-    )
-
-
-def read_transcripts(text: str, path: Path) -> dict[str, str]:
-    """File name -> what is said in it, of a table: lines `name|text`, perhaps `|normalised text`, which is preferred;
-    lines `name: text` in a .txt; columns file and text in CSV, TSV or JSONL. Lines that begin with ; or # say nothing.
-    """
-    if suffix(path.name) == ".jsonl":
-        return read_column(text, path, "text", TEXT_KEYS)
-    lines = [line for line in text.split("\n") if line.strip() and line[0] not in ";#"]
-    barred = sum("|" in line for line in lines) > len(lines) / 2
-    if not barred and suffix(path.name) in (".csv", ".tsv"):
-        return read_column(text, path, "text", TEXT_KEYS)
-    found = {}
-    for line in lines:
-        name, *cells = re.split(r"\|" if barred else r":\s+", line, maxsplit=2 if barred else 1)
-        if said := [cell.strip() for cell in cells if cell.strip()]:
-            found[name.strip()] = said[-1]
-    if not found:
-        raise UserError(f"'{path}' says of no clip what is spoken in it: write lines such as name|text.")
-    return found
-
-
-def _text_of(files: Files, name: str) -> str:
-    with files.open(name) as stream:
-        return _decoded(stream.read(), shown(name))
-
-
-def _text_at(path: Path) -> str:
-    """Of a file of the system, perhaps packed by gzip. Raises UserError when it cannot be read."""
-    try:
-        raw = path.read_bytes()
-        return _decoded(gzip.decompress(raw) if suffix(path.name) == ".gz" else raw, str(path))
-    except (OSError, EOFError) as error:
-        raise UserError(f"The transcripts '{path}' cannot be read: {error}.") from None
-
-
-def _decoded(raw: bytes, name: str) -> str:
-    try:
-        return raw.decode("utf-8-sig").replace("\r\n", "\n")
-    except UnicodeDecodeError:
-        raise UserError(f"'{name}' is not UTF-8 text: save it as UTF-8.") from None
+    return [f"{there}, in {''.join(f'{language}, ' for language in counts)}'{symbols}' (tts)."]
 
 
 # ── what is kept of it ───────────────────────────────────────────────────────────────────────────────────────────
@@ -222,25 +162,50 @@ class Kept:
     def leave(self, why: str, name: str) -> None:
         self.left.setdefault(why, []).append(shown(name))
 
-    def with_text(self, sounds: Sequence[str], texts: Mapping[str, str]) -> dict[str, str]:
-        """Clean text of each clip that has one. Raises UserError when none has."""
-        cleaned = {name: clean(texts.get(name, "")) for name in sounds}
-        for name in sounds:
-            if not cleaned[name]:
-                self.leave("have no text" if name not in texts else "have a text without words", name)
-        said = {name: text for name, text in cleaned.items() if text}
-        if not said:
-            raise UserError(
-                f"None of the {len(sounds):,} sounds in '{self.where}' has its text: give {NEEDS['speech']}."
-            )
-        return said
+    def in_language(self, said: Said) -> str:
+        """Leave out what is spoken in other languages than asked for, settle the options, and name what is spoken.
 
-    def labelled(self, names: list[str], files: Files) -> dict[str, int]:
+        Where names of clips tell their languages, these are the classes, and folders are not. Raises UserError when no
+        clip is in a language asked for, and for phonemes of several.
+        """
+        asked = [tidy(a) for a in (self.options.language or "").split(",") if a.strip()]
+        counts = said.counts()
+        others = {n for n, language in said.languages.items() if asked and not among(language, asked)}
+        for name in sorted(others):
+            del said.texts[name], said.languages[name]
+            self.leave("are in another language (--data.language)", name)
+        said.sounds = [n for n in said.sounds if n not in others]
+        if counts and not said.texts:
+            there = ", ".join(f"{language} ({count:,})" for language, count in counts.items())
+            raise UserError(f"No clip in '{self.where}' is in '{','.join(asked)}': give --data.language of {there}.")
+        spoken = ",".join(asked) or ",".join(sorted(said.counts())) or ENGLISH
+        if self.options.units == "phonemes" and "," in spoken:
+            raise UserError(f"Phonemes are of one language, and these clips are in {spoken}: give one --data.language.")
+        label = self.options.label or (("none", "language")[len(said.counts()) > 1] if counts else "folder")
+        self.options = replace(self.options, language=spoken, label=label)
+        return spoken
+
+    def with_text(self, said: Said) -> dict[str, str]:
+        """Clean text of each clip that has one. Raises UserError when none has."""
+        cleaned = {name: clean(said.texts.get(name, "")) for name in said.sounds}
+        for name in said.sounds:
+            if not cleaned[name]:
+                self.leave("have no text" if name not in said.texts else "have a text without words", name)
+        texts = {name: text for name, text in cleaned.items() if text}
+        if not texts:
+            raise UserError(
+                f"None of the {len(said.sounds):,} sounds in '{self.where}' has its text: give {NEEDS['speech']}."
+            )
+        return texts
+
+    def labelled(self, names: list[str], files: Files, languages: Mapping[str, str]) -> dict[str, int]:
         """Class of each clip that is kept, 0 where there are none. Raises UserError when none is left."""
-        how = self.options.label
+        how = self.options.label or "folder"
         if how == "none":
             return dict.fromkeys(names, 0)
-        if how == "folder":
+        if how == "language":
+            named = {n: languages[n] for n in names if n in languages}
+        elif how == "folder":
             found = by_folder(names, {n.rpartition("/")[0] for n in names})
             named = dict(zip(names, (found.classes[i] for i in found.ids), strict=False)) or dict.fromkeys(names, "")
         else:
@@ -248,9 +213,10 @@ class Kept:
             matches = {n: re.fullmatch(pattern, s.rpartition("/")[2]) for n, s in zip(names, stems(names), strict=True)}
             named = {n: m[1] for n, m in matches.items() if m}
         if not named:
-            raise UserError(
-                f"No name of a clip with text in '{self.where}' is like --data.label '{how}': correct the pattern."
+            wrong = (
+                "tells its language, as cat_desc_es.ogg does" if how == "language" else f"is like --data.label '{how}'"
             )
+            raise UserError(f"No name of a clip with text in '{self.where}' {wrong}: give another --data.label.")
         only = [w.strip() for w in self.options.only.split(",")] if self.options.only else None
         if only and (strange := next((w for w in only if w not in named.values()), None)):
             raise unknown("label", strange, set(named.values()))
@@ -303,9 +269,12 @@ class Kept:
 
     def dataset(self, name: str, files: str, split: str, rate: int, alphabet: Alphabet) -> SpeechSet:
         share = self.options.held_out
-        every = max(2, round(1 / share)) if share else 0
+        every, row = max(2, round(1 / share)) if share else 0, self.row.array()
         parts: dict[str, list[Utterance]] = {"train": [], "test": []}
-        for i, found in enumerate(self.spoken):
+        order: dict[bytes, int] = {}  # of sounds: copies are kept out together, or not at all
+        for found in self.spoken:
+            same = hashlib.blake2b(np.asarray(row[found.first : found.last]).tobytes(), digest_size=16).digest()
+            i = order.setdefault(same, len(order))
             parts["test" if every and i % every == every - 1 else "train"].append(found)
         extra = {
             "rate": rate,
@@ -317,7 +286,6 @@ class Kept:
         said = [(u.name, u.symbols, u.label) for u in self.spoken]
         print_ = hashlib.blake2b(repr((files, self.options, rate, alphabet, said)).encode(), digest_size=16)
         summary = self.summary(rate)
-        row = self.row.array()
         train, test = (
             SpeechSet(name, spec, print_.hexdigest(), summary, row, part) if part else None for part in parts.values()
         )

@@ -101,7 +101,7 @@ def stocked(chosen: list[Reel], options: VideoOptions, like: Spec | None, where:
 
 def _test_split(path: Path, spec: Spec, given: dict[str, Any]) -> VideoSet:
     """The films in a folder named test (or val), made like those to train on."""
-    test = from_path(path, split="test", like=spec, **{k: v for k, v in given.items() if k not in ("mirror", "limit")})
+    test = from_path(path, split="test", like=spec, **{k: v for k, v in given.items() if k == "cuts"})
     if test.spec.classes != spec.classes:
         raise UserError(f"'{path}' has other classes to test on than to train on: give both splits the same folders.")
     return test

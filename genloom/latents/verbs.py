@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from genloom.data.image import open_picture
 from genloom.errors import UserError
 from genloom.latents import directions, projection
 from genloom.latents.space import MOST, Points, mixed, numbers, space_of, styles_of, walk
+from genloom.origin import Marks
 from genloom.run import Run, cannot_write
 
 Numbers = str | Sequence[int]
@@ -28,13 +29,27 @@ def seeds(run: Run, wanted: Numbers, **conditions: Any) -> Tensor:
     return space.paint(space.points(numbers("seeds", wanted)))
 
 
-def seeds_to_files(run: Run, wanted: Numbers, out: Path, **conditions: Any) -> list[Path]:
+def seeds_to_files(run: Run, wanted: Numbers, out: Path, *, provenance: bool = True, **conditions: Any) -> list[Path]:
     """Each seed's picture under its number, and grid.png of them all."""
     named = numbers("seeds", wanted)
+    marks = marks_of(run, "seeds", provenance, conditions, seeds=_told(wanted))
     images = seeds(run, named, **conditions)
-    paths = [p for seed, image in zip(named, images, strict=True) for p in draw.write(image[None], out, start=seed)]
-    draw.save(draw.preview(images), out / "grid.png", format="PNG")
-    return paths
+
+    def write(folder: Path) -> list[Path]:
+        paths = [
+            p for seed, image in zip(named, images, strict=True) for p in draw.write(image[None], folder, start=seed)
+        ]
+        return [*paths, draw.save(draw.preview(images), folder / "grid.png", format="PNG")]
+
+    return (marks.written(write, out) if marks else write(out))[:-1]
+
+
+def marks_of(run: Run, how: str, provenance: bool, conditions: Mapping[str, Any], **options: Any) -> Marks | None:
+    return Marks(run, how=how, options=options, conditions=conditions) if provenance else None
+
+
+def _told(wanted: Numbers) -> str:
+    return wanted if isinstance(wanted, str) else ",".join(map(str, wanted))
 
 
 def interpolate(run: Run, wanted: Numbers, frames: int = 24, **conditions: Any) -> Tensor:
@@ -50,12 +65,20 @@ def interpolate(run: Run, wanted: Numbers, frames: int = 24, **conditions: Any) 
     return space.paint(walk(space, space.points(named), frames))
 
 
-def interpolate_to_file(run: Run, wanted: Numbers, out: Path, frames: int = 24, **conditions: Any) -> int:
+def interpolate_to_file(
+    run: Run, wanted: Numbers, out: Path, frames: int = 24, *, provenance: bool = True, **conditions: Any
+) -> int:
     """That walk as a film; says how many frames it has."""
     draw.film_format(out)  # before the work
+    marks = marks_of(run, "interpolate", provenance, conditions, interpolate=_told(wanted), frames=frames)
     images = interpolate(run, wanted, frames, **conditions)
-    draw.save_film(images, out)
+    _save(lambda path: draw.save_film(images, path), out, marks)
     return len(images)
+
+
+def _save(save: Callable[[Path], Path], path: Path, marks: Marks | None) -> Path:
+    """Save one file, marked where there are marks."""
+    return marks.written(lambda folder: [save(folder / path.name)], path.parent)[0] if marks else save(path)
 
 
 def mix(run: Run, rows: Numbers, columns: Numbers, layers: Numbers, **conditions: Any) -> tuple[Tensor, Tensor]:
@@ -68,14 +91,19 @@ def mix(run: Run, rows: Numbers, columns: Numbers, layers: Numbers, **conditions
     return images.unflatten(0, (len(r), len(c))), space.paint(points)
 
 
-def mix_to_file(run: Run, rows: Numbers, columns: Numbers, layers: Numbers, out: Path, **conditions: Any) -> Path:
+def mix_to_file(
+    run: Run, rows: Numbers, columns: Numbers, layers: Numbers, out: Path, *, provenance: bool = True, **conditions: Any
+) -> Path:
     """One sheet: the columns' pictures above, the rows' at the left, the mixtures where they meet."""
+    asked = {"rows": _told(rows), "columns": _told(columns), "layers": _told(layers)}
+    marks = marks_of(run, "mix", provenance, conditions, **asked)
     images, own = mix(run, rows, columns, layers, **conditions)
     count = len(images)
     cells = [torch.ones_like(own[:1]), own[count:]]
     for row, mixtures in zip(own[:count], images, strict=True):
         cells += [row[None], mixtures]
-    return draw.save(draw.preview(torch.cat(cells), columns=images.shape[1] + 1), out, format="PNG")
+    sheet = draw.preview(torch.cat(cells), columns=images.shape[1] + 1)
+    return _save(lambda path: draw.save(sheet, path, format="PNG"), out, marks)
 
 
 def project(

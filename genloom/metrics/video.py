@@ -15,6 +15,7 @@ from genloom.metrics.lite0 import SIZE, Lite0
 from genloom.metrics.perceptual import feature_distance
 from genloom.nn.warp import warp
 
+PROTOCOL = "features averaged over a clip, and how much each changes in a step; published FVD looks through I3D"
 EQUAL = 60.0  # dB: what frames of 8 bits that are the same are given, as in libvmaf
 
 

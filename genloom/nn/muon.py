@@ -20,9 +20,10 @@ TURNS = 5
 class Muon(Optimizer):
     """Jordan et al. 2024, "Muon": W <- (1 - lr·decay) W - lr·0.2·√max(m, n)·orthogonal(g + μ(m - g)) of W [m, n].
 
-    The step is as large as AdamW's in root mean square (Liu et al. 2025, section 2.2), so that both share a rate.
-    Matrices of one shape are made orthogonal together; in bf16 where the machine multiplies that in hardware, which
-    torch.optim.Muon asks for everywhere, and which costs forty times as much where it does not.
+    The step is as large as AdamW's in root mean square (Liu et al. 2025, section 2.2), so that both share a rate. A
+    convolution [O, I, kh, kw] is the matrix [O, I·kh·kw] that it multiplies patches by. Matrices of one shape are made
+    orthogonal together; in bf16 where the machine multiplies that in hardware, which torch.optim.Muon asks for
+    everywhere, and which costs forty times as much where it does not.
     """
 
     def __init__(self, matrices: Iterable[nn.Parameter], lr: float, *, weight_decay: float, momentum: float = 0.95):

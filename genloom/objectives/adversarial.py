@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genloom import parallel
-from genloom.core import Batch, Model, Phase, Spec
+from genloom.core import Batch, Modality, Model, Phase, Spec
 from genloom.errors import UserError, unknown
 from genloom.nn.augment import augmentation
 
@@ -144,7 +144,7 @@ class Adversarial(Model):
     normalisation would let it compare them.
     """
 
-    modality = "image"
+    modality: ClassVar[Modality] = "image"
     samples_with = ("generator",)
     together: ClassVar[bool] = True
 

@@ -26,7 +26,7 @@ def flow_matching_loss(velocity: Tensor, x0: Tensor, x1: Tensor) -> Tensor:
     return (velocity.float() - (x1 - x0)).square().flatten(1).mean(1)
 
 
-def preconditioning(t: Tensor, spread: float) -> tuple[Tensor, Tensor, Tensor]:
+def preconditioning(t: Tensor, spread: float | Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """(slope, inner, outer), like t, of v(x, t) = slope x + outer f(inner x, t), after Karras et al. 2022, table 1.
 
     For data of standard deviation `spread`, `slope x` is the best linear guess of the velocity; what is left to the

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -96,6 +97,23 @@ def halved(batch: Batch) -> Batch:
     if "flow" in small:
         small |= {"flow": small["flow"] / 2, "confidence": (small["confidence"] > 0.99).to(small["flow"].dtype)}
     return small
+
+
+def beside(source: Tensor, made: Tensor) -> Tensor:
+    """Each source [n, C', T, H, W] and after it what was made of it: [2 n, 1 or 3, T, H, W], planes of labels in colours."""
+    sides = [as_pictures(x) for x in (source, made)]
+    channels = max(x.shape[1] for x in sides)
+    return torch.stack([x.expand(-1, channels, -1, -1, -1) for x in sides], 1).flatten(0, 1)
+
+
+def as_pictures(clips: Tensor) -> Tensor:
+    """Clips [n, C, T, H, W] in [-1, 1] as grey or colour ones; of neither, each plane has a colour of the wheel."""
+    planes = clips.shape[1]
+    if planes in (1, 3):
+        return clips
+    turns = torch.arange(planes)[:, None] / planes + torch.arange(3) / 3  # [C, 3]
+    wheel = torch.cos(2 * math.pi * turns).to(clips)
+    return wheel[clips.argmax(1)].movedim(-1, 1)
 
 
 class Clips(nn.Module):

@@ -38,6 +38,7 @@ class Vocoder(Model):
     conditions: ClassVar[tuple[str, ...]] = ("source", "kind")
     samples_with: ClassVar[tuple[str, ...]] = ("generator", "kept")
     looks_at = 16
+    makes_again: ClassVar[bool] = True  # samples are clips of the data made again; else they are from nothing
     objective: Objective
     generator: nn.Module
     discriminator: nn.Module

@@ -17,10 +17,11 @@ from genloom.nn.mel import Mel, pictured
 from genloom.run import Run
 
 WIDE = 900  # pixels of a spectrogram, at most
-SIDES = {
+SIDES = {  # pictured, one below the other; other sides are played alone
     "recordings": "recorded",
     "made": "made",
-}  # the first and the second picture; other sides are played alone
+    "nearest": "nearest in training",
+}
 
 
 def heard(run: Run, folder: Path) -> str:

@@ -19,7 +19,7 @@ from PIL import Image, ImageOps
 from genloom.monitor import TEXTS
 from genloom.report.curves import chart, number
 from genloom.report.story import Story, duration, family, interval, words
-from genloom.run import SEEN_IN
+from genloom.run import HEARD_IN, SEEN_IN
 
 LARGE = 2_000_000  # bytes of a picture beyond which the page embeds a lossy copy
 LAST, EARLIER = 2000, 160  # characters of a text that are shown
@@ -108,10 +108,12 @@ def pictures(story: Story) -> str:
     if grid.is_file():
         figures.append(figure(grid, f"Samples of {story.model} after training", made))
     if film.is_file():
-        figures.append(figure(film, "Film of the same samples over training", came, still=grid))
+        place = 1 if clips.is_file() else len(figures)  # two small ones beside a tall one
+        figures.insert(place, figure(film, "Film of the same samples over training", came, still=grid))
     if not figures:
         return section("Samples", kindly("No samples yet. Make some:", f"genloom sample {story.run.folder} -n 64"))
-    return f'<div class="pictures">{"".join(figures)}</div>\n'
+    kind = "pictures moving" if clips.is_file() else "pictures"
+    return f'<div class="{kind}">{"".join(figures)}</div>\n'
 
 
 def said_of_pictures(story: Story) -> tuple[str, str]:
@@ -119,11 +121,11 @@ def said_of_pictures(story: Story) -> tuple[str, str]:
     seed = text(story.info["options"].get("seed", 0))
     if story.run.spec.modality == "audio":
         return (
-            "<b>What it makes.</b> Mel spectrograms of clips of the data, above, and of what it makes of them, below.",
-            "<b>How it came to be.</b> The same clips throughout training; the strip below tells the step.",
+            "<b>What it makes.</b> Mel spectrograms; where it makes clips of the data again, the data's stand above.",
+            "<b>How it came to be.</b> The same throughout training; the strip below tells the step.",
         )
     if story.films_of_films:
-        made = "<b>What it makes.</b> Of sources of its data, taken in the order of seed {}, not chosen."
+        made = "<b>What it makes.</b> A source of its data, and after it what it makes of that; in the order of seed {}, not chosen."
     else:
         made = "<b>What it makes.</b> The first samples of seed {}, not chosen."
     same = "middle frames of the same clips" if story.run.spec.modality == "video" else "same latents"
@@ -137,11 +139,12 @@ def sounds(story: Story) -> str:
         return ""
     from genloom.report.heard import heard
 
-    found = heard(story.run, story.run.folder / "samples" / "heard")
+    folder = story.run.folder / HEARD_IN
+    found = heard(story.run, folder)
     if not found:
-        return kindly(
-            "Measuring it makes clips that it never heard again, to listen to:", f"genloom evaluate {story.run.folder}"
-        )
+        return kindly("Measuring it makes clips to listen to:", f"genloom evaluate {story.run.folder}")
+    if not [*folder.glob("*.recordings.wav")]:
+        return found + '<p class="note">What it made from nothing, and below it the training sound that is nearest.</p>'
     return found + '<p class="note">Clips that were kept out of training: recorded above, made below.</p>'
 
 
@@ -183,19 +186,19 @@ def figure(path: Path, alt: str, caption: str, still: Path | None = None) -> str
     """A picture with its caption; `still` is shown instead to those who ask their system for less motion."""
     image = f'<img src="{embedded(path)}" alt="{escape(alt)}">'
     if still is not None and still.is_file():
-        calm = f'<source media="(prefers-reduced-motion: reduce)" srcset="{embedded(still)}">'
+        calm = f'<source media="(prefers-reduced-motion: reduce)" srcset="{embedded(still, LARGE // 20)}">'
         image = f"<picture>{calm}{image}</picture>"
     return f"<figure>{image}<figcaption>{caption}</figcaption></figure>"
 
 
-def embedded(path: Path) -> str:
-    """A picture as a data URL: small ones enlarged by whole pixels, large ones compressed."""
+def embedded(path: Path, large: int = LARGE) -> str:
+    """A picture as a data URL: small ones enlarged by whole pixels, those of more than `large` bytes compressed."""
     raw = path.read_bytes()
     if path.suffix == ".png":
         buffer = io.BytesIO()
         with Image.open(path) as picture:
             sharp = ImageOps.scale(picture, max(1, round(SHARP / picture.width)), Image.Resampling.NEAREST)
-            sharp.save(buffer, format="WEBP", lossless=len(raw) <= LARGE, quality=90)
+            sharp.save(buffer, format="WEBP", lossless=len(raw) <= large, quality=90)
         raw = buffer.getvalue()
     return f"data:image/webp;base64,{base64.b64encode(raw).decode()}"
 

@@ -23,14 +23,14 @@ GLOSSARY = {  # family of a metric: what it is in plain words, and which way is 
         "↓",
     ),
     "kvd": ("The same, without bias for small sets (kernel distance)", "↓"),
-    "precision": ("Share of generated pictures that could be real", "↑"),
-    "recall": ("Share of the real pictures' variety that is reached", "↑"),
-    "density": ("How firmly generated pictures lie among real ones", "↑"),
-    "coverage": ("Share of real pictures with a generated one near by", "↑"),
+    "precision": ("Share of samples that could be real", "↑"),
+    "recall": ("Share of the data's variety that is reached", "↑"),
+    "density": ("How firmly samples lie among real ones", "↑"),
+    "coverage": ("Share of real ones with a sample near by", "↑"),
     "is": ("Sure of a class each, and all classes present (Inception score's formula)", "↑"),
-    "nearest": ("How new the samples are beside the training pictures", ""),
+    "nearest": ("How new the samples are beside the training data", ""),
     "labels": ("Share of samples that are of the class asked for", "↑"),
-    "nats": ("Surprise at each token of unseen text, in nats", "↓"),
+    "nats": ("Surprise at each token of what was kept out, in nats", "↓"),
     "perplexity": ("As if so many tokens were equally likely at each place", "↓"),
     "bits": ("Surprise in bits", "↓"),
     "repeats": ("Bytes of the longest stretch of a sample that stands in the training text", ""),
@@ -45,6 +45,10 @@ GLOSSARY = {  # family of a metric: what it is in plain words, and which way is 
     "estoi": ("How well it would be understood, in noise that comes and goes", "↑"),
     "pesq": ("How good it sounds beside the recording, by telephony's measure", "↑"),
     "dnsmos": ("How good it sounds by itself, as a network predicts of listeners", "↑"),
+    "speaker": ("How alike the voice is, 1 being the same", "↑"),
+    "fad": ("How far made sound is from real sound as a whole (Fréchet audio distance)", "↓"),
+    "spectra": ("The same of its spectra and how they change", "↓"),
+    "loudness": ("How loud it is", ""),
     "ssim": ("Structural likeness", "↑"),
     "psnr": ("Signal over error, in dB", "↑"),
     "perceptual": ("How different frames look to a network that knows pictures", "↓"),
@@ -124,6 +128,7 @@ class Story:
         noun = {"image": "pictures", "text": "texts", "audio": "segments", "video": "films"}.get(
             self.run.spec.modality, "items"
         )
+        noun = noun.removesuffix("s") if items == 1 else noun
         what = f"{items:,} {noun} of {self.data}" if isinstance(items, int) else self.data
         return f"{self.model}, {self.trained or 'begun'} on {what}, {self.item}, on {self.device}."
 

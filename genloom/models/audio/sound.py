@@ -71,6 +71,7 @@ class Sound(Codec):
         ),
     }
     samples_with = ("generator", "kept", "network")
+    makes_again = False
     conditions: ClassVar[tuple[str, ...]] = ("label", "source", "seconds", "temperature", "top_k", "top_p")
 
     def __init__(

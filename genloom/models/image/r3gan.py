@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import OrderedDict
 from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -14,20 +15,12 @@ from torch import Tensor, nn
 
 from genloom.core import Card, Recipe, Result, Spec, build, register
 from genloom.errors import UserError, nearest
-from genloom.nn.residual import (
-    Basis,
-    Block,
-    Down,
-    Up,
-    convolution,
-    linear,
-    natural_scales,
-    scaled_normal,
-    stage,
-)
+from genloom.nn.conv import Conv2d
+from genloom.nn.resample import downsample2d, upsample2d
 from genloom.nn.weights import load_exactly, under
 from genloom.objectives.adversarial import Conditional
 
+SLOPE = 0.2  # of the leaky ReLUs
 BETAS = (0.0, 0.99)
 PAPER = {"widths": "768", "groups": "96", "gamma": 0.05, "gamma_end": 0.005, "projection": 768, "augment": "ada"}
 
@@ -193,6 +186,13 @@ def numbers(name: str, text: str) -> tuple[int, ...]:
     return tuple(int(p) for p in parts)
 
 
+def natural_scales(height: int, breadth: int) -> int:
+    scales = 1
+    while height % 2 == 0 and breadth % 2 == 0 and min(height, breadth) > 7:
+        height, breadth, scales = height // 2, breadth // 2, scales + 1
+    return scales
+
+
 def possible(height: int, breadth: int, shrink: int | None = None) -> str:
     """The nearest sizes that work, for a message: multiples of what the sides are divided by."""
     step = shrink or 2 ** max(math.ceil(math.log2(min(height, breadth) / 8)), 0)
@@ -211,7 +211,7 @@ class Generator(nn.Module):
         told = latent + (embedding if classes else 0)
         first = [Basis(told, plan.widths[0], plan.base), *(Up(i, o) for i, o in pairwise(plan.widths))]
         self.MainLayers = nn.Sequential(*(stage(layer, *blocks(plan, i)) for i, layer in enumerate(first)))
-        self.AggregationLayer = convolution(plan.widths[-1], plan.colours)
+        self.AggregationLayer = convolution(plan.widths[-1], plan.colours, 1)
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:  # [B, Z], [B]
         if labels is not None:
@@ -226,7 +226,7 @@ class Discriminator(nn.Module):
         super().__init__()
         if classes:
             self.EmbeddingLayer = linear(classes, projection, gain=math.sqrt(classes / projection))
-        self.ExtractionLayer = convolution(plan.colours, plan.widths[-1])
+        self.ExtractionLayer = convolution(plan.colours, plan.widths[-1], 1)
         last = [Summary(plan, projection if classes else 1), *(Down(i, o) for o, i in pairwise(plan.widths))]
         stages = [stage(*blocks(plan, i), layer) for i, layer in enumerate(last)]
         self.MainLayers = nn.Sequential(*stages[::-1])
@@ -238,10 +238,45 @@ class Discriminator(nn.Module):
         return (x * F.embedding(labels, self.EmbeddingLayer.weight.T)).sum(1)
 
 
+def stage(*layers: nn.Module) -> nn.Module:
+    """One scale: a transition and residual blocks, in the order given."""
+    return nn.Sequential(OrderedDict(Layers=nn.Sequential(*layers)))
+
+
 def blocks(plan: Plan, scale: int) -> list[nn.Module]:
     """Fix-up: of L residual branches of three layers each, the last starts at zero and the others L^(-1/4) smaller."""
     width, gain = plan.widths[scale], sum(plan.blocks) ** -0.25
     return [Block(width, width * plan.expansion, plan.groups[scale], gain) for _ in range(plan.blocks[scale])]
+
+
+class Block(nn.Module):
+    """x + 1x1 ∘ leaky ∘ grouped 3x3 ∘ leaky ∘ 1x1 (x), [B, C, H, W]: the inverted bottleneck. Starts as the identity."""
+
+    def __init__(self, width: int, inner: int, groups: int, gain: float):
+        super().__init__()
+        gain *= math.sqrt(2 / (1 + SLOPE**2))  # He's, for leaky ReLU
+        self.LinearLayer1 = convolution(width, inner, 1, gain=gain)
+        self.LinearLayer2 = convolution(inner, inner, 3, groups=groups, gain=gain)
+        self.LinearLayer3 = convolution(inner, width, 1, gain=0.0)
+        self.NonLinearity1, self.NonLinearity2 = BiasedLeaky(inner), BiasedLeaky(inner)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.NonLinearity1(self.LinearLayer1(x))
+        y = self.NonLinearity2(self.LinearLayer2(y))
+        return x + self.LinearLayer3(y)
+
+
+class Basis(nn.Module):
+    """Latents [B, Z] -> [B, C, H, W] at the coarsest scale: a learnt picture a channel, scaled by a linear map of z."""
+
+    def __init__(self, latent: int, width: int, base: tuple[int, int]):
+        super().__init__()
+        self.Basis = nn.Parameter(torch.randn(width, *base))
+        self.LinearLayer = linear(latent, width)
+
+    def forward(self, z: Tensor) -> Tensor:
+        x = self.Basis * self.LinearLayer(z)[:, :, None, None]
+        return x.contiguous(memory_format=torch.channels_last)  # what convolutions are fastest in
 
 
 class Summary(nn.Module):
@@ -257,6 +292,64 @@ class Summary(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         seen = (x * self.Basis.weight[:, 0].to(x.dtype)).sum((2, 3))  # as convolving it, and faster
         return self.LinearLayer(seen)
+
+
+class Transition(nn.Module):
+    """A change of scale by two through the kernel [1, 3, 3, 1], and of channels by a 1x1 convolution where they differ."""
+
+    def __init__(self, i: int, o: int):
+        super().__init__()
+        self.LinearLayer = convolution(i, o, 1) if i != o else nn.Identity()
+        self.Resampler = Resampler()
+
+
+class Up(Transition):
+    def forward(self, x: Tensor) -> Tensor:  # [B, I, H, W] -> [B, O, 2H, 2W]
+        return upsample2d(self.LinearLayer(x), self.Resampler.Kernel)
+
+
+class Down(Transition):
+    def forward(self, x: Tensor) -> Tensor:  # [B, I, H, W] -> [B, O, H/2, W/2]
+        return self.LinearLayer(downsample2d(x, self.Resampler.Kernel))
+
+
+class Resampler(nn.Module):
+    """Holds the kernel: one of the official state dict's buffers."""
+
+    Kernel: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        side = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8
+        self.register_buffer("Kernel", torch.outer(side, side))
+
+
+def convolution(i: int, o: int, size: int, groups: int = 1, gain: float = 1.0) -> nn.Module:
+    """A convolution without bias that keeps the size, its weights normal with deviation gain / √fan-in."""
+    layer = Conv2d(i, o, size, padding=size // 2, groups=groups, bias=False)
+    scaled_normal(layer.weight, gain)
+    return nn.Sequential(OrderedDict(Layer=layer))
+
+
+class BiasedLeaky(nn.Module):
+    """Leaky ReLU of x + bias."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.Bias = nn.Parameter(torch.zeros(width))
+
+    def forward(self, x: Tensor) -> Tensor:  # [B, C, H, W]
+        return F.leaky_relu(x + self.Bias.to(x.dtype).view(-1, 1, 1), SLOPE)
+
+
+def linear(i: int, o: int, gain: float = 1.0) -> nn.Linear:
+    layer = nn.Linear(i, o, bias=False)
+    scaled_normal(layer.weight, gain)
+    return layer
+
+
+def scaled_normal(weight: Tensor, gain: float = 1.0) -> None:
+    nn.init.normal_(weight, 0, gain / math.sqrt(weight[0].numel()))
 
 
 # ── the official names ───────────────────────────────────────────────────────────────────────────────────────────────

@@ -26,6 +26,7 @@ from genloom.nn.weights import load_exactly
 from genloom.objectives.film_critics import FilmCritics
 from genloom.objectives.films import (
     Clips,
+    beside,
     folded,
     halve,
     halved,
@@ -106,12 +107,13 @@ class Vid2Vid(Model):
             model={
                 "width": 24,
                 "halvings": 2,
-                "blocks": 4,
+                "blocks": 3,
                 "frames": 8,
-                "critic_width": 24,
+                "critic_width": 16,
                 "critic_layers": 2,
                 "time_scales": 1,
-                "reconstruction": 10.0,
+                "trust": 0.1,
+                "reconstruction": 30.0,
             },
         ),
         "default": Recipe(
@@ -184,9 +186,7 @@ class Vid2Vid(Model):
         if previous < 0 or levels < 1:
             raise UserError("--model.previous is 0 or more, and --model.levels 1 or more.")
         if foreground and levels > 1:
-            raise UserError(
-                "A foreground of its own is painted at one level: leave --model.levels at 1, or the foreground out."
-            )
+            raise UserError("A foreground is painted at one level: leave --model.levels at 1, or the foreground out.")
         self.previous, self.flow, self.levels, self.coarse = previous, flow and previous > 0, levels, coarse
         self.skip = skip and sources == channels
         self.foreground, self.statistics = tuple(foreground), statistics
@@ -235,6 +235,10 @@ class Vid2Vid(Model):
 
     def grid(self) -> int:
         return int(self.sources.count) or 1
+
+    def sheet(self, samples: Tensor, *, seed: int = 0) -> Tensor:
+        """Each source and after it what was made of it [2 n, C, T, H, W]."""
+        return beside(self.sources.take(len(samples), seed, 0).cpu(), samples)
 
     def phases(self) -> list[Phase]:
         return [Phase("generator", ("generators",)), Phase("critics", ("critics",))]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from genloom import parallel
 from genloom.core import Batch, Card, Model, Recipe, Result, Spec, mix, register
@@ -37,7 +37,15 @@ class VideoFlow(Model):
         year=2022,
         url="https://arxiv.org/abs/2204.03458",
         summary="Clips from noise, a class or first frames, by a U-Net over space and time; longer ones window by window.",
-        changes="",
+        changes=(
+            "Rectified flow (Liu et al. 2022) in place of diffusion: a straight path from noise, whose velocity the network "
+            "learns but for a linear guess (Karras et al. 2022), at logit-normal times (Esser et al. 2024). Each frame has a "
+            "time of its own (after Chen et al. 2024, Diffusion Forcing), and given frames stand at its end: one network "
+            "goes on from nothing, a picture or a film, where the paper steers one that knows of no given frames. "
+            "Convolutions across three frames in every block; attention with rotary positions (Su et al. 2021) over all "
+            "places of all frames at the coarsest scales, where the paper's looks along one axis at a time. Pixels are "
+            "folded into channels for small machines, whose recipe steps by Muon (Jordan et al. 2024)."
+        ),
         results=(
             Result("Inception score", 57.0, "UCF-101, 16 frames of 64x64", "table 1"),
             Result("FVD", 66.92, "BAIR robot pushing", "table 2"),
@@ -48,7 +56,15 @@ class VideoFlow(Model):
         "default": Recipe(
             steps=100_000, batch_size=64, lr=5e-4, ema=0.9995, clip=1.0, decay=0.2, model={"width": 128, "depth": 2}
         ),
-        "tiny": Recipe(steps=12, batch_size=4, lr=2e-3, ema=0.9, model={"width": 8, "levels": 2}),
+        "paper": Recipe(
+            steps=60_000,
+            batch_size=128,
+            lr=3e-4,
+            betas=(0.9, 0.99),
+            ema=0.9999,
+            model={"width": 256, "levels": 4, "depth": 2, "patch": 1, "attends": 3},
+        ),
+        "tiny": Recipe(steps=12, batch_size=4, lr=1e-2, ema=0.9, optimiser="muon", model={"width": 8, "levels": 2}),
     }
     conditions = ("label", "prompt", "guidance", "ode_steps", "frames")
     looks_at = 16
@@ -86,6 +102,9 @@ class VideoFlow(Model):
         self.mean.fill_(float(batch["video"].mean()))
         self.spread.fill_(max(float(batch["video"].std()), 0.05))
 
+    def matrix(self, name: str, parameter: nn.Parameter) -> bool:
+        return parameter.ndim > 1 and not name.startswith("net.label.")
+
     def grid(self) -> int:
         return 8
 
@@ -108,7 +127,7 @@ class VideoFlow(Model):
     def _given(self, count: int) -> Tensor:
         """[B, T] whether a frame is given: none of most clips, else the first 1 to T/2 of them, few more often than many."""
         prompted, most = (parallel.rand(count, 2, device=self.device)).unbind(1)
-        known = (most.square() * (self.length // 2)).ceil().clamp(1, max(1, self.length - 1))
+        known = (most.square() * (self.length // 2)).ceil().clamp(1, self.length - 1)
         known = known * (prompted < self.prompted)
         return torch.arange(self.length, device=self.device) < known[:, None]
 

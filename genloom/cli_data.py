@@ -1,4 +1,4 @@
-"""The verbs that look: at data before training, and at runs after it. Torch is imported by those that need it."""
+"""The verb that looks at data before training. Torch is imported by the data that needs it."""
 
 from __future__ import annotations
 
@@ -8,24 +8,8 @@ from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
 
-from genloom.cli import changed, first_word, parse, show
 from genloom.errors import UserError
-from genloom.forms import Verify
-
-
-def verify(words: list[str]) -> None:
-    args = parse(Verify, "verify", words)
-    from genloom.run import read_json
-    from genloom.seal import FILE
-    from genloom.seal import verify as wrong
-
-    if found := wrong(args.RUN, args.seal):
-        raise UserError(" ".join(found))
-    sealed = read_json(Path(args.RUN) / FILE)
-    parents = [p.get("run") or p.get("checkpoint") for p in sealed["parents"]]
-    print(f"whole   {', '.join(sealed['files'])}\nseal    {sealed['seal']}, of {sealed['sealed']}")
-    print(f"data    {sealed['data']}\ncode    genloom {sealed['genloom']}, {sealed['code'][:16]}")
-    print("".join(f"parent  {p}\n" for p in parents), end="")
+from genloom.forms import changed, first_word, parse, show
 
 
 def data(words: list[str]) -> None:

@@ -1,0 +1,115 @@
+"""What provenance costs: `python -m benchmarks.provenance [RUN …]`.
+
+Milliseconds of the processor for a picture of 256² (PNG), written bare, labelled, and labelled and signed; then, of each
+run, how many samples a second 64 of them become files at, with and without, by turns in one process after a first go; and
+the whole command `genloom sample RUN -n 64`. Time of the processor, not of the clock: other programs do not change it, nor
+does the disk.
+"""
+
+from __future__ import annotations
+
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from genloom import generate
+from genloom.data import draw
+from genloom.origin import Marks
+from genloom.provenance import Origin, Signer, mark
+from genloom.run import Run
+
+SIDE, COUNT, TURNS = 256, 64, 5
+
+
+def pictures() -> torch.Tensor:
+    """[COUNT, 3, SIDE, SIDE]: smooth ground and grain, that a PNG holds as it does a photograph."""
+    grain = np.random.default_rng(0)
+    coarse = torch.from_numpy(grain.uniform(-1, 1, (COUNT, 3, 8, 8))).float()
+    smooth = torch.nn.functional.interpolate(coarse, SIDE, mode="bicubic")
+    return (smooth + 0.04 * torch.from_numpy(grain.normal(size=smooth.shape)).float()).clamp(-1, 1)
+
+
+def seconds(work: Callable[[], object]) -> float:
+    def spent() -> float:
+        children = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return time.process_time() + children.ru_utime + children.ru_stime
+
+    start = spent()
+    work()
+    return spent() - start
+
+
+def by_turns(works: dict[str, Callable[[], object]]) -> dict[str, float]:
+    """The median of TURNS, each of all works one after another."""
+    for work in works.values():
+        work()
+    taken = [{name: seconds(work) for name, work in works.items()} for _ in range(TURNS)]
+    return {name: statistics.median(t[name] for t in taken) for name in works}
+
+
+def a_picture(folder: Path) -> dict[str, float]:
+    """Milliseconds a picture."""
+    images, origin = pictures(), Origin("gan", "gan-faces", "0" * 64, command="genloom sample runs/gan-faces -n 64")
+    signer, hidden = Signer(), folder / "hidden"
+
+    def written(signer: Signer | None) -> None:
+        paths = draw.write(images, hidden)
+        mark(paths, [origin] * COUNT, signer, [folder / p.name for p in paths])
+
+    works: dict[str, Callable[[], object]] = {
+        "bare": lambda: draw.write(images, folder),
+        "labelled": lambda: written(None),
+        "signed": lambda: written(signer),
+        "preparing": lambda: Signer(),
+    }
+    return {k: 1e3 * v / (1 if k == "preparing" else COUNT) for k, v in by_turns(works).items()}
+
+
+def a_run(run: Run, folder: Path) -> dict[str, float]:
+    """Samples a second, made and written."""
+    Marks(run)  # the weights' digest is computed once
+
+    def sampled(provenance: bool) -> Callable[[], object]:
+        return lambda: generate.to_files(run, COUNT, folder / str(provenance), provenance=provenance)
+
+    return {k: COUNT / v for k, v in by_turns({"without": sampled(False), "with": sampled(True)}).items()}
+
+
+def a_command(run: str, folder: Path) -> dict[str, float]:
+    """Seconds of the whole command."""
+    words = [sys.executable, "-m", "genloom", "sample", run, "-n", str(COUNT), "--out", str(folder / "command")]
+
+    def called(*more: str) -> Callable[[], object]:
+        return lambda: subprocess.run([*words, *more], check=True, capture_output=True)
+
+    return by_turns({"without": called("--no-provenance"), "with": called()})
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        cost = a_picture(Path(folder))
+        print(f"a picture of {SIDE}²: " + ", ".join(f"{k} {v:.2f} ms" for k, v in cost.items()))
+        print(f"provenance adds {cost['signed'] - cost['bare']:.2f} ms")
+        for name in sys.argv[1:]:
+            rate = a_run(Run.open(name), Path(folder))
+            share = rate["with"] / rate["without"] - 1
+            print(
+                f"{name}: {rate['without']:.1f} samples a second without, {rate['with']:.1f} with, {share:+.1%}",
+                end="; ",
+            )
+            whole = a_command(name, Path(folder))
+            share = whole["with"] / whole["without"] - 1
+            print(f"the command {whole['without']:.2f} s without, {whole['with']:.2f} s with, {share:+.1%}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""A file -> the same file again, from the recipe that it carries."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from genloom import generate
+from genloom.errors import UserError
+from genloom.origin import Marks, locate
+from genloom.provenance import Origin, label, read_label
+from genloom.provenance.films import mdat
+from genloom.provenance.pictures import riff_body, riff_chunks
+from genloom.run import Run
+
+
+def again(file: Path, run: Path | None = None, out: Path | None = None, source: str | None = None) -> tuple[Path, str]:
+    """Make a file again, into `out` or the run's samples/again; says how the two compare, empty when they are the same.
+
+    The sample is made alone first; where that rounds otherwise, together with those that it was made with. `source`
+    replaces the path that the recipe has. Raises UserError when the file has no recipe, or its run is gone or has changed.
+    """
+    origin = recipe(file)
+    found = locate(origin, file, run)
+    if found.spec.modality == "video" and label.kind_of(file) is label.PNG:
+        raise UserError(f"'{file}' is one picture of a film: {origin.command}")
+    folder = out or found.folder / "samples" / "again"
+    target = folder / file.name
+    if target.exists() and target.samefile(file):
+        raise UserError(f"'{file}' would be replaced by itself: give --out another folder.")
+    start = origin.index - origin.index % generate.BATCH
+    spans = [(origin.index, origin.index + 1), (start, min(start + generate.BATCH, origin.of))]
+    difference = ""
+    for span in dict.fromkeys(spans):
+        made = _make(found, origin, span, folder, file, source)
+        if not (difference := compared(essence(file), essence(made))):
+            break
+    return target, difference
+
+
+def recipe(file: Path) -> Origin:
+    """What a file says of its origin. Raises UserError when that is not enough to make it again."""
+    try:
+        origin = read_label(file)
+    except (OSError, label.BrokenError) as error:
+        raise UserError(
+            f"The recipe in '{file}' cannot be read: {getattr(error, 'strerror', None) or error}."
+        ) from None
+    if origin is None:
+        raise UserError(
+            f"'{file}' carries no recipe: genloom did not make it, or it was saved anew by another program."
+        )
+    if origin.how != "sample":
+        raise UserError(f"'{file}' is made again by the command in it: {origin.command}")
+    lost = [name for name, value in origin.conditions.items() if isinstance(value, dict) and set(value) == {"digest"}]
+    if lost and lost != ["source"]:
+        raise UserError(
+            f"'{file}' was made with a {lost[0]} that is too long to be kept in it: it cannot be made again."
+        )
+    return origin
+
+
+def _make(run: Run, origin: Origin, span: tuple[int, int], folder: Path, file: Path, source: str | None) -> Path:
+    conditions: dict[str, Any] = dict(origin.conditions) | ({"source": source} if source else {})
+    marks = Marks(run, seed=origin.seed, conditions=conditions, visible=origin.visible, options=_asked(origin))
+    made, _ = generate.named(run, origin.of, origin.seed, conditions, span)
+    place = origin.index - span[0]
+    if len(made) <= place:
+        raise UserError(
+            f"'{file}' was made of source number {origin.index + 1}, and there are fewer now: give --source."
+        )
+    name = file.stem if run.spec.modality == "text" else file.name
+    one = made[place : place + 1]
+    return generate.written(run, one, folder, marks, first=origin.index, of=origin.of, names=[name])[0]
+
+
+def _asked(origin: Origin) -> dict[str, Any]:
+    return {"n": origin.of, "seed": origin.seed} if "source" not in origin.conditions else {"seed": origin.seed}
+
+
+def essence(path: Path) -> np.ndarray:
+    """What a file holds beside its metadata, as numbers: pixels, samples of sound, coded frames, letters."""
+    kind, data = label.kind_of(path), label.contents(path)
+    if kind in label.PICTURES:
+        from PIL import Image, ImageSequence
+
+        with Image.open(io.BytesIO(data)) as picture:
+            return np.stack([np.asarray(frame.copy()) for frame in ImageSequence.Iterator(picture)])
+    if kind is label.WAV:
+        sound = next((riff_body(data, start) for name, start, _ in riff_chunks(data) if name == b"data"), b"")
+        return np.frombuffer(sound[: len(sound) // 2 * 2], "<i2")
+    return np.frombuffer(mdat(data) if kind in (label.MP4, label.MOV) else data, np.uint8)
+
+
+def compared(a: np.ndarray, b: np.ndarray) -> str:
+    """How two differ, in words; empty when they do not."""
+    if a.shape != b.shape:
+        return f"it has {b.size:,} values, and the file {a.size:,}"
+    gap = np.abs(a.astype(np.int64) - b.astype(np.int64))
+    return f"{(gap > 0).mean():.2%} of its values differ, by {gap.max()} at most" if gap.any() else ""

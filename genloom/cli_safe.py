@@ -1,0 +1,49 @@
+"""The verbs that tell where things come from: detect, sample --like, verify."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from genloom.errors import UserError
+from genloom.forms import Detect, Like, Verify, parse
+
+
+def detect(words: list[str]) -> None:
+    args = parse(Detect, "detect", words)
+    if not args.FILE:
+        raise UserError("detect needs files, or folders of them: genloom detect runs/gan-mnist/samples.")
+    from genloom import detect as module
+
+    found = module.detect([Path(name) for name in args.FILE])
+    print(json.dumps([f.to_json() for f in found], indent=1, ensure_ascii=False) if args.json else module.table(found))
+
+
+def like(words: list[str]) -> None:
+    if words[0][:1] != "-":
+        words = ["--run", *words]  # genloom sample RUN --like FILE
+    args = parse(Like, "sample", words)
+    if args.code is not None:
+        from genloom.plugins import resolve
+
+        resolve(args.code)
+    from genloom.again import again
+
+    made, difference = again(args.like, args.run, args.out, args.source)
+    same = f"not the same: {difference}. This machine rounds otherwise, or its libraries are others"
+    print(f"file    {made}, {same if difference else 'exactly the same'}")
+
+
+def verify(words: list[str]) -> None:
+    args = parse(Verify, "verify", words)
+    from genloom.run import read_json
+    from genloom.seal import FILE
+    from genloom.seal import verify as wrong
+
+    if found := wrong(args.RUN, args.seal):
+        raise UserError(" ".join(found))
+    sealed = read_json(Path(args.RUN) / FILE)
+    parents = [p.get("run") or p.get("checkpoint") for p in sealed["parents"]]
+    print(f"whole   {', '.join(sealed['files'])}\nseal    {sealed['seal']}, of {sealed['sealed']}")
+    print(f"data    {sealed['data']}\ncode    genloom {sealed['genloom']}, {sealed['code'][:16]}")
+    print("".join(f"parent  {p}\n" for p in parents), end="")

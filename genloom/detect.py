@@ -1,0 +1,145 @@
+"""What files tell of their origin: the verb detect."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from genloom.data.files import hidden
+from genloom.errors import UserError
+from genloom.origin import locate
+from genloom.provenance import Check, Origin, check, keys, label
+
+SURE = 0.001  # the p-value of a watermark from which it is said to be there
+TEXTS = frozenset({".txt", ".csv", ".jsonl", ".md"})  # that have no place for metadata
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one file tells. `label` is ours, `aigc` that of GB 45438-2025 by whomever; `watermark` (score, p) or None where
+    none could be looked for; `run` the folder that made it, where it is here; `error` why it could not be read."""
+
+    file: Path
+    c2pa: Check = field(default_factory=lambda: Check("absent"))
+    label: Origin | None = None
+    aigc: dict[str, Any] | None = None
+    watermark: tuple[float, float] | None = None
+    run: str | None = None
+    note: str = ""
+    error: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        mark = None if self.watermark is None else dict(zip(("score", "p"), self.watermark, strict=True))
+        return {
+            "file": str(self.file),
+            "generated": self.generated,
+            "c2pa": {k: v for k, v in vars(self.c2pa).items() if k != "origin"},
+            "label": dict(vars(self.label)) if self.label else None,
+            "aigc": self.aigc,
+            "watermark": mark,
+            "run": self.run,
+            "note": self.note,
+            "error": self.error,
+        }
+
+    @property
+    def origin(self) -> Origin | None:
+        """The signed one where there is one: the label alone proves nothing."""
+        return self.c2pa.origin if self.c2pa.state in ("valid", "foreign") and self.c2pa.origin else self.label
+
+    @property
+    def generated(self) -> str:
+        """Whether the file was generated, as far as it tells: proved, says so, or unknown."""
+        if self.c2pa.state == "valid" or (self.watermark and self.watermark[1] <= SURE):
+            return "proved"
+        return "says so" if self.label or self.aigc or self.c2pa.origin else "unknown"
+
+
+def detect(paths: Sequence[Path]) -> list[Finding]:
+    """One finding a file, of folders all files that could carry a mark. Raises UserError for a path that is not there."""
+    key, runs = keys.existing_key(), Runs()
+    return [_finding(file, key, runs) for path in paths for file in _files(path)]
+
+
+def _files(path: Path) -> list[Path]:
+    if not path.exists():
+        raise UserError(f"There is nothing at '{path}': check the path.")
+    if not path.is_dir():
+        return [path]
+    inside = (p for p in path.rglob("*") if p.is_file() and not hidden(p.relative_to(path).as_posix()))
+    return sorted(p for p in inside if not p.name.endswith(label.BESIDE) and _could_tell(p))
+
+
+def _could_tell(path: Path) -> bool:
+    try:
+        return path.suffix.lower() in TEXTS or label.kind_of(path) is not None
+    except OSError:
+        return True  # to be told why it cannot be read
+
+
+def _finding(path: Path, key: bytes | None, runs: Runs) -> Finding:
+    try:
+        manifest, told, broken = check(path), {}, ""
+        try:
+            told = label.texts(path)
+        except label.BrokenError as error:
+            broken = str(error)
+    except OSError as error:
+        return Finding(path, error=error.strerror or str(error))
+    ours = Origin.from_json(told.get("GENLOOM", ""))
+    origin = ours or manifest.origin
+    run, note = runs.find(origin, path) if origin else (None, "")
+    aigc = label.as_object(told.get("AIGC", ""))
+    return Finding(path, manifest, ours, aigc, watermark(path, key), run, note or broken, "")
+
+
+class Runs:
+    """The runs that made files: looked for once for all files of a folder."""
+
+    def __init__(self) -> None:
+        self.found: dict[tuple[str, str, Path], tuple[str | None, str]] = {}
+
+    def find(self, origin: Origin, path: Path) -> tuple[str | None, str]:
+        """The folder of the run; or, in words, why it is not found."""
+        where = (origin.run, origin.run_hash, path.parent)
+        if where not in self.found:
+            try:
+                self.found[where] = str(locate(origin, path).folder), ""
+            except UserError as error:
+                self.found[where] = None, str(error)
+        return self.found[where]
+
+
+def watermark(path: Path, key: bytes | None) -> tuple[float, float] | None:
+    """Score and p-value of this installation's watermark; None where there is no key, or none can be in such a file."""
+    name = "genloom.provenance.watermark"
+    if key is None or find_spec(name) is None:
+        return None
+    found: tuple[float, float] | None = import_module(name).score(path, key)
+    return found
+
+
+# ── for people ───────────────────────────────────────────────────────────────────────────────────────────────────
+def table(found: Sequence[Finding]) -> str:
+    """A line a file, and under the table, once each, what the words in it mean."""
+    if not found:
+        return "There is no file that could carry a mark."
+    head = ("file", "C2PA", "label", "made by", "watermark")
+    rows = [head, *(_row(f) for f in found)]
+    wide = [max(len(row[i]) for row in rows) for i in range(len(head))]
+    lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, wide, strict=True)).rstrip() for row in rows]
+    notes = dict.fromkeys(n for f in found for n in (f.c2pa.reason, f.note) if n)
+    return "\n".join([*lines, *([""] if notes else []), *notes])
+
+
+def _row(f: Finding) -> tuple[str, ...]:
+    if f.error:
+        return (str(f.file), "-", "-", f.error, "-")
+    who = "genloom" if f.label else str(f.aigc.get("ContentProducer", "other")) if f.aigc else "absent"
+    made = f"{f.origin.run} #{f.origin.index} of seed {f.origin.seed}" if f.origin else "-"
+    mark = "-" if f.watermark is None else f"{f.watermark[0]:.2f}, p {f.watermark[1]:.1g}"
+    return (str(f.file), f.c2pa.state, who, made, mark)

@@ -1,0 +1,159 @@
+"""What a run makes says which run made it, and how: on by default, for every file that a verb writes."""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from genloom.errors import UserError
+from genloom.provenance import Origin, Signer, keys, mark
+from genloom.provenance.label import condition
+from genloom.provenance.manifest import available
+from genloom.run import WEIGHTS, Run, atomic, cannot_write
+
+HASHED = ".weights.sha256"  # beside the weights: their digest, size and time, so that it is computed once
+TOLD = "told-of-c2pa"  # in genloom's home: the sentence on the missing extra has been said
+
+
+class Marks:
+    """The marks of what one command makes. Made before the work: what is amiss with the keys is said at once.
+
+    `how` is sample, another way of that verb (seeds, interpolate, stream, films), or mix; `options` are what the command took
+    beside the conditions.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        *,
+        seed: int = 0,
+        how: str = "sample",
+        options: Mapping[str, Any] | None = None,
+        conditions: Mapping[str, Any] | None = None,
+        visible: bool = False,
+    ):
+        given, told = ({k: condition(v) for k, v in (d or {}).items() if v is not None} for d in (conditions, options))
+        told |= given | ({"visible_label": True} if visible else {})
+        self.signer = Signer() if available() else None
+        if self.signer is None:
+            tell_once()
+        self.origin = Origin(
+            model=run.info["model"],
+            run=run.folder.resolve().name,
+            run_hash=weights_hash(run),
+            seed=seed,
+            conditions=given,
+            how=how,
+            visible=visible,
+            command=command(run, how, told),
+            created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        )
+
+    def origins(self, count: int, first: int = 0, of: int | None = None) -> list[Origin]:
+        """One for each of so many files, of the samples from number `first` on."""
+        return [replace(self.origin, index=first + i, of=of or count) for i in range(count)]
+
+    def written(
+        self, write: Callable[[Path], Sequence[Path]], out: Path, first: int = 0, of: int | None = None
+    ) -> list[Path]:
+        """Have files written into a folder that nobody sees, and put them, marked, into `out`.
+
+        No unmarked file ever stands there, and a file system renames faster where there is nothing to replace.
+        """
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            staging = Path(tempfile.mkdtemp(prefix=".marking-", dir=out))
+        except OSError as error:
+            raise cannot_write(out, error) from None
+        try:
+            paths = write(staging)
+            targets = [out / path.relative_to(staging) for path in paths]
+            mark(paths, self.origins(len(paths), first, of), self.signer, targets)
+            return targets
+        except UserError as error:
+            raise UserError(str(error).replace(str(staging), str(out))) from None  # the folder that they know
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+    def put(self, *paths: Path) -> None:
+        """Mark files where they are."""
+        mark(paths, self.origins(len(paths)), self.signer)
+
+
+def command(run: Run, how: str, options: Mapping[str, Any]) -> str:
+    """The command that makes the same again; of a run's absolute path the name alone, for the file may be published."""
+    words = [
+        "genloom",
+        "mix" if how == "mix" else "sample",
+        run.folder.resolve().name if run.folder.is_absolute() else str(run.folder),
+    ]
+    for name, value in options.items():
+        flag = "-n" if name == "n" else f"--{name.replace('_', '-')}"
+        words += [flag] if value is True else [] if value is False else [flag, str(value)]
+    return shlex.join(words)
+
+
+def weights_hash(run: Run) -> str:
+    """SHA-256 of a run's weights, kept beside them until they change; of a folder that cannot be written it is not kept."""
+    path, kept = run.folder / WEIGHTS, run.folder / HASHED
+    try:
+        status = path.stat()
+        now = [str(status.st_size), str(status.st_mtime_ns)]
+        with suppress(OSError, ValueError):
+            digest, *then = kept.read_text(encoding="ascii").split()
+            if then == now:
+                return digest
+        with open(path, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(
+            f"'{path}' cannot be read ({error.strerror}): run the same `genloom fit` again to go on."
+        ) from None
+    with suppress(UserError), atomic(kept) as part:
+        part.write_text(" ".join([digest, *now]) + "\n", encoding="ascii")
+    return digest
+
+
+def locate(origin: Origin, file: Path, given: Path | None = None) -> Run:
+    """The run that made a file: `given`, else by its name above the file, here, or in runs/.
+
+    Raises UserError when it is gone, or its weights are no longer those.
+    """
+    if given is not None:
+        found = [Run.open(given)]
+    else:
+        places = [*file.resolve().parents, Path(origin.run), Path("runs") / origin.run]
+        found = [Run.open(p) for p in places if p.name == origin.run and (p / "run.json").is_file()]
+    if not found:
+        raise UserError(
+            f"'{file}' was made by the run '{origin.run}' ({origin.model}), which is not here: give its folder, --run FOLDER."
+        )
+    for run in found:
+        if weights_hash(run) == origin.run_hash:
+            return run
+    raise UserError(
+        f"'{file}' was made by other weights than '{found[0].folder}' has now: it was trained on since, or is another run."
+    )
+
+
+def tell_once() -> None:
+    """Say that signatures need the extra, the first time on this installation."""
+    note = keys.home() / TOLD
+    if note.exists():
+        return
+    print(
+        "genloom: what is made is labelled, and not signed: C2PA manifests need pip install 'genloom[provenance]'.",
+        file=sys.stderr,
+    )
+    with suppress(OSError):
+        note.parent.mkdir(parents=True, exist_ok=True)
+        note.touch()

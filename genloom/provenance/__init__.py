@@ -1,0 +1,83 @@
+"""Where a file comes from, said in it: metadata, a signed manifest, and, for people, a visible label."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any, BinaryIO
+
+from genloom.errors import UserError
+from genloom.provenance import label, visible
+from genloom.provenance.label import Kind, Origin, read_label, write_label
+from genloom.provenance.manifest import Check, Signer, check
+from genloom.run import cannot_write
+
+__all__ = ["Check", "Origin", "Signer", "check", "mark", "read_label", "write_label"]
+
+MEMORY = 1 << 25  # bytes of a file that is signed in memory
+LARGEST = 1 << 29  # bytes of one that is signed at all: the official library takes four times as many in memory
+
+
+def mark(
+    paths: Sequence[Path], origins: Iterable[Origin], signer: Signer | None, targets: Sequence[Path] | None = None
+) -> None:
+    """Write its origin into each file, and sign it where there is a signer: metadata first, for the signature covers it.
+
+    Of a folder (a film as pictures) each file is marked. Each file is marked whole or stays as it was; with `targets` it
+    goes there, and nothing that is not marked ever stands there. Raises UserError for the first that cannot be marked.
+    """
+    for path, origin, target in zip(paths, origins, targets or paths, strict=True):
+        try:
+            if path.is_dir():
+                target.mkdir(parents=True, exist_ok=True)
+                for file in sorted(p for p in path.iterdir() if p.is_file()):
+                    _mark(file, origin, signer, target / file.name)
+            else:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                _mark(path, origin, signer, target)
+        except OSError as error:
+            raise cannot_write(target, error) from None
+
+
+def _mark(path: Path, origin: Origin, signer: Signer | None, target: Path) -> None:
+    kind = label.kind_of(path)
+    if kind is None:
+        label.write_beside(target, origin, path)
+        return os.replace(path, target)
+    if origin.visible and kind not in label.PICTURES:
+        raise UserError("A visible label is drawn on pictures alone: leave --visible-label out.")
+    part = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        if kind.form:
+            label.copied(path, part, origin, kind)
+        else:
+            with open(part, "wb") as out:
+                _write(path, out, origin, kind, signer)
+        os.replace(part, target)
+    finally:
+        with suppress(OSError):
+            part.unlink()
+
+
+def _write(path: Path, out: BinaryIO, origin: Origin, kind: Kind, signer: Signer | None) -> None:
+    data = label.contents(path)
+    pieces = label.labelled(path, visible.drawn(data) if origin.visible else data, origin, kind)
+    size = sum(map(len, pieces))
+    if signer is None or not kind.signed or size > LARGEST:
+        return out.writelines(pieces)
+    with _room(size, path.parent) as labelled, _room(size, path.parent) as signed:
+        labelled.writelines(pieces)
+        labelled.seek(0)
+        signer.sign(labelled, signed, origin, kind, path.name)
+        signed.seek(0)
+        shutil.copyfileobj(signed, out, 1 << 20)
+
+
+def _room(size: int, folder: Path) -> Any:
+    """A file without a name, in memory where it is small: files of the system are slower to make than to sign."""
+    return io.BytesIO() if size <= MEMORY else TemporaryFile(dir=folder)
