@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 import os
-import platform
 import shlex
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-import genloom
 from genloom import budget, core, generate, machine, parallel, private, transfer
-from genloom.core import Model, Recipe, build, hyper_parameters
+from genloom.core import Model, build
 from genloom.data import open_data
 from genloom.data.base import Dataset
-from genloom.errors import UserError, nearest, unknown
+from genloom.errors import UserError
 from genloom.latents import verbs
-from genloom.plugins import resolve, source_of
+from genloom.plugins import resolve
 from genloom.report import compare_runs, write_model_card, write_report
-from genloom.run import Run, as_json, open_or_create, refuse_occupied
-from genloom.seal import TRAINED, break_seal, checkpoint_parent, code_version, parent_of, write_seal
-from genloom.state import Options, State
+from genloom.request import about, default_recipe, open_or_create, refuse_occupied, request, resolve_options
+from genloom.run import Run
+from genloom.seal import TRAINED, break_seal, checkpoint_parent, parent_of, write_seal
+from genloom.state import State
 from genloom.train import Loop, some
 
 
@@ -81,7 +78,7 @@ def fit(
     if dataset.spec.modality == "video":
         budget.check(net, dataset, options.batch_size // share)
     named = dataset.name if source is dataset else str(source)
-    info = _request(cls, recipe, options, named, dataset, data_options, os.fspath(init) if init else None, net.spec)
+    info = request(cls, recipe, options, named, dataset, data_options, os.fspath(init) if init else None, net.spec)
     info["data"]["options"] = asked
     info["parents"] = [parent_of(Run.open(init))] if init else []
     run = open_or_create(out, info) if parallel.main() else None
@@ -124,10 +121,10 @@ def import_(
     )
     words = ["genloom", "import", cls.name, str(checkpoint), "--out", str(folder)]
     words += ["--config", os.fspath(config)] if config is not None and not isinstance(config, Mapping) else []
-    about = _about(cls, "imported", shlex.join(words))
+    facts = about(cls, "imported", shlex.join(words))
     data = {"source": "", "options": {}, "name": checkpoint.name, "fingerprint": "", "summary": {}}
     parents = [checkpoint_parent(checkpoint)]
-    run = transfer.keep(net, folder, {**about, "data": data, "parents": parents})
+    run = transfer.keep(net, folder, {**facts, "data": data, "parents": parents})
     write_model_card(run.folder)
     write_seal(run, TRAINED)
     return run
@@ -291,104 +288,6 @@ def inspect(path: str | os.PathLike[str], **options: Any) -> dict[str, Any]:
     source = path if isinstance(path, str | Path) else Path(path)
     facts: dict[str, Any] = inspector(source)[1].inspect(source, **options)
     return facts
-
-
-def default_recipe(cls: type[Model], device: torch.device) -> str:
-    """`cpu` on a CPU, `default` on anything faster, else whatever the model has."""
-    for name in ("cpu", "default") if device.type == "cpu" else ("default", "cpu"):
-        if name in cls.recipes:
-            return name
-    return next(iter(cls.recipes))
-
-
-def resolve_options(
-    cls: type[Model], recipe: str, overrides: Mapping[str, Any], config: Mapping[str, Any] | None = None
-) -> Options:
-    """The recipe of that name with the caller's changes. Raises UserError for an unknown recipe or option."""
-    if recipe not in cls.recipes:
-        raise unknown(f"recipe of '{cls.name}'", recipe, cls.recipes)
-    known = [f.name for f in fields(Options) if f.name != "model"]
-    for name in overrides:
-        if name not in known:
-            raise UserError(f"fit has no option '{name}'.{nearest(name, known)}")
-    base = cls.recipes[recipe]
-    values = {f.name: getattr(base, f.name) for f in fields(Recipe)}
-    given = dict(overrides)
-    if "steps" in given and "minutes" not in given:
-        given["minutes"] = None  # a budget in steps replaces a recipe's in minutes
-    hyper = {k: p.default for k, p in hyper_parameters(cls).items()} | dict(base.model)
-    return Options(**{**values, **given, "model": {**hyper, **(config or {})}})
-
-
-def _request(
-    cls: type[Model],
-    recipe: str,
-    options: Options,
-    source: str,
-    data: Dataset,
-    data_options: Mapping[str, Any],
-    init: str | None,
-    spec: core.Spec,
-) -> dict[str, Any]:
-    """run.json: the whole resolved request, which is also the config to reuse. `spec` is the model's: it may say more than
-    the data's, such as what its mel spectrograms are."""
-    settings = asdict(options)
-    request = {
-        **_about(cls, recipe, _command(cls, recipe, options, source, data_options, init)),
-        "init": init,
-        "config": settings.pop("model"),
-        "options": settings,
-        "data": {
-            "source": source if source == data.name else os.path.abspath(source),
-            "options": data_options,
-            "name": data.name,
-            "fingerprint": data.fingerprint,
-            "summary": data.summary,
-        },
-        "spec": spec.to_json(),
-    }
-    return as_json(request)
-
-
-def _about(cls: type[Model], recipe: str, command: str) -> dict[str, Any]:
-    """What every run.json says of the model, the machine and the moment."""
-    return {
-        "genloom": genloom.__version__,
-        "model": cls.name,
-        "source": source_of(cls),
-        "card": asdict(cls.card),
-        "recipe": recipe,
-        "versions": {"genloom": genloom.__version__, "torch": torch.__version__, "python": platform.python_version()}
-        | {"code": code_version()},
-        "device": str(parallel.device()),
-        "command": command,
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-    }
-
-
-def _command(
-    cls: type[Model],
-    recipe: str,
-    options: Options,
-    source: str,
-    data_options: Mapping[str, Any],
-    init: str | None,
-) -> str:
-    """The command that makes this run again: the recipe, and what departs from it."""
-    plain = resolve_options(cls, recipe, {})
-    given = {k: v for k, v in vars(options).items() if v != getattr(plain, k) and v is not None}
-    given |= {"init": init} if init else {}
-    given.pop("model", None)
-    given |= {f"model.{k}": v for k, v in options.model.items() if v != plain.model[k]}
-    given |= {f"data.{k}": v for k, v in data_options.items()}
-    model = source_of(cls)
-    words = ["genloom", "fit", model["path"] if model else cls.name, source, "--recipe", recipe]
-    for name, value in given.items():
-        head, dot, tail = name.replace("_", "-").rpartition(".")
-        words.append(f"--{head}{dot}{'no-' if value is False else ''}{tail}")
-        if not isinstance(value, bool):
-            words += map(str, value if isinstance(value, (tuple, list)) else [value])
-    return shlex.join(words)
 
 
 def _tell(run: Run, wrote: Sequence[str]) -> None:

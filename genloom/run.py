@@ -14,7 +14,6 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,6 @@ STATE = "state/latest.safetensors"
 HEARD_IN = Path("samples") / "heard"  # clips for the report to play
 SEEN_IN = Path("samples") / "seen"  # films for it to show
 WEIGHTS = "weights.safetensors"
-BUDGET = ("steps", "minutes", "save_minutes", "compile")  # may change from one call to the next on the same run
 
 
 class Run:
@@ -124,42 +122,6 @@ class Run:
                 busy = f"Another fit is writing to '{self.folder}': wait for it, or give another --out."
                 raise UserError(busy) from None
             yield
-
-
-def open_or_create(out: str | os.PathLike[str] | None, info: dict[str, Any]) -> Run:
-    """The folder to train in: made, or resumed when it holds the same request. Raises UserError when it holds another."""
-    if out is None:
-        name = f"{info['model']}-{Path(info['data']['name']).stem}"
-        folders = (Path("runs", f"{name}-{number}" if number > 1 else name) for number in count(1))
-        out = next(f for f in folders if not (f / "run.json").exists() or not _change(Run.open(f).info, info))
-    folder = Path(out)
-    if (folder / "run.json").exists():
-        old = Run.open(folder).info
-        if change := _change(old, info):
-            raise UserError(f"'{folder}' holds another run ({change}): give another --out, or ask for the same.")
-        as_begun = ("started", "parents", "privacy")
-        kept: dict[str, Any] = {k: old[k] for k in as_begun if k in old}
-        return Run.create(folder, {**info, **kept})
-    refuse_occupied(folder)
-    return Run.create(folder, info)
-
-
-def refuse_occupied(folder: Path) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"'{folder}' is a file: give --out a new folder.")
-    if folder.exists() and any(p.name != ".lock" for p in folder.iterdir()):
-        raise UserError(f"'{folder}' is not empty and not this run's: give --out a new or an empty folder.")
-
-
-def _change(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """The first thing in which two requests differ, in the user's words; what the budget holds does not count."""
-    pairs = [("model", old["model"], new["model"]), ("--init", old.get("init"), new["init"])]
-    if old["data"]["fingerprint"] != new["data"]["fingerprint"]:
-        there, here = (f"{i['data']['name']} ({i['data']['fingerprint'][:8]})" for i in (old, new))
-        pairs.append(("data", there, here))
-    pairs += [(f"--model.{k}", old["config"].get(k), v) for k, v in new["config"].items()]
-    pairs += [(f"--{k}", old["options"].get(k), v) for k, v in new["options"].items() if k not in BUDGET]
-    return next((f"{name.replace('_', '-')} {a} there, {b} here" for name, a, b in pairs if a != b), "")
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -41,6 +41,7 @@ FLOORS = {
         "measure_clips",
         "tasks",
         "harness",
+        "request",
     ),
     5: ("api",),
     6: ("cli", "cli_data", "cli_safe", "forms", "serve", "__main__"),
