@@ -72,12 +72,13 @@ def fit(
     private_with = None
     if options.dp_epsilon is not None:
         learnt = old is None and asked.get("tokenizer", "auto") in ("auto", "char", "bpe")
+        dataset = dataset.still()
         private_with = private.check(net, dataset, options, learnt)
     net.prepare(some(dataset, cls.looks_at))
     net.to(device)
     if dataset.spec.modality == "video":
         budget.check(net, dataset, options.batch_size // share)
-    named = dataset.name if source is dataset else str(source)
+    named = source.name if isinstance(source, Dataset) else str(source)
     info = request(cls, recipe, options, named, dataset, data_options, os.fspath(init) if init else None, net.spec)
     info["data"]["options"] = asked
     info["parents"] = [parent_of(Run.open(init))] if init else []
@@ -90,7 +91,7 @@ def fit(
         state = State(net, options)
         if private_with:
             private_with.to(net.device)
-            state.privacy = private.begin(private_with, options, run, dataset.spec, len(dataset))
+            state.privacy = private.begin(private_with, options, run, dataset)
         loop = Loop(state, dataset, options, run, held_out=dataset.held_out())
         loop.go(quiet)
         if state.privacy:

@@ -6,7 +6,7 @@ that of the loss of a batch of this item alone, so no other item can be in it, w
 writes into buffers is thrown away. A phase whose loss does not depend on the data (a GAN's generator's) is given made-up
 items in place of the data: it can cost nothing. σ comes from ε, and ε from σ, by opacus' RDP accountant (Mironov et al. 2019).
 
-Noise and batches come from a key that nobody can guess, in state/noise.key: who has it can take the noise off. It goes
+All that is drawn comes from a key that nobody can guess, in state/noise.key: who has it can take the noise off. It goes
 when the last step is done.
 """
 
@@ -15,7 +15,9 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+import warnings
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -35,6 +37,8 @@ from genloom.state import Options, parameters
 
 KEY = "state/noise.key"
 DELTA, CLIP = 1e-5, 1.0
+MUCH = 1e5  # more noise than this, as a multiple of C, leaves nothing to learn from
+ORDERS = [1 + x / 10 for x in range(1, 100)] + list(range(12, 64))  # of Rényi divergence, as opacus takes them
 ROOM = 2**28  # bytes that the gradients of single items may take at once
 PENALTIES = {"r1", "r2", "penalty"}
 NOT_BYTES = "characters or pieces of words that were found in this text give away what it holds"
@@ -76,6 +80,10 @@ class Privacy:
             )
         own = hashlib.sha256(self.key + f"{what} {step}".encode()).digest()[:16]
         return np.random.Generator(np.random.Philox(key=int.from_bytes(own, "little")))
+
+    def seed(self, what: str, step: int) -> int:
+        """Of an augmentation or of a loss's own noise: who knew it could tell by the others' noise that an item is missing."""
+        return int(self.draw(step, what).integers(2**63))
 
     def rows(self, n: int, step: int) -> np.ndarray:
         """The items of a step: each of n by itself with probability `rate`."""
@@ -170,7 +178,7 @@ def made_up(like: Batch, n: int, spec: Spec, stream: torch.Generator | None = No
 
 
 # ── a run ────────────────────────────────────────────────────────────────────────────────────────────────────────
-def begin(found: Found, options: Options, run: Run, spec: Spec, items: int) -> Privacy:
+def begin(found: Found, options: Options, run: Run, data: Dataset) -> Privacy:
     """The terms that a run trains on: found and written down at its first call, those written down at the next.
 
     Raises UserError for more steps than σ was chosen for.
@@ -178,7 +186,7 @@ def begin(found: Found, options: Options, run: Run, spec: Spec, items: int) -> P
     assert options.dp_epsilon is not None
     told = run.info.get("privacy")
     if not told:
-        rate = options.batch_size / items
+        rate = options.batch_size / len(data)
         delta, clip = options.dp_delta or DELTA, options.dp_clip or CLIP
         told = {
             "target": options.dp_epsilon,
@@ -190,7 +198,7 @@ def begin(found: Found, options: Options, run: Run, spec: Spec, items: int) -> P
             "noise": noise_for(options.dp_epsilon, delta, rate, options.steps),
             "planned": options.steps,
             "accountant": "rdp",
-            "unit": unit(spec),
+            "unit": data.unit,
             "init": "It started from the weights of another run, whose own data this does not cover."
             if run.info.get("init")
             else "",
@@ -233,35 +241,38 @@ def new_key() -> bytes:
     return secrets.token_bytes(32)
 
 
-def unit(spec: Spec) -> str:
-    return f"window of {spec.shape[0] - 1} tokens" if spec.modality == "text" else f"item ({spec.modality})"
-
-
 def epsilon(noise: float, rate: float, steps: int, delta: float) -> float:
     """ε of so many steps, by opacus' accountant of Rényi differential privacy."""
     if not steps:
         return 0.0
-    accountant = accounts()[0]("rdp")
-    accountant.history = [(noise, rate, steps)]
-    return float(accountant.get_epsilon(delta))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of few steps: that a bound is not the tightest
+        found, _ = accounts()[0].get_privacy_spent(orders=ORDERS, rdp=steps * divergence(noise, rate), delta=delta)
+    return float(found)
+
+
+@lru_cache(maxsize=8)
+def divergence(noise: float, rate: float) -> np.ndarray:
+    """What one step spends, as Rényi divergence of each of the ORDERS: steps add up."""
+    return np.array(accounts()[0].compute_rdp(q=rate, noise_multiplier=noise, steps=1, orders=ORDERS))
 
 
 def noise_for(target: float, delta: float, rate: float, steps: int) -> float:
-    """The least σ with which so many steps spend at most ε = `target`. Raises UserError when no noise is enough."""
-    try:
-        options = {"target_epsilon": target, "target_delta": delta, "sample_rate": rate, "steps": steps}
+    """The least σ with which so many steps spend at most ε = `target`."""
+    options = {"target_epsilon": target, "target_delta": delta, "sample_rate": rate, "steps": steps}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         return float(accounts()[1](**options, accountant="rdp", epsilon_tolerance=min(0.01, target / 100)))
-    except ValueError:
-        raise UserError(f"ε = {target:g} is too little for any noise: give --dp-epsilon 0.1 or more.") from None
 
 
 def accounts() -> tuple[Any, Any]:
+    """Opacus' analysis, and its search for σ. Raises UserError without opacus."""
     try:
-        from opacus.accountants import create_accountant
+        from opacus.accountants.analysis import rdp
         from opacus.accountants.utils import get_noise_multiplier
     except ImportError:
         raise needs_extra("opacus", "private", "The account of differential privacy") from None
-    return create_accountant, get_noise_multiplier
+    return rdp, get_noise_multiplier
 
 
 # ── what is sound ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -293,7 +304,8 @@ def check(model: Model, data: Dataset, options: Options, learnt: bool) -> Found:
 
 
 def refuse(cls: type[Model], data: Dataset, options: Options, learnt: bool) -> None:
-    n, delta = len(data), options.dp_delta or DELTA
+    n, delta, target = len(data), options.dp_delta or DELTA, options.dp_epsilon or 0.0
+    least = epsilon(MUCH, min(1.0, options.batch_size / n), options.steps, delta)
     kind = data.spec.extra.get("tokenizer", {}).get("kind") if data.spec.modality == "text" else "byte"
     wrong = {
         "noise is chosen for a number of steps: give --steps in place of --minutes": options.minutes is not None,
@@ -304,6 +316,7 @@ def refuse(cls: type[Model], data: Dataset, options: Options, learnt: bool) -> N
         f"--batch-size must be below the {n} items of the data: privacy comes from who is left out": options.batch_size
         >= n,
         f"--dp-delta must be below 1 / {n} (1 over the items), else it allows giving whole items away": delta >= 1 / n,
+        f"no noise is enough for ε = {target:g}: give --dp-epsilon {1.1 * least:.2g} or more": target <= least,
         f"{NOT_BYTES}: give --data.tokenizer byte, or the path of a published one": learnt and kind != "byte",
         f"'{cls.name}' keeps items of the data, or their statistics, in its weights before it trains: fit a model that "
         "does not, such as vae, flow or gpt": cls.prepare is not Model.prepare,

@@ -39,7 +39,8 @@ ROLLBACKS = 3
 # ── one step ─────────────────────────────────────────────────────────────────────────────────────────────────────
 def step(state: State, batch: Batch, options: Options, progress: float = 0.0) -> dict[str, Tensor]:
     """All phases that are due on one batch, then the schedule and the average. Returns the losses by name."""
-    torch.manual_seed(mix(options.seed, state.step, 1))
+    seed = mix(options.seed, state.step, 1)
+    torch.manual_seed(state.privacy.seed("losses", state.step) if state.privacy else seed)
     losses: dict[str, Tensor] = {}
     for phase in state.phases:
         if phase.due(state.step, progress):
@@ -186,8 +187,8 @@ class Loop:
     def _batches(self) -> Generator[Batch, None, None]:
         state, options = self.state, self.options
         if state.privacy is not None:
-            rows = partial(state.privacy.rows, len(self.data))
-            return chosen(self.data, rows, seed=options.seed, start=state.step)
+            rows, seed = partial(state.privacy.rows, len(self.data)), partial(state.privacy.seed, "data")
+            return chosen(self.data, rows, seed, state.step)
         order = {"seed": options.seed, "start": state.step, "rank": parallel.rank(), "world": parallel.world()}
         return batches(self.data, options.batch_size, **order)
 

@@ -148,6 +148,9 @@ def test_noise_has_the_size_that_was_promised_and_comes_from_the_key(data: dict[
     assert float(drawn[0].std()) == pytest.approx(0.5 * 3.0 / 8, rel=0.03) and abs(float(drawn[0].mean())) < 0.01
     assert torch.equal(drawn[0], drawn[1])
     assert not torch.equal(drawn[0], drawn[2]) and not torch.equal(drawn[0], drawn[3])
+    for what in ("data", "losses"):
+        seeds = [Privacy(1, 1, 0.1, 1e-5, 10, 8, k * 32).seed(what, step) for k in (b"k", b"l") for step in (1, 2)]
+        assert len(set(seeds)) == 4
     rows = [Privacy(1, 1, 0.1, 1e-5, 10, 8, b"k" * 32).rows(1000, step) for step in range(40)]
     assert np.mean([len(r) for r in rows]) == pytest.approx(100, abs=6) and len({len(r) for r in rows}) > 10
 
@@ -207,6 +210,34 @@ def test_the_key_cannot_be_guessed() -> None:
     assert len({private.new_key() for _ in range(4)}) == 4
 
 
+def test_nothing_that_is_drawn_can_be_known_from_the_seed(
+    data: dict[str, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two runs of one seed: other items, other augmentations, other noise inside the loss."""
+    seen: list[list[Any]] = []
+    real, plain = private.Privacy.fill, torch.manual_seed
+
+    def fill(self: Privacy, model: Any, moved: Any, batch: Any, phase: str, step: int) -> Any:
+        seen[-1] += [batch["image"].sum().item(), torch.initial_seed()]
+        return real(self, model, moved, batch, phase, step)
+
+    monkeypatch.setattr(private.Privacy, "fill", fill)
+    for name in ("a", "b"):
+        seen.append([])
+        genloom.fit("vae", data["image"], tmp_path / name, steps=2, seed=5, **DP)
+    assert torch.manual_seed is plain and len(seen[0]) == 4 and not set(seen[0]) & set(seen[1])
+
+
+def test_a_word_is_in_one_window_at_all_times(data: dict[str, Dataset]) -> None:
+    text = data["text"]
+    rows = np.arange(len(text))
+    moving = [text.batch(rows, seed=seed)["text"] for seed in (1, 2)]
+    still = [text.still().batch(rows, seed=seed)["text"] for seed in (1, 2)]
+    assert not torch.equal(*moving) and torch.equal(*still)
+    whole = torch.cat([still[0][:, :-1].flatten(), still[0][-1, -1:]])
+    assert torch.equal(whole, torch.from_numpy(np.asarray(text.tokens[: len(whole)]).astype(np.int64)))  # type: ignore[attr-defined]
+
+
 # ── what is refused ──────────────────────────────────────────────────────────────────────────────────────────────
 @pytest.mark.parametrize(
     ("name", "options", "config", "said"),
@@ -223,6 +254,7 @@ def test_the_key_cannot_be_guessed() -> None:
         ("vae", {"batch_size": 2000}, {}, "must be below"),
         ("vae", {"dp_delta": 0.01}, {}, "--dp-delta"),
         ("vae", {"precision": "fp16"}, {}, "fp16"),
+        ("vae", {"dp_epsilon": 0.05}, {}, "no noise is enough for ε = 0.05: give --dp-epsilon"),
         ("vae", {"dp_epsilon": None, "dp_clip": 1.0}, {}, "--dp-epsilon too"),
         ("vae", {"dp_epsilon": -1.0}, {}, "--dp-epsilon must be more than 0"),
     ],

@@ -51,13 +51,13 @@ def batches(
 
 
 def chosen(
-    data: Dataset, rows: Callable[[int], np.ndarray], *, seed: int, start: int = 0
+    data: Dataset, rows: Callable[[int], np.ndarray], seed: Callable[[int], int], start: int = 0
 ) -> Generator[Batch, None, None]:
     """Batches start, start + 1, ... of the items that `rows(step)` names; without keys where it names none."""
 
     def make(step: int) -> Batch:
         found = rows(step)
-        return data.batch(found, seed=mix(seed, step)) if len(found) else {}
+        return data.batch(found, seed=seed(step)) if len(found) else {}
 
     return _ahead(make, start) if data.slow else (make(step) for step in count(start))
 
