@@ -22,7 +22,7 @@ from genloom.plugins import resolve
 from genloom.report import compare_runs, write_model_card, write_report
 from genloom.request import about, default_recipe, open_or_create, refuse_occupied, request, resolve_options
 from genloom.run import Run
-from genloom.seal import TRAINED, break_seal, checkpoint_parent, parent_of, write_seal
+from genloom.seal import TRAINED, checkpoint_parent, parent_of, write_seal
 from genloom.state import State
 from genloom.train import Loop, some
 
@@ -86,8 +86,6 @@ def fit(
     run = run or Run(Path(), info)
     run.folder = Path(parallel.text_from_main(os.fspath(run.folder)))
     with run.lock() if parallel.main() else nullcontext():
-        if parallel.main():
-            break_seal(run)
         state = State(net, options)
         if private_with:
             private_with.to(net.device)
@@ -267,7 +265,10 @@ def evaluate_tasks(
     """Few-shot tasks for a language model, from JSON lines: accuracy at each number of solved examples before a task."""
     from genloom import tasks as module
 
-    return module.evaluate_tasks(Run.open(run), Path(tasks), shots, seed)
+    opened = Run.open(run)
+    result = module.evaluate_tasks(opened, Path(tasks), shots, seed)
+    write_seal(opened, ("tasks.json",))
+    return result
 
 
 def export(run: str | os.PathLike[str] | Run, out: str | os.PathLike[str]) -> Path:

@@ -37,7 +37,7 @@ def like(words: list[str]) -> None:
 def verify(words: list[str]) -> None:
     args = parse(Verify, "verify", words)
     from genloom.run import read_json
-    from genloom.seal import FILE
+    from genloom.seal import FILE, unsealed
     from genloom.seal import verify as wrong
 
     if found := wrong(args.RUN, args.seal):
@@ -47,3 +47,5 @@ def verify(words: list[str]) -> None:
     print(f"whole   {', '.join(sealed['files'])}\nseal    {sealed['seal']}, of {sealed['sealed']}")
     print(f"data    {sealed['data']}\ncode    genloom {sealed['genloom']}, {sealed['code'][:16]}")
     print("".join(f"parent  {p}\n" for p in parents), end="")
+    if beside := unsealed(Path(args.RUN)):
+        print(f"beside  {', '.join(beside)}: not sealed, so nothing is said of them")

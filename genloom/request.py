@@ -21,7 +21,7 @@ from genloom.data.base import Dataset
 from genloom.errors import UserError, nearest, unknown
 from genloom.plugins import source_of
 from genloom.run import Run, as_json
-from genloom.seal import code_version
+from genloom.seal import break_seal, code_version
 from genloom.state import Options
 
 BUDGET = ("steps", "minutes", "save_minutes", "compile")  # may change from one call to the next on the same run
@@ -136,6 +136,7 @@ def open_or_create(out: str | os.PathLike[str] | None, info: dict[str, Any]) -> 
         old = Run.open(folder).info
         if changed := change(old, info):
             raise UserError(f"'{folder}' holds another run ({changed}): give another --out, or ask for the same.")
+        break_seal(folder)
         as_begun: dict[str, Any] = {k: old[k] for k in ("started", "parents", "privacy") if k in old}
         return Run.create(folder, {**info, **as_begun})
     refuse_occupied(folder)

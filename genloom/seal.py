@@ -18,44 +18,57 @@ from typing import Any
 
 import genloom
 from genloom.errors import UserError
-from genloom.run import WEIGHTS, Run, read_json
+from genloom.run import STATE, WEIGHTS, Run, atomic, read_json
 
 FILE = "seal.json"
-SEALED = ("run.json", WEIGHTS, "log.jsonl", "metrics.json", "audit.json")
-TRAINED = ("run.json", WEIGHTS, "log.jsonl")  # what `fit` and `import` write of them
+TRAINED = ("run.json", WEIGHTS, "log.jsonl", STATE)  # what `fit` and `import` write
+FOUND = ("metrics.json", "tasks.json", "audit.json")  # what verbs add; each seals what it wrote
+SEALED = TRAINED + FOUND
 BROKEN = "state/seal.json"
-KEYS = ("genloom", "code", "data", "parents", "before", "files", "seal")
+KINDS = {"files": dict, "parents": list, "altered": list}
+KEYS = ("genloom", "code", "data", "parents", "before", "altered", "files", "seal")
 
 
-def write_seal(run: Run, wrote: Iterable[str]) -> str:
-    """Seal a run as it is and return the seal. `wrote`: files that are new; a seal that stands answers for the others.
+def write_seal(run: Run, wrote: Iterable[str]) -> None:
+    """Seal a run. `wrote`: files that are new; the seal that stands answers for the others, and where none does nothing is sealed.
 
     So a verb that adds its figures to a run does not vouch for what somebody else changed in the meantime.
     """
-    wrote, old = set(wrote), _old(run.folder)
-    files = {k: v for k, v in (old.get("files") or {}).items() if k not in wrote}
-    for name in SEALED:
-        if (name in wrote or not old) and (run.folder / name).is_file():
-            files[name] = digest(run.folder / name)
+    wrote, stands = set(wrote), (run.folder / FILE).is_file()
+    if not stands and "run.json" not in wrote:
+        return
+    old = _old(run.folder)
+    edited = [FILE] if stands and old.get("seal") != own(old) else []
+    files = {k: v for k, v in dict(old.get("files") or {}).items() if k not in wrote}
+    files |= {k: digest(run.folder / k) for k in wrote if (run.folder / k).is_file()}
     sealed: dict[str, Any] = {
         "genloom": genloom.__version__,
         "code": run.info.get("versions", {}).get("code", ""),
         "data": run.info["data"].get("fingerprint", ""),
         "parents": run.info.get("parents", []),
         "before": old.get("seal"),
+        "altered": sorted({*map(str, old.get("altered") or []), *edited}),
         "sealed": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "files": {name: files[name] for name in SEALED if name in files},
     }
     sealed["seal"] = own(sealed)
     run.write_json(FILE, sealed)
     (run.folder / BROKEN).unlink(missing_ok=True)
-    return str(sealed["seal"])
 
 
-def break_seal(run: Run) -> None:
-    """Training goes on, and the files change: until the next seal the folder has none."""
-    if (run.folder / FILE).is_file():
-        os.replace(run.folder / FILE, run.folder / BROKEN)
+def break_seal(folder: Path) -> None:
+    """Training goes on, and the files change: until the next seal the folder has none. What was altered stays known."""
+    if not (folder / FILE).is_file():
+        return
+    sealed = read_json(folder / FILE)
+    now = [name for name in SEALED if _differs(folder, sealed, name)]
+    if sealed.get("seal") != own(sealed):
+        now.append(FILE)
+    sealed["altered"] = sorted({*map(str, sealed.get("altered") or []), *now})
+    (folder / BROKEN).parent.mkdir(exist_ok=True)
+    with atomic(folder / BROKEN) as path:
+        path.write_text(json.dumps(sealed, ensure_ascii=False), encoding="utf-8")
+    (folder / FILE).unlink()
 
 
 def verify(folder: str | os.PathLike[str], noted: str | None = None) -> list[str]:
@@ -63,7 +76,10 @@ def verify(folder: str | os.PathLike[str], noted: str | None = None) -> list[str
 
     `noted`: the seal that it should bear, as somebody wrote it down. Raises UserError for a folder without a seal.
     """
-    folder = Path(folder)
+    return _verify(Path(folder), noted, set())
+
+
+def _verify(folder: Path, noted: str | None, seen: set[Path]) -> list[str]:
     if not folder.is_dir():
         raise UserError(f"There is no run folder '{folder}' to verify.")
     if not (folder / FILE).is_file():
@@ -72,14 +88,23 @@ def verify(folder: str | os.PathLike[str], noted: str | None = None) -> list[str
             "the same `genloom fit` command, run to its end, seals it."
         )
     sealed = read_json(folder / FILE)
-    if any(key not in sealed for key in KEYS) or not isinstance(sealed["files"], dict):
+    if any(key not in sealed for key in KEYS) or not all(isinstance(sealed[k], t) for k, t in KINDS.items()):
         return [f"'{folder / FILE}' was changed after it was written: it is no whole seal."]
-    found = [] if sealed["seal"] == own(sealed) else [f"'{folder / FILE}' was changed after it was written."]
+    found = [
+        f"'{folder / name}' was altered by somebody before genloom went on with the run." for name in sealed["altered"]
+    ]
+    if sealed["seal"] != own(sealed):
+        return [f"'{folder / FILE}' was changed after it was written.", *found, *_files(folder, sealed)]
     if noted and not sealed["seal"].startswith(noted):
         found.append(
             f"'{folder}' bears the seal {sealed['seal'][:16]}, not the one that was noted: it was sealed again."
         )
-    return [*found, *_files(folder, sealed), *_lineage(folder, sealed)]
+    return [*found, *_files(folder, sealed), *_lineage(folder, sealed, seen | {folder.resolve()})]
+
+
+def unsealed(folder: Path) -> list[str]:
+    """Figures in a run folder that its seal does not answer for."""
+    return [name for name in FOUND if (folder / name).is_file() and name not in read_json(folder / FILE)["files"]]
 
 
 def parent_of(run: Run) -> dict[str, Any]:
@@ -87,7 +112,7 @@ def parent_of(run: Run) -> dict[str, Any]:
     return {
         "run": str(run.folder.resolve()),
         "weights": digest(run.folder / WEIGHTS),
-        "seal": _old(run.folder).get("seal"),
+        "seal": read_json(run.folder / FILE).get("seal") if (run.folder / FILE).is_file() else None,
     }
 
 
@@ -130,29 +155,35 @@ def _files(folder: Path, sealed: Mapping[str, Any]) -> list[str]:
     found = []
     for name in SEALED:
         path, was = folder / name, sealed["files"].get(name)
-        if was and not path.is_file():
+        if was and not path.is_file() and name != STATE:  # to train on only, and large: who is done may remove it
             found.append(f"'{path}' is gone: restore it from a copy, or fit again into another folder.")
-        elif was and digest(path) != was:
+        elif _differs(folder, sealed, name):
             found.append(f"'{path}' was changed after the run was sealed.")
-        elif not was and path.is_file():
+        elif not was and path.is_file() and name in TRAINED:
             found.append(f"'{path}' was not there when the run was sealed: no verb of genloom put it there.")
     return found
 
 
-def _lineage(folder: Path, sealed: Mapping[str, Any]) -> list[str]:
+def _differs(folder: Path, sealed: Mapping[str, Any], name: str) -> bool:
+    files = sealed.get("files")
+    was = files.get(name) if isinstance(files, dict) else None
+    return bool(was) and (folder / name).is_file() and digest(folder / name) != was
+
+
+def _lineage(folder: Path, sealed: Mapping[str, Any], seen: set[Path]) -> list[str]:
     """What is wrong with the runs that it comes from, theirs too. One that moved is looked for beside its child."""
     found = []
     for parent in sealed["parents"]:
         if "run" not in parent:
             continue  # a checkpoint, that nobody need keep: its hash stands in the seal
-        told = Path(parent["run"])
+        told = Path(str(parent["run"]))
         place = next((p for p in (told, folder.resolve().parent / told.name) if (p / "run.json").is_file()), None)
         if place is None:
             found.append(
                 f"Its parent '{told}' is no longer there: put it back, or beside '{folder}', to verify the line."
             )
-        elif not (place / WEIGHTS).is_file() or digest(place / WEIGHTS) != parent["weights"]:
+        elif not (place / WEIGHTS).is_file() or digest(place / WEIGHTS) != parent.get("weights"):
             found.append(f"Its parent '{place}' holds other weights than this run started from.")
-        elif (place / FILE).is_file():
-            found += verify(place)
+        elif (place / FILE).is_file() and place.resolve() not in seen:
+            found += _verify(place, None, seen)
     return found

@@ -12,11 +12,12 @@ import yaml
 from PIL import Image
 
 import genloom
+import genloom.train
 from genloom.cli import main
 from genloom.data import open_data
 from genloom.errors import UserError
 from genloom.report import write_data_card, write_model_card
-from genloom.seal import digest, verify
+from genloom.seal import digest, own, verify
 
 FIT = {"recipe": "tiny", "quiet": True, "steps": 3}
 
@@ -38,6 +39,7 @@ def runs(line: Path, tmp_path: Path) -> Path:
     for path in (tmp_path / "line").rglob("*.json"):
         path.write_text(path.read_text().replace(str(line), str(tmp_path / "line")))
     for name in ("parent", "child"):
+        (tmp_path / "line" / name / "seal.json").unlink()
         reseal(tmp_path / "line" / name)
     return tmp_path / "line"
 
@@ -56,11 +58,11 @@ def test_a_run_names_its_data_its_code_and_its_parent(line: Path) -> None:
     assert sealed["parents"] == [
         {"run": str(line / "parent"), "weights": digest(line / "parent/weights.safetensors"), "seal": parent["seal"]}
     ]
-    assert set(sealed["files"]) == {"run.json", "weights.safetensors", "log.jsonl"}
+    assert set(sealed["files"]) == {"run.json", "weights.safetensors", "log.jsonl", "state/latest.safetensors"}
     assert verify(line / "child") == []
 
 
-@pytest.mark.parametrize("name", ["run.json", "weights.safetensors", "log.jsonl"])
+@pytest.mark.parametrize("name", ["run.json", "weights.safetensors", "log.jsonl", "state/latest.safetensors"])
 def test_a_change_is_found_and_its_file_named(runs: Path, name: str) -> None:
     path = runs / "child" / name
     whole = bytearray(path.read_bytes())
@@ -69,25 +71,47 @@ def test_a_change_is_found_and_its_file_named(runs: Path, name: str) -> None:
     (found,) = verify(runs / "child")
     assert f"'{path}' was changed" in found
     path.unlink()
+    if name.startswith("state"):  # to train on only, and large
+        assert verify(runs / "child") == []
+        return
     (found,) = verify(runs / "child")
     assert f"'{path}' is gone" in found
 
 
-def test_edits_of_the_seal_and_files_put_there_are_found(runs: Path) -> None:
-    (runs / "child/metrics.json").write_text("{}")
+def test_what_genloom_adds_to_a_run_is_no_change(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    genloom.evaluate(runs / "child", metrics=["fd"], n=64)
+    main(["sample", str(runs / "child"), "-n", "2"])
+    write_model_card(runs / "child")
+    (runs / "child/audit.json").write_text("{}")  # of a verb that does not seal it
+    assert verify(runs / "child") == []
+    capsys.readouterr()
+    main(["verify", str(runs / "child")])
+    assert "beside  audit.json: not sealed" in capsys.readouterr().out
+    path = runs / "child/metrics.json"
+    path.write_text(path.read_text().replace('"value": ', '"value": 0.', 1))
     (found,) = verify(runs / "child")
-    assert "metrics.json' was not there" in found
-    (runs / "child/metrics.json").unlink()
+    assert f"'{path}' was changed" in found
+
+
+def test_edits_of_the_seal_and_files_put_there_are_found(runs: Path) -> None:
     path = runs / "child/seal.json"
     sealed = json.loads(path.read_text())
     noted = sealed["seal"]
     path.write_text(json.dumps(sealed | {"code": "0" * 64}))
     assert len(verify(runs / "child")) == 1 and "seal.json' was changed" in verify(runs / "child")[0]
-    path.write_text("{}")
-    assert "no whole seal" in verify(runs / "child")[0]
+    genloom.evaluate(runs / "child", metrics=["fd"], n=64)  # a new seal does not hide it
+    assert "seal.json' was altered" in verify(runs / "child")[0]
+    for spoilt in ("{}", json.dumps(sealed | {"files": [1]}), json.dumps(sealed | {"parents": 3})):
+        path.write_text(spoilt)
+        assert "no whole seal" in verify(runs / "child")[0]
+    sealed["parents"][0] |= {"run": str(runs / "child"), "weights": digest(runs / "child/weights.safetensors")}
+    path.write_text(json.dumps(sealed | {"seal": own(sealed)}))
+    assert verify(runs / "child") == []  # a line that bites its tail has an end all the same
     path.unlink()
     with pytest.raises(UserError, match="no seal"):
         verify(runs / "child")
+    genloom.evaluate(runs / "child", metrics=["fd"], n=64)
+    assert not path.exists(), "measuring vouches for nothing but its figures"
     (runs / "child/log.jsonl").write_text("")
     reseal(runs / "child")
     assert verify(runs / "child") == [] and "sealed again" in verify(runs / "child", noted[:12])[0]
@@ -130,6 +154,23 @@ def test_training_on_breaks_the_seal_and_seals_again(runs: Path) -> None:
     again = json.loads((runs / "parent/seal.json").read_text())
     assert again["before"] == seal and verify(runs / "parent") == []
     assert "other weights" in verify(runs / "child")[0]
+    with open(runs / "parent/log.jsonl", "a") as log:
+        log.write("\n")
+    genloom.fit("vae", digits, runs / "parent", **FIT | {"steps": 5})
+    (found,) = verify(runs / "parent")
+    assert f"'{runs / 'parent/log.jsonl'}' was altered by somebody before" in found
+
+
+def test_a_run_that_was_killed_after_its_seal_has_none(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*_: object) -> None:
+        raise RuntimeError("power cut")
+
+    with monkeypatch.context() as m, pytest.raises(RuntimeError):
+        m.setattr(genloom.train.Loop, "_look", killed)
+        genloom.fit("vae", open_data("digits"), runs / "parent", **FIT | {"steps": 9})
+    genloom.evaluate(runs / "parent", metrics=["fd"], n=64)
+    with pytest.raises(UserError, match="no seal"):
+        verify(runs / "parent")
 
 
 def test_the_verb_says_it(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
