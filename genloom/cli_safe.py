@@ -47,5 +47,9 @@ def verify(words: list[str]) -> None:
     print(f"whole   {', '.join(sealed['files'])}\nseal    {sealed['seal']}, of {sealed['sealed']}")
     print(f"data    {sealed['data']}\ncode    genloom {sealed['genloom']}, {sealed['code'][:16]}")
     print("".join(f"parent  {p}\n" for p in parents), end="")
+    if (card := Path(args.RUN) / "README.md").is_file():
+        from genloom.report.places import check
+
+        print("".join(f"card    {sentence}\n" for sentence in check(card)), end="")
     if beside := unsealed(Path(args.RUN)):
         print(f"beside  {', '.join(beside)}: not sealed, so nothing is said of them")

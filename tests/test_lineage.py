@@ -16,9 +16,10 @@ import genloom.train
 from genloom.cli import main
 from genloom.data import open_data
 from genloom.errors import UserError
-from genloom.report import write_data_card, write_model_card
+from genloom.report import check_card, write_data_card, write_model_card
 from genloom.seal import digest, own, verify
 
+ModelCard = pytest.importorskip("huggingface_hub").ModelCard  # as hubs read cards
 FIT = {"recipe": "tiny", "quiet": True, "steps": 3}
 
 
@@ -200,16 +201,18 @@ def test_the_model_card_is_whole_and_keeps_what_its_reader_wrote(runs: Path) -> 
     assert "without differential privacy" in text and "Not audited yet" in text
     mark = "<!-- yours: intended-use -->\n"
     mine = "For \\1 lectures only; ask **Ada**.\n"
-    path.write_text(text.replace(mark, mark + mine).replace("It knows that data and nothing else", "It knows all"))
+    path.write_text(text.replace(mark, mark + mine))
     again = write_model_card(runs / "child").read_text()
-    assert again == text.replace(mark, mark + mine)
+    assert again == text.replace(mark, mark + mine) and not list(path.parent.glob("README.edited*"))
     metrics = [{"name": "fd-digits@1k", "value": 12.3, "low": 11.0, "high": 13.0, "n": 1000}]
     (runs / "child/metrics.json").write_text(json.dumps({"data": "digits test", "metrics": metrics}))
     (runs / "child/audit.json").write_text(json.dumps({"findings": [{"sentence": "No copies in 1,000 samples."}]}))
     text = write_model_card(runs / "child").read_text()
     (result,) = yaml.safe_load(text.split("---\n")[1])["model-index"][0]["results"]
     assert result["metrics"][0] == {"type": "fd-digits@1k", "name": "fd-digits@1k", "value": 12.3}
-    assert "No copies in 1,000 samples." in text and mine in text
+    assert "- No copies in 1,000 samples." in text.split("## Audit")[1] and mine in text
+    card = ModelCard.load(path)
+    assert card.data.eval_results[0].metric_value == 12.3 and card.data.library_name == "genloom"
 
 
 def test_the_data_card_keeps_what_its_reader_wrote(tmp_path: Path) -> None:
@@ -225,8 +228,40 @@ def test_the_data_card_keeps_what_its_reader_wrote(tmp_path: Path) -> None:
     main(["data", "inspect", str(tmp_path / "faces"), "--card", str(card)])
     assert mark + "All signed.\n" in card.read_text()
     card.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UserError, match="move it away"):
-        write_data_card(card, "faces", "image", {})
+    write_data_card(card, "faces", "image", {})
+    assert (tmp_path / "card.edited.md").read_bytes() == b"\xff\xfe\x00"
+
+
+def test_a_card_that_was_edited_elsewhere_is_put_aside(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_model_card(runs / "child")
+    edited = path.read_text().replace("It knows that data and nothing else", "It knows all")
+    edited = edited.replace("<!-- yours: contact -->\n", "<!-- yours: contact -->\nAda")
+    path.write_text(edited)
+    assert "edited outside of its places" in check_card(path)[0]
+    for name in ("README.edited.md", "README.edited1.md"):
+        again = write_model_card(runs / "child").read_text()
+        assert (path.parent / name).read_text() == edited and f"kept as '{name}'" in capsys.readouterr().err
+        assert "It knows that" in again and "<!-- yours: contact -->\nAda\n<!-- end" in again
+        path.write_text(edited)
+    path.write_text(again.replace("Ada\n<!-- end of yours -->", "Ada"))  # a place that does not end: nothing is lost
+    assert any("'contact'" in s and "does not end" in s for s in check_card(path))
+    write_model_card(runs / "child")
+    assert "Ada" in (path.parent / "README.edited2.md").read_text()
+
+
+def test_the_head_of_a_card_takes_the_readers_own_fields(runs: Path) -> None:
+    path = write_model_card(runs / "child")
+    text = path.read_text()
+    mark = "# yours: head\n"
+    path.write_text(text.replace(mark, mark + "license: cc-by-4.0\nlanguage:\n- en\n"))
+    for _ in range(2):
+        text = write_model_card(runs / "child").read_text()
+        front = yaml.safe_load(text.split("---\n")[1])
+        assert front["license"] == "cc-by-4.0" and front["language"] == ["en"] and text.count("license:") == 1
+    assert ModelCard.load(path).data.license == "cc-by-4.0"
+    assert [s for s in check_card(path) if "says nothing yet" not in s] == []
+    path.write_text(text.replace("language:", "language"))
+    assert any("'language' in the head" in s for s in check_card(path))
 
 
 def test_time_on_the_processor_is_counted_over_calls(tmp_path: Path) -> None:

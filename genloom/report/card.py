@@ -1,24 +1,22 @@
 """The model card: README.md of a run folder, in the form that model hubs read; and the card of a data set.
 
-Both have places that are the reader's own, between two comments: what stands there is kept when the card is made anew.
+Both have places that are the reader's own: see places.py.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from genloom.errors import UserError
 from genloom.report.curves import number
+from genloom.report.places import HEAD, place, write
 from genloom.report.story import Story, duration, family, interval, words
-from genloom.run import atomic, read_json
+from genloom.run import read_json
 
 CORE_WATTS, GPU_WATTS = 10, 300  # assumed, of a busy core with its share of the machine, and of a busy GPU
 GRAMS = 480  # of CO2 a kWh: the world's mean in 2023 (Ember 2024)
-YOURS = re.compile(r"<!-- yours: ([\w-]+) -->\n(.*?)<!-- end of yours -->", re.DOTALL)
 TASKS = {"image": "unconditional-image-generation", "text": "text-generation"}  # names that hubs know
 
 
@@ -42,6 +40,8 @@ def write_model_card(folder: Path) -> Path:
         place("training-data"),
         "## Privacy",
         privacy(story),
+        "## Audit",
+        audit(story),
         "## How good it is",
         measures(story),
         "## What it cost",
@@ -76,24 +76,6 @@ def write_data_card(path: Path, source: str, modality: str, facts: Mapping[str, 
     return write(path, blocks)
 
 
-def write(path: Path, blocks: list[str]) -> Path:
-    """Write a card, with what its reader wrote in the places of the one before."""
-    try:
-        kept = dict(YOURS.findall(path.read_text(encoding="utf-8"))) if path.is_file() else {}
-    except UnicodeDecodeError:
-        raise UserError(
-            f"'{path}' is no text in UTF-8, and no card that could be written anew: move it away."
-        ) from None
-    text = "\n\n".join(b for b in blocks if b) + "\n"
-    with atomic(path) as temporary:
-        temporary.write_text(YOURS.sub(lambda m: place(m[1], kept.get(m[1]) or m[2]), text), encoding="utf-8")
-    return path
-
-
-def place(name: str, content: str = "") -> str:
-    return f"<!-- yours: {name} -->\n{content}<!-- end of yours -->"
-
-
 def front_matter(story: Story) -> str:
     """The YAML that hubs read. Values are written as JSON, which YAML holds."""
     modality = story.run.spec.modality
@@ -120,7 +102,7 @@ def results(story: Story) -> list[dict[str, Any]]:
 
 def yaml(fields: Mapping[str, Any]) -> str:
     lines = [f"{k}: {json.dumps(v, ensure_ascii=False)}" for k, v in fields.items() if v]
-    return "\n".join(["---", *lines, "---"])
+    return "\n".join(["---", *lines, place(HEAD), "---"])
 
 
 def plain(value: Any) -> str:
@@ -179,22 +161,28 @@ def measures(story: Story) -> str:
 
 
 def privacy(story: Story) -> str:
-    """What is promised of the people in the data, and what the audit found of it."""
+    """What is promised of the people in the data."""
     told = story.info.get("privacy")
-    said = ["Trained without differential privacy: it may give away what single training items hold."]
-    if told:
-        said = [
-            f"({number(told['epsilon'])}, {told['delta']:g})-differential privacy for each {plain(told['unit'])}, added or "
-            f"removed: gradients clipped to {told['clip']:g}, noise {number(told['noise'])} times that, Poisson batches of a "
-            f"share {number(told['rate'])}, {told['steps']:,} steps, by opacus' accountant ({plain(told['accountant'])}). It "
-            "covers the weights and all that is sampled from them; not log.jsonl, state/ and report.html, which show "
-            "losses, order and items of the training data as they are: keep those."
-        ]
-        said += [plain(told["init"])] if told.get("init") else []
+    if not told:
+        return "Trained without differential privacy: it may give away what single training items hold."
+    said = (
+        f"({number(told['epsilon'])}, {told['delta']:g})-differential privacy for each {plain(told['unit'])}, added or "
+        f"removed: gradients clipped to {told['clip']:g}, noise {number(told['noise'])} times that, Poisson batches of a "
+        f"share {number(told['rate'])}, {told['steps']:,} steps, by opacus' accountant ({plain(told['accountant'])}). It "
+        "covers the weights and all that is sampled from them. It does not cover the files that show losses, counts or "
+        "items of the training data as they are: run.json, log.jsonl, metrics.json, audit.json, report.html, this card, "
+        "and samples/nearest.png. Keep those that you need not share."
+    )
+    return "\n\n".join([said, plain(told["init"])] if told.get("init") else [said])
+
+
+def audit(story: Story) -> str:
+    """What the audit found, a sentence a finding, and what it could not conclude."""
     path = story.run.folder / "audit.json"
-    found = read_json(path).get("findings") if path.is_file() else None
-    said += [f"- {plain(f['sentence'])}" for f in found or [] if isinstance(f, Mapping) and f.get("sentence")]
-    return "\n\n".join(said) if found or told else f"{said[0]} Not audited yet: `genloom audit .` does it."
+    found = read_json(path) if path.is_file() else {}
+    sentences = [f["sentence"] for f in found.get("findings") or [] if isinstance(f, Mapping) and f.get("sentence")]
+    sentences += [s for s in found.get("cannot") or [] if isinstance(s, str)]
+    return "\n".join(f"- {plain(s)}" for s in sentences) or "Not audited yet: `genloom audit .` does it."
 
 
 def cost(story: Story) -> str:
