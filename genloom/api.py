@@ -19,6 +19,7 @@ from genloom.data.base import Dataset
 from genloom.errors import UserError
 from genloom.latents import verbs
 from genloom.plugins import resolve
+from genloom.policy import Policy
 from genloom.report import compare_runs, write_model_card, write_report
 from genloom.request import about, default_recipe, open_or_create, refuse_occupied, request, resolve_options
 from genloom.run import Run
@@ -135,16 +136,26 @@ def sample(
     *,
     seed: int = 0,
     seeds: str | Sequence[int] | None = None,
+    policy: Policy | None = None,
     **conditions: Any,
 ) -> Tensor | list[Any]:
     """n samples on the CPU, images [n, C, H, W] in [-1, 1]; for a model that starts from pictures one of each `source`
     (a path, or a tensor [n, C, H, W]). Item i depends on (seed, i), and its source, alone.
 
     With `seeds` ([3, 7] or "3,7,100-120") the first picture of each of them; without a label the classes come in turn.
+    Under a `policy` what its rules forbid is left out: RefusedError is raised for a forbidden request, or where nothing is left.
     """
+    opened = Run.open(run)
+    if policy:
+        policy.ask(opened, conditions)
     if seeds is not None:
-        return verbs.seeds(Run.open(run), seeds, **conditions)
-    return generate.samples(Run.open(run), n, seed=seed, **conditions)
+        made: Tensor | list[Any] = verbs.seeds(opened, seeds, **conditions)
+    else:
+        made = generate.samples(opened, n, seed=seed, **conditions)
+    if not policy:
+        return made
+    allowed = policy.allowed(opened, made)
+    return made[allowed] if isinstance(made, Tensor) else [made[i] for i in allowed]
 
 
 def interpolate(

@@ -28,6 +28,7 @@ FLOORS = {
         "audit",
         "budget",
         "export",
+        "policy",
         "private",
     ),
     4: (
