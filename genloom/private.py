@@ -336,13 +336,13 @@ def look(found: Found, model: Model, moved: list[nn.Parameter], phase: str) -> N
     other = {k: torch.cat([v[:1], b[k][1:]]) for k, v in a.items()}  # the first item is the same
     elsewhere = {k: v if k == "label" else b[k] for k, v in a.items()}
     (first, held), (second, held_b), (third, _) = (tried(model, x, phase) for x in (a, other, elsewhere))
-    if all(torch.equal(first[k], third[k]) for k in first):
+    if all(torch.equal(first[k], third[k]) for k in first) and not reads(model, a, phase):
         found.free.add(phase)
         return
     if penalties := PENALTIES & first.keys():
         raise UserError(
-            f"'{model.name}' has a gradient penalty ({', '.join(sorted(penalties))}), and clipping would spend the gradient on it: "
-            "leave it out (--model.gamma 0, and --model.objective hinge), for clipping bounds the slope already."
+            f"'{model.name}' cannot be private with its gradient penalty ({', '.join(sorted(penalties))}), on which clipping would spend the gradient: "
+            "fit gan or cgan with --model.objective hinge --model.gamma 0, for clipping bounds the slope already."
         )
     mixed = next((k for k, v in first.items() if v.shape != (4,) or not close(v[0], second[k][0])), None)
     adapts = any(isinstance(m, ADA) and m.adaptive for m in model.modules())
@@ -366,6 +366,16 @@ def look(found: Found, model: Model, moved: list[nn.Parameter], phase: str) -> N
             together(model, moved, a, phase)
     except (RuntimeError, ValueError, NotImplementedError):  # its course depends on the item
         found.alone = True
+
+
+def reads(model: Model, batch: Batch, phase: str) -> bool:
+    """Whether a loss depends on the numbers in its items, also where it is flat, as a hinge is."""
+    items = {k: v.clone().requires_grad_() if v.is_floating_point() else v for k, v in batch.items()}
+    asked = [v for v in items.values() if v.requires_grad]
+    tensors = {k: v.detach().clone() for k, v in (*model.named_buffers(), *model.named_parameters())}
+    with torch.random.fork_rng():
+        total, _ = one(model, tensors, items, phase)
+    return total.requires_grad and any(g is not None for g in torch.autograd.grad(total, asked, allow_unused=True))
 
 
 @torch.no_grad()

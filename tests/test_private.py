@@ -171,7 +171,7 @@ def test_epsilon_is_what_opacus_says_and_the_key_goes_when_all_is_done(
     ticks = [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]
     assert ticks[-2]["epsilon"] == pytest.approx(told["epsilon"], abs=1e-3)
     card = (run.folder / "README.md").read_text()
-    assert "1e-05)-differential privacy for each item" in card and "not log.jsonl" in card
+    assert "1e-05)-differential privacy for each item" in card and "does not cover the files" in card
     assert genloom.seal.verify(run.folder) == []
     with pytest.raises(UserError, match="chosen for 6 steps"):
         genloom.fit("vae", data["image"], run.folder, steps=7, **DP)
