@@ -190,8 +190,6 @@ def begin(found: Found, options: Options, run: Run, data: Dataset) -> Privacy:
         delta, clip = options.dp_delta or DELTA, options.dp_clip or CLIP
         told = {
             "target": options.dp_epsilon,
-            "epsilon": 0.0,
-            "steps": 0,
             "delta": delta,
             "clip": clip,
             "rate": rate,
@@ -203,14 +201,14 @@ def begin(found: Found, options: Options, run: Run, data: Dataset) -> Privacy:
             if run.info.get("init")
             else "",
         }
-        run.info["privacy"] = told
-        if parallel.main():
-            run.write_json("run.json", run.info)
     if options.steps > told["planned"]:
         raise UserError(
             f"The noise of '{run.folder}' was chosen for {told['planned']} steps: more would spend more than ε = "
             f"{told['target']:g}. Leave --steps at {told['planned']}, or fit into another folder."
         )
+    whole = {"steps": told["planned"], "epsilon": epsilon(told["noise"], told["rate"], told["planned"], told["delta"])}
+    run.info["privacy"] = told | whole  # a run that is killed claims no less than it spent
+    run.write_json("run.json", run.info)
     kept = {k: told[k] for k in ("clip", "noise", "rate", "delta")}
     own = {"steps": told["planned"], "batch_size": options.batch_size, "key": find_key(run)}
     return Privacy(**kept, **own, **vars(found))

@@ -206,6 +206,19 @@ def test_resume_is_bit_exact_and_needs_the_key(
     assert told[0] == told[1] and half["steps"] == 3 and 0 < half["epsilon"] < told[0]["epsilon"]
 
 
+def test_a_run_that_is_killed_claims_no_less_than_it_spent(
+    data: dict[str, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise RuntimeError("power cut")
+
+    monkeypatch.setattr(genloom.train.Loop, "_look", killed)
+    with pytest.raises(RuntimeError):
+        genloom.fit("vae", data["image"], tmp_path / "run", steps=4, **DP)
+    told = json.loads((tmp_path / "run/run.json").read_text())["privacy"]
+    assert told["steps"] == 4 and 7.9 < told["epsilon"] <= 8
+
+
 def test_the_key_cannot_be_guessed() -> None:
     assert len({private.new_key() for _ in range(4)}) == 4
 
