@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
 
 from genloom import parallel
 from genloom.core import Batch, Model, Spec, generator
@@ -138,9 +139,16 @@ def together(model: Model, moved: list[nn.Parameter], batch: Batch, phase: str) 
     def loss(weights: dict[str, Tensor], item: Batch) -> tuple[Tensor, Terms]:
         return one(model, {**rest, **weights}, {k: v[None] for k, v in item.items()}, phase)
 
-    with sdpa_kernel(SDPBackend.MATH):  # the others know no items apart, and are done one after another
+    with AnyLayout(), sdpa_kernel(SDPBackend.MATH):  # the others know no items apart, and are done one after another
         gradients, terms = vmap(grad(loss, has_aux=True), (None, 0), randomness="different")(weights, batch)
     return [gradients[k] for k in weights], terms
+
+
+class AnyLayout(TorchFunctionMode):
+    """Layouts of memory that a network asks for are left out: vmap knows none, and they are for speed alone."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return func(*args, **{k: v for k, v in (kwargs or {}).items() if k != "memory_format"})
 
 
 def one_by_one(model: Model, moved: list[nn.Parameter], batch: Batch, phase: str) -> tuple[list[Tensor], Terms]:

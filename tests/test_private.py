@@ -89,7 +89,7 @@ def test_the_loop_takes_the_private_step(data: dict[str, Dataset]) -> None:
     assert float((after[0] - after[1]).abs().max()) <= 2e-5
 
 
-@pytest.mark.parametrize("name", ["vae", "gpt"])
+@pytest.mark.parametrize("name", ["vae", "flow", "gpt"])
 def test_item_by_item_and_together_are_the_same(name: str, data: dict[str, Dataset]) -> None:
     state, dataset, _ = tiny(name, data)
     moved = parameters(state.model, ())
