@@ -1,7 +1,7 @@
 """genloom trains, samples, measures, audits and serves generative models on a person's own data.
 
 Verbs: fit, import_, sample, interpolate, project, edit, mix, evaluate, compare, load, inspect, models, data.
-Words: Spec, Model, Phase, Card, Recipe, Result, Run.
+Words: Spec, Model, Phase, Card, Recipe, Result, Run, Policy.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ _NAMES = {
     "data": ("data",),
     "errors": ("UserError",),
     "models": ("models",),
+    "policy": ("Policy", "RefusedError"),
     "run": ("Run",),
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names}
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     )
     from genloom.core import Batch, Card, Model, Phase, Recipe, Result, Spec, register
     from genloom.errors import UserError
+    from genloom.policy import Policy, RefusedError
     from genloom.run import Run
 
 

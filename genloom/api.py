@@ -3,33 +3,29 @@
 from __future__ import annotations
 
 import os
-import platform
 import shlex
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, fields
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-import genloom
-from genloom import budget, core, generate, machine, parallel, transfer
-from genloom.core import Model, Recipe, build, hyper_parameters
+from genloom import budget, core, generate, machine, parallel, private, transfer
+from genloom.core import Model, build
 from genloom.data import open_data
 from genloom.data.base import Dataset
-from genloom.errors import UserError, nearest, unknown
+from genloom.errors import UserError
 from genloom.latents import verbs
-from genloom.plugins import resolve, source_of
+from genloom.plugins import resolve
+from genloom.policy import Policy
 from genloom.report import compare_runs, write_model_card, write_report
-from genloom.run import Run, as_json
-from genloom.state import Options, State
+from genloom.request import about, default_recipe, open_or_create, refuse_occupied, request, resolve_options
+from genloom.run import Run
+from genloom.seal import TRAINED, checkpoint_parent, parent_of, write_seal
+from genloom.state import State
 from genloom.train import Loop, some
-
-BUDGET = ("steps", "minutes", "save_minutes", "compile")  # may change from one call to the next on the same run
 
 
 def fit(
@@ -74,22 +70,33 @@ def fit(
     net = build(cls, dataset.spec, options.model)
     if old and (fresh := transfer.start_from(net, old)) and not quiet:
         print(f"{len(fresh)} weights have no counterpart there and start fresh: {', '.join(fresh[:3])} …")
+    private_with = None
+    if options.dp_epsilon is not None:
+        learnt = old is None and asked.get("tokenizer", "auto") in ("auto", "char", "bpe")
+        dataset = dataset.still()
+        private_with = private.check(net, dataset, options, learnt)
     net.prepare(some(dataset, cls.looks_at))
     net.to(device)
     if dataset.spec.modality == "video":
         budget.check(net, dataset, options.batch_size // share)
-    named = dataset.name if source is dataset else str(source)
-    info = _request(cls, recipe, options, named, dataset, data_options, os.fspath(init) if init else None, net.spec)
+    named = source.name if isinstance(source, Dataset) else str(source)
+    info = request(cls, recipe, options, named, dataset, data_options, os.fspath(init) if init else None, net.spec)
     info["data"]["options"] = asked
-    run = _open_or_create(out, info) if parallel.main() else None
+    info["parents"] = [parent_of(Run.open(init))] if init else []
+    run = open_or_create(out, info) if parallel.main() else None
     run = run or Run(Path(), info)
     run.folder = Path(parallel.text_from_main(os.fspath(run.folder)))
     with run.lock() if parallel.main() else nullcontext():
-        loop = Loop(State(net, options), dataset, options, run, held_out=dataset.held_out())
+        state = State(net, options)
+        if private_with:
+            private_with.to(net.device)
+            state.privacy = private.begin(private_with, options, run, dataset)
+        loop = Loop(state, dataset, options, run, held_out=dataset.held_out())
         loop.go(quiet)
+        if state.privacy:
+            private.settle(run, state.privacy, state.step)
         if parallel.main():
-            write_model_card(run.folder)
-            write_report(run.folder)
+            _tell(run, TRAINED)
     if loop.stopped_by:
         raise KeyboardInterrupt
     return run
@@ -108,16 +115,18 @@ def import_(
     Nothing in the checkpoint is executed. Raises UserError for one that is damaged, hostile, or of another model.
     """
     cls, checkpoint, folder = resolve(model), Path(checkpoint), Path(out)
-    _refuse_occupied(folder)
+    refuse_occupied(folder)
     net = transfer.read_reference(
         cls, checkpoint, config if config is None or isinstance(config, Mapping) else Path(config)
     )
     words = ["genloom", "import", cls.name, str(checkpoint), "--out", str(folder)]
     words += ["--config", os.fspath(config)] if config is not None and not isinstance(config, Mapping) else []
-    about = _about(cls, "imported", shlex.join(words))
+    facts = about(cls, "imported", shlex.join(words))
     data = {"source": "", "options": {}, "name": checkpoint.name, "fingerprint": "", "summary": {}}
-    run = transfer.keep(net, folder, {**about, "data": data})
+    parents = [checkpoint_parent(checkpoint)]
+    run = transfer.keep(net, folder, {**facts, "data": data, "parents": parents})
     write_model_card(run.folder)
+    write_seal(run, TRAINED)
     return run
 
 
@@ -127,16 +136,26 @@ def sample(
     *,
     seed: int = 0,
     seeds: str | Sequence[int] | None = None,
+    policy: Policy | None = None,
     **conditions: Any,
 ) -> Tensor | list[Any]:
     """n samples on the CPU, images [n, C, H, W] in [-1, 1]; for a model that starts from pictures one of each `source`
     (a path, or a tensor [n, C, H, W]). Item i depends on (seed, i), and its source, alone.
 
     With `seeds` ([3, 7] or "3,7,100-120") the first picture of each of them; without a label the classes come in turn.
+    Under a `policy` what its rules forbid is left out: RefusedError is raised for a forbidden request, or where nothing is left.
     """
+    opened = Run.open(run)
+    if policy:
+        policy.ask(opened, conditions)
     if seeds is not None:
-        return verbs.seeds(Run.open(run), seeds, **conditions)
-    return generate.samples(Run.open(run), n, seed=seed, **conditions)
+        made: Tensor | list[Any] = verbs.seeds(opened, seeds, **conditions)
+    else:
+        made = generate.samples(opened, n, seed=seed, **conditions)
+    if not policy:
+        return made
+    allowed = policy.allowed(opened, made)
+    return made[allowed] if isinstance(made, Tensor) else [made[i] for i in allowed]
 
 
 def interpolate(
@@ -247,8 +266,7 @@ def evaluate(
         seed=seed,
         vocoder=None if vocoder is None else os.fspath(vocoder),
     )
-    write_model_card(opened.folder)
-    write_report(opened.folder)
+    _tell(opened, ("metrics.json",))
     return result
 
 
@@ -258,7 +276,10 @@ def evaluate_tasks(
     """Few-shot tasks for a language model, from JSON lines: accuracy at each number of solved examples before a task."""
     from genloom import tasks as module
 
-    return module.evaluate_tasks(Run.open(run), Path(tasks), shots, seed)
+    opened = Run.open(run)
+    result = module.evaluate_tasks(opened, Path(tasks), shots, seed)
+    write_seal(opened, ("tasks.json",))
+    return result
 
 
 def export(run: str | os.PathLike[str] | Run, out: str | os.PathLike[str]) -> Path:
@@ -282,132 +303,8 @@ def inspect(path: str | os.PathLike[str], **options: Any) -> dict[str, Any]:
     return facts
 
 
-def default_recipe(cls: type[Model], device: torch.device) -> str:
-    """`cpu` on a CPU, `default` on anything faster, else whatever the model has."""
-    for name in ("cpu", "default") if device.type == "cpu" else ("default", "cpu"):
-        if name in cls.recipes:
-            return name
-    return next(iter(cls.recipes))
-
-
-def resolve_options(
-    cls: type[Model], recipe: str, overrides: Mapping[str, Any], config: Mapping[str, Any] | None = None
-) -> Options:
-    """The recipe of that name with the caller's changes. Raises UserError for an unknown recipe or option."""
-    if recipe not in cls.recipes:
-        raise unknown(f"recipe of '{cls.name}'", recipe, cls.recipes)
-    known = [f.name for f in fields(Options) if f.name != "model"]
-    for name in overrides:
-        if name not in known:
-            raise UserError(f"fit has no option '{name}'.{nearest(name, known)}")
-    base = cls.recipes[recipe]
-    values = {f.name: getattr(base, f.name) for f in fields(Recipe)}
-    given = dict(overrides)
-    if "steps" in given and "minutes" not in given:
-        given["minutes"] = None  # a budget in steps replaces a recipe's in minutes
-    hyper = {k: p.default for k, p in hyper_parameters(cls).items()} | dict(base.model)
-    return Options(**{**values, **given, "model": {**hyper, **(config or {})}})
-
-
-def _request(
-    cls: type[Model],
-    recipe: str,
-    options: Options,
-    source: str,
-    data: Dataset,
-    data_options: Mapping[str, Any],
-    init: str | None,
-    spec: core.Spec,
-) -> dict[str, Any]:
-    """run.json: the whole resolved request, which is also the config to reuse. `spec` is the model's: it may say more than
-    the data's, such as what its mel spectrograms are."""
-    settings = asdict(options)
-    request = {
-        **_about(cls, recipe, _command(cls, recipe, options, source, data_options, init)),
-        "init": init,
-        "config": settings.pop("model"),
-        "options": settings,
-        "data": {
-            "source": source if source == data.name else os.path.abspath(source),
-            "options": data_options,
-            "name": data.name,
-            "fingerprint": data.fingerprint,
-            "summary": data.summary,
-        },
-        "spec": spec.to_json(),
-    }
-    return as_json(request)
-
-
-def _about(cls: type[Model], recipe: str, command: str) -> dict[str, Any]:
-    """What every run.json says of the model, the machine and the moment."""
-    return {
-        "genloom": genloom.__version__,
-        "model": cls.name,
-        "source": source_of(cls),
-        "card": asdict(cls.card),
-        "recipe": recipe,
-        "versions": {"genloom": genloom.__version__, "torch": torch.__version__, "python": platform.python_version()},
-        "device": str(parallel.device()),
-        "command": command,
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-    }
-
-
-def _command(
-    cls: type[Model],
-    recipe: str,
-    options: Options,
-    source: str,
-    data_options: Mapping[str, Any],
-    init: str | None,
-) -> str:
-    """The command that makes this run again: the recipe, and what departs from it."""
-    plain = resolve_options(cls, recipe, {})
-    given = {k: v for k, v in vars(options).items() if v != getattr(plain, k) and v is not None}
-    given |= {"init": init} if init else {}
-    given.pop("model", None)
-    given |= {f"model.{k}": v for k, v in options.model.items() if v != plain.model[k]}
-    given |= {f"data.{k}": v for k, v in data_options.items()}
-    model = source_of(cls)
-    words = ["genloom", "fit", model["path"] if model else cls.name, source, "--recipe", recipe]
-    for name, value in given.items():
-        head, dot, tail = name.replace("_", "-").rpartition(".")
-        words.append(f"--{head}{dot}{'no-' if value is False else ''}{tail}")
-        if not isinstance(value, bool):
-            words += map(str, value if isinstance(value, (tuple, list)) else [value])
-    return shlex.join(words)
-
-
-def _open_or_create(out: str | os.PathLike[str] | None, info: dict[str, Any]) -> Run:
-    """The folder to train in: made, or resumed when it holds the same request. Raises UserError when it holds another."""
-    if out is None:
-        name = f"{info['model']}-{Path(info['data']['name']).stem}"
-        folders = (Path("runs", f"{name}-{number}" if number > 1 else name) for number in count(1))
-        out = next(f for f in folders if not (f / "run.json").exists() or not _change(Run.open(f).info, info))
-    folder = Path(out)
-    if (folder / "run.json").exists():
-        old = Run.open(folder).info
-        if change := _change(old, info):
-            raise UserError(f"'{folder}' holds another run ({change}): give another --out, or ask for the same.")
-        return Run.create(folder, {**info, "started": old.get("started")})
-    _refuse_occupied(folder)
-    return Run.create(folder, info)
-
-
-def _refuse_occupied(folder: Path) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"'{folder}' is a file: give --out a new folder.")
-    if folder.exists() and any(p.name != ".lock" for p in folder.iterdir()):
-        raise UserError(f"'{folder}' is not empty and not this run's: give --out a new or an empty folder.")
-
-
-def _change(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """The first thing in which two requests differ, in the user's words; what the budget holds does not count."""
-    pairs = [("model", old["model"], new["model"]), ("--init", old.get("init"), new["init"])]
-    if old["data"]["fingerprint"] != new["data"]["fingerprint"]:
-        there, here = (f"{i['data']['name']} ({i['data']['fingerprint'][:8]})" for i in (old, new))
-        pairs.append(("data", there, here))
-    pairs += [(f"--model.{k}", old["config"].get(k), v) for k, v in new["config"].items()]
-    pairs += [(f"--{k}", old["options"].get(k), v) for k, v in new["options"].items() if k not in BUDGET]
-    return next((f"{name.replace('_', '-')} {a} there, {b} here" for name, a, b in pairs if a != b), "")
+def _tell(run: Run, wrote: Sequence[str]) -> None:
+    """Write the card and the report anew, and seal the run with the files that the verb wrote."""
+    write_model_card(run.folder)
+    write_report(run.folder)
+    write_seal(run, wrote)

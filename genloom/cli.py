@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 from tyro.conf import Positional, arg
 
-from genloom import __version__, cli_safe
+from genloom import __version__, cli_data, cli_safe
 from genloom.errors import UserError, unknown
 from genloom.forms import (
     FLAT,
@@ -25,8 +25,11 @@ from genloom.forms import (
     Models,
     Project,
     Sample,
+    changed,
     condition_fields,
+    first_word,
     parse,
+    show,
 )
 
 if TYPE_CHECKING:
@@ -46,6 +49,7 @@ HELP = """genloom: train, sample, measure and compare generative models on your 
   genloom mix RUN             pictures with the coarse styles of some seeds and the fine ones of others
   genloom evaluate RUN        measure a run against real data
   genloom compare RUN…        runs side by side
+  genloom verify RUN          whether a run is as it was sealed, and what it comes from
   genloom models              the models, their papers and recipes
   genloom data                the built-in data sets;  genloom data inspect PATH: what fit would do with yours
 
@@ -87,7 +91,8 @@ def _run(words: list[str]) -> int:
         "evaluate": _evaluate,
         "compare": _compare,
         "models": _models,
-        "data": _data,
+        "data": cli_data.data,
+        "verify": cli_safe.verify,
     }
     verb = words[0] if words else "help"
     if verb in ("-h", "--help", "help"):
@@ -103,7 +108,7 @@ def _run(words: list[str]) -> int:
 
 # ── verbs ────────────────────────────────────────────────────────────────────────────────────────────────────────
 def _fit(words: list[str]) -> None:
-    model = _first_word(words)
+    model = first_word(words)
     if model is None:
         if not {"-h", "--help"} & set(words):
             raise UserError("fit needs a model and data: genloom fit gan mnist. `genloom models` lists the models.")
@@ -125,7 +130,7 @@ def _fit(words: list[str]) -> None:
         recipe=recipe,
         config=vars(args.model),
         init=args.init,
-        data_options=_changed(args.data, default.data),
+        data_options=changed(args.data, default.data),
         quiet=args.quiet,
         **{k: getattr(args, k) for k, v in vars(options).items() if k != "model" and getattr(args, k) != v},
     )
@@ -279,7 +284,7 @@ def _mix(words: list[str]) -> None:
 def _with_conditions(form: Any, verb: str, words: list[str]) -> tuple[Any, dict[str, Any]]:
     """The words as values of the form, and those that are conditions of this run's model."""
     _trust(_peek(words, "--code"))
-    folder = _first_word(words)
+    folder = first_word(words)
     conditions = make_dataclass("Conditions", condition_fields(folder, form) if folder else [])
     args, asked = parse(tuple[Annotated[form, FLAT], Annotated[conditions, FLAT]], verb, words)  # type: ignore[valid-type]
     return args, vars(asked)
@@ -321,7 +326,7 @@ def _compare(words: list[str]) -> None:
     from genloom import api
     from genloom.report import format_comparison
 
-    _show(api.compare(args.RUN), format_comparison, args.json)
+    show(api.compare(args.RUN), format_comparison, args.json)
 
 
 def _models(words: list[str]) -> None:
@@ -357,38 +362,7 @@ def _describe(cls: type[Model]) -> str:
     return "\n".join(lines)
 
 
-def _data(words: list[str]) -> None:
-    if words[:1] == ["inspect"]:
-        _inspect(words[1:])
-        return
-    if words and words[0] not in ("-h", "--help"):
-        raise UserError(
-            f"data takes no '{words[0]}': `genloom data` lists the built-in sets, `genloom data inspect PATH` looks at yours."
-        )
-    from genloom.data.catalog import catalog
-
-    for name, entry in catalog().items():
-        print(f"{name:<13} {entry.modality:<6} {entry.summary}  [{entry.licence}]")
-    print("\nYour own: any folder, zip or tar. Look before you fit: genloom data inspect PATH")
-
-
-def _inspect(words: list[str]) -> None:
-    from genloom.data import inspector, options_of
-
-    modality, module = inspector(_first_word(words) or "mnist")
-    options = options_of(modality)
-    path = Annotated[str, Positional, arg(metavar="PATH", help="a file, folder, zip or tar, or a built-in name")]
-    as_json = Annotated[bool, arg(help="print JSON")]
-    fields: list[Any] = [("PATH", path), ("json", as_json, False), ("data", options, field(default_factory=options))]
-    args = parse(make_dataclass("Inspect", fields), "data inspect", words)
-    _show(module.inspect(args.PATH, **_changed(args.data, options())), module.format_report, args.json)
-
-
 # ── helpers ──────────────────────────────────────────────────────────────────────────────────────────────────────
-def _first_word(words: Sequence[str]) -> str | None:
-    return words[0] if words and not words[0].startswith("-") else None
-
-
 def _peek(words: Sequence[str], flag: str) -> str | None:
     """The value of a flag before the real parse: it decides what else there is to parse."""
     for word, after in zip(words, [*words[1:], None], strict=True):
@@ -405,11 +379,3 @@ def _trust(code: str | None) -> None:
         from genloom.plugins import resolve
 
         resolve(code)
-
-
-def _changed(values: Any, default: Any) -> dict[str, Any]:
-    return {k: v for k, v in vars(values).items() if v != getattr(default, k)}
-
-
-def _show(value: Any, as_text: Callable[[Any], str], as_json: bool) -> None:
-    print(json.dumps(value, indent=1) if as_json else as_text(value))

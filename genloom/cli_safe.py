@@ -1,4 +1,4 @@
-"""The verbs of provenance: detect, and sample --like."""
+"""The verbs that tell where things come from: detect, sample --like, verify."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from genloom.errors import UserError
-from genloom.forms import Detect, Like, parse
+from genloom.forms import Detect, Like, Verify, parse
 
 
 def detect(words: list[str]) -> None:
@@ -32,3 +32,24 @@ def like(words: list[str]) -> None:
     made, difference = again(args.like, args.run, args.out, args.source)
     same = f"not the same: {difference}. This machine rounds otherwise, or its libraries are others"
     print(f"file    {made}, {same if difference else 'exactly the same'}")
+
+
+def verify(words: list[str]) -> None:
+    args = parse(Verify, "verify", words)
+    from genloom.run import read_json
+    from genloom.seal import FILE, unsealed
+    from genloom.seal import verify as wrong
+
+    if found := wrong(args.RUN, args.seal):
+        raise UserError(" ".join(found))
+    sealed = read_json(Path(args.RUN) / FILE)
+    parents = [p.get("run") or p.get("checkpoint") for p in sealed["parents"]]
+    print(f"whole   {', '.join(sealed['files'])}\nseal    {sealed['seal']}, of {sealed['sealed']}")
+    print(f"data    {sealed['data']}\ncode    genloom {sealed['genloom']}, {sealed['code'][:16]}")
+    print("".join(f"parent  {p}\n" for p in parents), end="")
+    if (card := Path(args.RUN) / "README.md").is_file():
+        from genloom.report.places import check
+
+        print("".join(f"card    {sentence}\n" for sentence in check(card)), end="")
+    if beside := unsealed(Path(args.RUN)):
+        print(f"beside  {', '.join(beside)}: not sealed, so nothing is said of them")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import inspect
 import io
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -154,6 +155,14 @@ class Compare:
 
 
 @dataclass
+class Verify:
+    """Whether a run folder, and the runs that it comes from, are as they were sealed."""
+
+    RUN: RunFolder
+    seal: str | None = None  # the seal that it should bear, or how that begins, as you noted it
+
+
+@dataclass
 class Models:
     """The models, their papers and recipes."""
 
@@ -190,3 +199,16 @@ def parse(form: Any, verb: str, words: Sequence[str], **more: Any) -> Any:
     near = re.search(r"Perhaps you meant.*?(--[\w.-]+)", " ".join(blocks))
     offer = f" Did you mean '{near[1]}'?" if near else ""
     raise UserError(f"{what.rstrip('.')}.{offer} `{prog} --help` lists what there is.")
+
+
+def first_word(words: Sequence[str]) -> str | None:
+    return words[0] if words and not words[0].startswith("-") else None
+
+
+def changed(values: Any, default: Any) -> dict[str, Any]:
+    """The fields that are not at their defaults."""
+    return {k: v for k, v in vars(values).items() if v != getattr(default, k)}
+
+
+def show(value: Any, as_text: Callable[[Any], str], as_json: bool) -> None:
+    print(json.dumps(value, indent=1) if as_json else as_text(value))

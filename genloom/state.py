@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +18,11 @@ from genloom.errors import UserError
 from genloom.generate import resolve_precision
 from genloom.nn.muon import Muon
 
+if TYPE_CHECKING:
+    from genloom.private import Privacy
+
 Moves = tuple[str, ...]
-NUMBERS = ("step", "seconds", "rate", "rollbacks")  # of the state, that are no tensors
+NUMBERS = ("step", "seconds", "rate", "rollbacks", "cpu")  # of the state, that are no tensors
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,9 @@ class Options(Recipe):
         accumulate: pieces that a batch is computed in, for less memory
         compile: compile the losses with torch.compile
         save_minutes: time between checkpoints
+        dp_epsilon: train with differential privacy, and spend so much of it
+        dp_delta: chance with which that may fail, below 1 / items: by default 1e-5
+        dp_clip: largest gradient of one item then, by default 1
     """
 
     seed: int = 0
@@ -39,6 +45,9 @@ class Options(Recipe):
     accumulate: int = 1
     compile: bool = False
     save_minutes: float = 1.0
+    dp_epsilon: float | None = None
+    dp_delta: float | None = None
+    dp_clip: float | None = None
 
     def __post_init__(self) -> None:
         checks = {
@@ -53,10 +62,15 @@ class Options(Recipe):
             "warmup": (0 <= self.warmup < 1, "in [0, 1)"),
             "accumulate": (self.accumulate >= 1 and not self.batch_size % self.accumulate, "a divisor of --batch-size"),
             "save_minutes": (self.save_minutes >= 0, "0 or more"),
+            "dp_epsilon": (self.dp_epsilon is None or 0 < self.dp_epsilon < math.inf, "more than 0"),
+            "dp_delta": (self.dp_delta is None or 0 < self.dp_delta < 1, "in (0, 1)"),
+            "dp_clip": (self.dp_clip is None or 0 < self.dp_clip < math.inf, "more than 0"),
         }
         for name, (good, rule) in checks.items():
             if not good:
                 raise UserError(f"--{name.replace('_', '-')} must be {rule}, not {getattr(self, name)}.")
+        if self.dp_epsilon is None and (self.dp_delta or self.dp_clip):
+            raise UserError("--dp-delta and --dp-clip are of private training: give --dp-epsilon too.")
 
     def rate_at(self, progress: float) -> float:
         """The rate at a share of the run in [0, 1]: `lr` between a rise from 0 and a fall to 0, both shares of it."""
@@ -86,7 +100,8 @@ class State:
         self.precision = resolve_precision(model, options.precision)
         self.scaler = torch.amp.GradScaler(model.device.type, enabled=self.precision == "fp16")
         self.loss: Callable[[Batch, str], dict[str, Tensor]] = torch.compile(model) if options.compile else model
-        self.step, self.seconds, self.rate, self.rollbacks = 0, 0.0, 1.0, 0
+        self.privacy: Privacy | None = None
+        self.step, self.seconds, self.rate, self.rollbacks, self.cpu = 0, 0.0, 1.0, 0, 0.0
 
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor of the state under a name of its own."""
@@ -124,7 +139,7 @@ class State:
                 like = torch.empty_like(of) if value.shape == of.shape else torch.empty_like(value, device=of.device)
                 of_optimiser[of].state[of][slot] = like.copy_(value)  # in the parameter's own memory layout
         for name in NUMBERS:
-            setattr(self, name, numbers[name])
+            setattr(self, name, numbers.get(name, getattr(self, name)))
         self.scaler.load_state_dict(numbers["scaler"])
 
 

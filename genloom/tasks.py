@@ -125,7 +125,7 @@ def _score(logs: Tensor, ids: Tensor, length: int, count: int) -> tuple[float, b
 
 
 def evaluate_tasks(run: Run, path: Path, shots: Sequence[int] = (0,), seed: int = 0) -> dict[str, Any]:
-    """Accuracy by log-probability, and by log-probability a byte, at each number of examples; also in metrics.json.
+    """Accuracy by log-probability, and by log-probability a byte, at each number of examples; also in tasks.json.
 
     `acc` takes the likeliest choice, `acc-bytes` the likeliest a byte; of tasks with one completion `exact` is the share
     that the model itself would have said, `nats` its mean surprise.

@@ -9,8 +9,9 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager, nullcontext
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from genloom import parallel
 from genloom.core import Batch, Phase, mix
 from genloom.data.base import Dataset, sentences
-from genloom.data.order import batches
+from genloom.data.order import batches, chosen
 from genloom.errors import UserError
 from genloom.generate import autocast, draw
 from genloom.machine import memory_mb
@@ -38,7 +39,8 @@ ROLLBACKS = 3
 # ── one step ─────────────────────────────────────────────────────────────────────────────────────────────────────
 def step(state: State, batch: Batch, options: Options, progress: float = 0.0) -> dict[str, Tensor]:
     """All phases that are due on one batch, then the schedule and the average. Returns the losses by name."""
-    torch.manual_seed(mix(options.seed, state.step, 1))
+    seed = mix(options.seed, state.step, 1)
+    torch.manual_seed(state.privacy.seed("losses", state.step) if state.privacy else seed)
     losses: dict[str, Tensor] = {}
     for phase in state.phases:
         if phase.due(state.step, progress):
@@ -52,18 +54,17 @@ def step(state: State, batch: Batch, options: Options, progress: float = 0.0) ->
 def update(state: State, phase: Phase, batch: Batch, options: Options, progress: float = 0.0) -> dict[str, Tensor]:
     """One phase: freeze the rest, forward, backward, average over ranks, clip, step."""
     moved, several = state.moved[phase.moves], state.optimisers[phase.moves]
-    losses: dict[str, Tensor] = {}
+    private = state.privacy is not None and state.privacy.sees(phase.name)
     with frozen(state.frozen[phase.moves]):
-        for micro in split(batch, options.accumulate):
+        if state.privacy is not None and private:
             with autocast(state.model.device, state.precision):
-                terms = state.loss(micro, phase.name)
-            means = {k: v.float().mean() / options.accumulate for k, v in terms.items()}
-            state.scaler.scale(torch.stack(list(means.values())).sum()).backward()
-            losses = {k: losses.get(k, 0.0) + v.detach() for k, v in means.items()}
+                losses = state.privacy.fill(state.model, moved, batch, phase.name, state.step)
+        else:
+            losses = descend(state, phase, batch, options)
     parallel.average_gradients(moved)
     for group in chain.from_iterable(o.param_groups for o in several):
         group["lr"] = options.rate_at(progress) * phase.rate_at(progress) * state.rate
-    if (clip := phase.clip or options.clip) is not None:
+    if (clip := phase.clip or options.clip) is not None and not private:  # else each item's was clipped
         for optimiser in several:
             state.scaler.unscale_(optimiser)
         nn.utils.clip_grad_norm_(moved, clip)
@@ -71,6 +72,20 @@ def update(state: State, phase: Phase, batch: Batch, options: Options, progress:
         state.scaler.step(optimiser)
         optimiser.zero_grad()
     state.scaler.update()
+    return losses
+
+
+def descend(state: State, phase: Phase, batch: Batch, options: Options) -> dict[str, Tensor]:
+    """Forward and backward, in pieces; under privacy on items of nobody. Returns the mean losses."""
+    losses: dict[str, Tensor] = {}
+    if state.privacy is not None:
+        batch = state.privacy.nobody(state.model.spec)
+    for micro in split(batch, options.accumulate):
+        with autocast(state.model.device, state.precision):
+            terms = state.loss(micro, phase.name)
+        means = {k: v.float().mean() / options.accumulate for k, v in terms.items()}
+        state.scaler.scale(torch.stack(list(means.values())).sum()).backward()
+        losses = {k: losses.get(k, 0.0) + v.detach() for k, v in means.items()}
     return losses
 
 
@@ -109,6 +124,7 @@ class Loop:
         self.monitor: Monitor | None = None
         self.stopped_by: str | None = None
         self.sums: dict[str, tuple[Any, int]] = {}  # of each loss since the last look, and how many
+        self.cpu = 0.0  # seconds that earlier calls used, less those that this process had used before
         self.pause = 1.0  # seconds from one look to the next, at least
         device = state.model.device
         count = state.model.looks_at
@@ -119,9 +135,11 @@ class Loop:
 
     def go(self, quiet: bool = False) -> State:
         """Train to the end of the budget, resuming what the folder holds. Raises UserError when the run cannot go on."""
-        if parallel.any_rank(self.run.has_state()):  # asked together, before any rank writes
+        resumed = parallel.any_rank(self.run.has_state())  # asked together, before any rank writes
+        if resumed:
             self.state.restore(*self.run.load_tensors(STATE))
-        else:
+        self.cpu = self.state.cpu - time.process_time()
+        if not resumed:
             self.save()  # so that there is always a good state to go back to
         state, minutes, first_step = self.state, self.options.minutes, self.state.step
         steps = self.options.steps if minutes is None else None
@@ -145,10 +163,9 @@ class Loop:
     def _train(self) -> bool:
         """Steps until done or stopped; False as soon as a look finds that training has broken down."""
         state, options = self.state, self.options
-        order = {"seed": options.seed, "start": state.step, "rank": parallel.rank(), "world": parallel.world()}
         looked, saved, clock = (state.step, state.seconds), state.seconds, time.perf_counter()
         progress = looked_at = self._progress()
-        with closing(batches(self.data, options.batch_size, **order)) as stream:
+        with closing(self._batches()) as stream:
             while progress < 1 and not parallel.any_rank(self.stopped_by is not None):
                 self._count(step(state, move(next(stream), state.model.device), options, progress))
                 now = time.perf_counter()
@@ -166,6 +183,14 @@ class Loop:
                         self.save()
                         saved = state.seconds
         return looked[0] == state.step or self._look(looked)
+
+    def _batches(self) -> Generator[Batch, None, None]:
+        state, options = self.state, self.options
+        if state.privacy is not None:
+            rows, seed = partial(state.privacy.rows, len(self.data)), partial(state.privacy.seed, "data")
+            return chosen(self.data, rows, seed, state.step)
+        order = {"seed": options.seed, "start": state.step, "rank": parallel.rank(), "world": parallel.world()}
+        return batches(self.data, options.batch_size, **order)
 
     def _progress(self) -> float:
         """Share of the budget spent, in [0, 1]."""
@@ -206,9 +231,10 @@ class Loop:
             "rate": round(images / max(state.seconds - since[1], 1e-9), 2),
             "losses": losses,
             "lr": self.options.rate_at(progress) * state.rate,
+            "cpu_seconds": round(self.cpu + time.process_time(), 1),
             "memory_mb": round(memory_mb(state.model.device)),
             "watch": seen,
-        }
+        } | ({"epsilon": round(state.privacy.spent(state.step), 4)} if state.privacy else {})
 
     @torch.no_grad()
     def _watch(self, grid: Any, losses: dict[str, float]) -> tuple[dict[str, float], list[str]]:
@@ -234,6 +260,7 @@ class Loop:
 
     # keeping
     def save(self) -> None:
+        self.state.cpu = self.cpu + time.process_time()
         if parallel.main():
             self.run.save_tensors(STATE, self.state.tensors(), self.state.numbers())
             self.run.save_tensors(WEIGHTS, self.state.published(), {"step": self.state.step})
@@ -242,6 +269,8 @@ class Loop:
     def _roll_back(self) -> None:
         state, broken = self.state, self.state.step
         rate, count = state.rate / 2, state.rollbacks + 1
+        if state.privacy is not None:  # to do steps again costs privacy that nobody counted
+            raise UserError(f"A loss was not finite by step {broken} of a private run: fit again with a lower --lr.")
         if count > ROLLBACKS:
             raise UserError(
                 f"A loss was not finite for the {count}th time, by step {broken}: training does not hold. The last good state "

@@ -14,11 +14,12 @@ import torch
 from conftest import same_tensors, save_pairs
 
 import genloom
-from genloom import core
+from genloom import core, private
 from genloom.api import resolve_options
 from genloom.data import open_data
 from genloom.data.base import Dataset
 from genloom.data.sound import read
+from genloom.errors import UserError
 from genloom.generate import draw
 from genloom.state import State
 from genloom.train import some, step, update
@@ -62,6 +63,18 @@ def tiny(name: str, data: dict[str, Dataset], **overrides: object) -> tuple[Stat
     net = core.build(cls, dataset.spec, options.model)
     net.prepare(some(dataset, 128))
     return State(net, options), dataset, options
+
+
+@every_model
+def test_private_training_learns_from_the_data_or_is_refused(name: str, data: dict[str, Dataset]) -> None:
+    pytest.importorskip("opacus")
+    state, dataset, options = tiny(name, data, batch_size=4, dp_epsilon=8.0, dp_delta=1e-6)
+    try:
+        found = private.check(state.model, dataset, options, learnt=False)
+    except UserError as error:
+        assert "private" in str(error) and ("fit " in str(error) or "--" in str(error))
+    else:
+        assert len([p for p in state.phases if p.name not in found.free]) == 1
 
 
 @every_model

@@ -12,7 +12,7 @@ FILES = sorted(HOUSE.rglob("*.py"))
 FLOORS = {
     0: ("errors", "parallel", "machine", "__init__"),
     1: ("core", "nn", "text", "objectives", "metrics"),
-    2: ("models", "data", "run", "reference", "gguf", "provenance"),
+    2: ("models", "data", "run", "reference", "gguf", "provenance", "seal"),
     3: (
         "plugins",
         "state",
@@ -28,6 +28,8 @@ FLOORS = {
         "audit",
         "budget",
         "export",
+        "policy",
+        "private",
     ),
     4: (
         "detect",
@@ -40,9 +42,10 @@ FLOORS = {
         "measure_clips",
         "tasks",
         "harness",
+        "request",
     ),
     5: ("api",),
-    6: ("cli", "cli_safe", "forms", "serve", "__main__"),
+    6: ("cli", "cli_data", "cli_safe", "forms", "serve", "__main__"),
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names}
 

@@ -223,7 +223,9 @@ def test_numbers_are_for_people() -> None:
 def test_the_card_is_one_that_hubs_read(run: Path) -> None:
     text = write_model_card(run).read_text(encoding="utf-8")
     _, front, body = text.split("---\n", 2)
-    fields = {line.split(": ", 1)[0]: json.loads(line.split(": ", 1)[1]) for line in front.splitlines()}
+    fields = {
+        line.split(": ", 1)[0]: json.loads(line.split(": ", 1)[1]) for line in front.splitlines() if line[0] != "#"
+    }
     assert fields["license"] == "apache-2.0" and fields["library_name"] == "genloom"
     assert fields["pipeline_tag"] == "unconditional-image-generation" and "gan" in fields["tags"]
     for words in (

@@ -26,6 +26,7 @@ class Dataset(ABC):
     name: str
     summary: dict[str, Any]
     slow: bool = False
+    unit: str = "item"  # what private training protects one of
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -37,6 +38,10 @@ class Dataset(ABC):
     def labels(self) -> Tensor | None:
         """i64 [N], the class of every item; None when the data has no classes."""
         return None
+
+    def still(self) -> Dataset:
+        """The same data, no part of which is in one item now and in another then: as private training needs it."""
+        return self
 
     def held_out(self) -> Dataset | None:
         """The same kind of items kept out of training (a test split); None when there are none."""

@@ -50,6 +50,18 @@ def batches(
     return _ahead(make, start) if data.slow else (make(step) for step in count(start))
 
 
+def chosen(
+    data: Dataset, rows: Callable[[int], np.ndarray], seed: Callable[[int], int], start: int = 0
+) -> Generator[Batch, None, None]:
+    """Batches start, start + 1, ... of the items that `rows(step)` names; without keys where it names none."""
+
+    def make(step: int) -> Batch:
+        found = rows(step)
+        return data.batch(found, seed=seed(step)) if len(found) else {}
+
+    return _ahead(make, start) if data.slow else (make(step) for step in count(start))
+
+
 def _ahead(make: Callable[[int], Batch], start: int) -> Generator[Batch, None, None]:
     """make(start), make(start + 1), ... with the next few already under way in a background thread."""
     pool = ThreadPoolExecutor(1, thread_name_prefix="genloom-data")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -256,6 +257,7 @@ class TextSet(Dataset):
         self.name, self.spec, self.fingerprint, self.summary = name, spec, fingerprint, summary
         self.tokens, self.shifts, self.starts = tokens, shifts, starts
         self.window = spec.shape[0]
+        self.unit = f"window of {self.window - 1} tokens"
         self.other: Dataset | None = None
 
     def __len__(self) -> int:
@@ -275,6 +277,11 @@ class TextSet(Dataset):
             items["document"] = torch.from_numpy(np.searchsorted(self.starts, places, side="right"))
         return items
 
+    def still(self) -> Dataset:
+        found = copy(self)
+        found.shifts = False
+        return found
+
     def held_out(self) -> Dataset | None:
         return self.other
 
@@ -285,6 +292,7 @@ class Examples(TextSet):
     def __init__(self, *about: Any, learnt: np.ndarray | OnDisk, starts: np.ndarray, end: int):
         super().__init__(*about, shifts=False)
         self.learnt, self.spans, self.end = learnt, starts, end
+        self.unit = "example"
 
     def __len__(self) -> int:
         return len(self.spans) - 1

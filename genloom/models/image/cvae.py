@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from genloom.core import Batch, Card, Spec, register
@@ -35,7 +34,7 @@ class CVAE(VAE):
         return len(spec.classes)
 
     def known(self, batch: Batch) -> list[Tensor]:
-        return [F.one_hot(batch["label"], len(self.spec.classes)).float()]
+        return [torch.eye(len(self.spec.classes), device=self.device)[batch["label"]]]  # one_hot, but under vmap too
 
     def sample(self, n: int, *, seed: int = 0, start: int = 0, label: int | Tensor | None = None) -> Tensor:
         """[n, C, H, W] in [-1, 1]: the decoder's mean for z ~ N(0, I); without `label` the classes come in turn.

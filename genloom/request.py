@@ -1,0 +1,161 @@
+"""What fit was asked for, resolved, as run.json keeps it; and the folder that holds the same request, or a new one."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import genloom
+from genloom import core, parallel
+from genloom.core import Model, Recipe, hyper_parameters
+from genloom.data.base import Dataset
+from genloom.errors import UserError, nearest, unknown
+from genloom.plugins import source_of
+from genloom.run import Run, as_json
+from genloom.seal import break_seal, code_version
+from genloom.state import Options
+
+BUDGET = ("steps", "minutes", "save_minutes", "compile")  # may change from one call to the next on the same run
+
+
+def default_recipe(cls: type[Model], device: torch.device) -> str:
+    """`cpu` on a CPU, `default` on anything faster, else whatever the model has."""
+    for name in ("cpu", "default") if device.type == "cpu" else ("default", "cpu"):
+        if name in cls.recipes:
+            return name
+    return next(iter(cls.recipes))
+
+
+def resolve_options(
+    cls: type[Model], recipe: str, overrides: Mapping[str, Any], config: Mapping[str, Any] | None = None
+) -> Options:
+    """The recipe of that name with the caller's changes. Raises UserError for an unknown recipe or option."""
+    if recipe not in cls.recipes:
+        raise unknown(f"recipe of '{cls.name}'", recipe, cls.recipes)
+    known = [f.name for f in fields(Options) if f.name != "model"]
+    for name in overrides:
+        if name not in known:
+            raise UserError(f"fit has no option '{name}'.{nearest(name, known)}")
+    base = cls.recipes[recipe]
+    values = {f.name: getattr(base, f.name) for f in fields(Recipe)}
+    given = dict(overrides)
+    if "steps" in given and "minutes" not in given:
+        given["minutes"] = None  # a budget in steps replaces a recipe's in minutes
+    hyper = {k: p.default for k, p in hyper_parameters(cls).items()} | dict(base.model)
+    return Options(**{**values, **given, "model": {**hyper, **(config or {})}})
+
+
+def request(
+    cls: type[Model],
+    recipe: str,
+    options: Options,
+    source: str,
+    data: Dataset,
+    data_options: Mapping[str, Any],
+    init: str | None,
+    spec: core.Spec,
+) -> dict[str, Any]:
+    """run.json: the whole resolved request, which is also the config to reuse. `spec` is the model's: it may say more than
+    the data's, such as what its mel spectrograms are."""
+    settings = asdict(options)
+    asked = {
+        **about(cls, recipe, command(cls, recipe, options, source, data_options, init)),
+        "init": init,
+        "config": settings.pop("model"),
+        "options": settings,
+        "data": {
+            "source": source if source == data.name else os.path.abspath(source),
+            "options": data_options,
+            "name": data.name,
+            "fingerprint": data.fingerprint,
+            "summary": data.summary,
+        },
+        "spec": spec.to_json(),
+    }
+    return as_json(asked)
+
+
+def about(cls: type[Model], recipe: str, command: str) -> dict[str, Any]:
+    """What every run.json says of the model, the machine and the moment."""
+    return {
+        "genloom": genloom.__version__,
+        "model": cls.name,
+        "source": source_of(cls),
+        "card": asdict(cls.card),
+        "recipe": recipe,
+        "versions": {"genloom": genloom.__version__, "torch": torch.__version__, "python": platform.python_version()}
+        | {"code": code_version()},
+        "device": str(parallel.device()),
+        "command": command,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+
+
+def command(
+    cls: type[Model],
+    recipe: str,
+    options: Options,
+    source: str,
+    data_options: Mapping[str, Any],
+    init: str | None,
+) -> str:
+    """The command that makes this run again: the recipe, and what departs from it."""
+    plain = resolve_options(cls, recipe, {})
+    given = {k: v for k, v in vars(options).items() if v != getattr(plain, k) and v is not None}
+    given |= {"init": init} if init else {}
+    given.pop("model", None)
+    given |= {f"model.{k}": v for k, v in options.model.items() if v != plain.model[k]}
+    given |= {f"data.{k}": v for k, v in data_options.items()}
+    model = source_of(cls)
+    words = ["genloom", "fit", model["path"] if model else cls.name, source, "--recipe", recipe]
+    for name, value in given.items():
+        head, dot, tail = name.replace("_", "-").rpartition(".")
+        words.append(f"--{head}{dot}{'no-' if value is False else ''}{tail}")
+        if not isinstance(value, bool):
+            words += map(str, value if isinstance(value, (tuple, list)) else [value])
+    return shlex.join(words)
+
+
+def open_or_create(out: str | os.PathLike[str] | None, info: dict[str, Any]) -> Run:
+    """The folder to train in: made, or resumed when it holds the same request. Raises UserError when it holds another."""
+    if out is None:
+        name = f"{info['model']}-{Path(info['data']['name']).stem}"
+        folders = (Path("runs", f"{name}-{number}" if number > 1 else name) for number in count(1))
+        out = next(f for f in folders if not (f / "run.json").exists() or not change(Run.open(f).info, info))
+    folder = Path(out)
+    if (folder / "run.json").exists():
+        old = Run.open(folder).info
+        if changed := change(old, info):
+            raise UserError(f"'{folder}' holds another run ({changed}): give another --out, or ask for the same.")
+        break_seal(folder)
+        as_begun: dict[str, Any] = {k: old[k] for k in ("started", "parents", "privacy") if k in old}
+        return Run.create(folder, {**info, **as_begun})
+    refuse_occupied(folder)
+    return Run.create(folder, info)
+
+
+def refuse_occupied(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"'{folder}' is a file: give --out a new folder.")
+    if folder.exists() and any(p.name != ".lock" for p in folder.iterdir()):
+        raise UserError(f"'{folder}' is not empty and not this run's: give --out a new or an empty folder.")
+
+
+def change(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """The first thing in which two requests differ, in the user's words; what the budget holds does not count."""
+    pairs = [("model", old["model"], new["model"]), ("--init", old.get("init"), new["init"])]
+    if old["data"]["fingerprint"] != new["data"]["fingerprint"]:
+        there, here = (f"{i['data']['name']} ({i['data']['fingerprint'][:8]})" for i in (old, new))
+        pairs.append(("data", there, here))
+    pairs += [(f"--model.{k}", old["config"].get(k), v) for k, v in new["config"].items()]
+    pairs += [(f"--{k}", old["options"].get(k), v) for k, v in new["options"].items() if k not in BUDGET]
+    return next((f"{name.replace('_', '-')} {a} there, {b} here" for name, a, b in pairs if a != b), "")
