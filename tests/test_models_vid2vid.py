@@ -246,6 +246,7 @@ def test_clips_grow_with_training() -> None:
 
 def test_frames_painted_at_once_are_those_painted_after_the_same_ones() -> None:
     model = make(at_once=0.5, blank=1.0, growth=0.0).eval()
+    model.after_step(0.0)
     batch = clips(model)
     windows = [window(batch["source"], t, 2) for t in range(5)]
     blank = [torch.zeros_like(batch["video"][:, :, 0])] * 2
@@ -262,7 +263,26 @@ def test_frames_painted_at_once_are_those_painted_after_the_same_ones() -> None:
     torch.testing.assert_close(rolled[:, :, :2], made.images[:, :, :2], rtol=1e-4, atol=1e-5)
     assert not torch.allclose(rolled[:, :, 3], made.images[:, :, 3])
     one = make(at_once=1.0, frames=3)  # a clip of which one frame is made
+    one.after_step(0.0)
     assert one.roll(one.cut(clips(one), 2), 2, 1).images.shape[2] == 1
+
+
+def test_memory_comes_in_once_frames_are_painted_well_by_themselves() -> None:
+    model = make(alone=0.4, at_once=0.8, blank=1.0)
+    batch = clips(model)
+    model.prepare(batch)
+    model.zero_grad()
+    terms = model.loss(batch, "generator")
+    torch.stack([v.mean() for v in terms.values()]).sum().backward()
+    assert not {"flow", "warp", "time0"} & set(terms)
+    assert all(p.grad is None for p in model.generators[0].model_down_img.parameters())
+    shares = []
+    for progress in (0.3, 0.5, 0.6, 1.0):
+        model.after_step(progress)
+        shares.append(round(model.course.memory(), 6))
+    assert shares == [0.0, 0.5, 1.0, 1.0] and {"flow", "warp", "time0"} <= set(model.loss(batch, "generator"))
+    model.prepare(batch)  # of another run, that starts from this one
+    assert model.course.memory() == 1.0
 
 
 def test_the_raw_picture_is_held_to_the_real_one_too() -> None:

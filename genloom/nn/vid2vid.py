@@ -158,15 +158,17 @@ class CompositeGenerator(Painter):
         mask: Tensor | None = None,
         skip: Tensor | None = None,
         bare: bool = False,
+        memory: float = 1.0,
     ) -> Frame:
         """A frame from source [B, C', H, W] (those before it along the channels) and the frames before [B, K · C, H, W].
 
-        `warps`: the last of those is there to be warped. `mask` [B, 1, H, W]: 1 where the foreground is.
+        `warps`: the last of those is there to be warped. `mask` [B, 1, H, W]: 1 where the foreground is. `memory`: how much
+        of what those before say is listened to.
         """
         check_divides(source, 2**self.halvings)
         deep = self.model_down_seg(source)
-        if self.model_down_img is not None:
-            deep = deep + self.model_down_img(before)
+        if self.model_down_img is not None and memory:
+            deep = deep + memory * self.model_down_img(before)
         features = self.model_up_img(self.model_res_img(deep))
         moving = self.model_up_flow(self.model_res_flow(deep)) if self.flow and warps else None
         last = before[:, -self.channels :] if moving is not None else None
@@ -214,11 +216,12 @@ class LocalGenerator(Painter):
         warps: bool = True,
         skip: Tensor | None = None,
         bare: bool = False,
+        memory: float = 1.0,
     ) -> Frame:
         """As the coarsest generator's, with what the generator below made at half the size."""
         deep = self.model_down_seg(source)
-        if self.model_down_img is not None:
-            deep = deep + self.model_down_img(before)
+        if self.model_down_img is not None and memory:
+            deep = deep + memory * self.model_down_img(before)
         features = self.model_up_img(deep + below.image_features)
         moving = None
         if self.flow and warps:

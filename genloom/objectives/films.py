@@ -161,3 +161,49 @@ class Clips(nn.Module):
         orders = {k: torch.randperm(count, generator=generator(seed, 1, k)) for k in rounds}
         rows = torch.stack([orders[i // count][i % count] for i in range(start, start + n)])
         return self.frames[rows.to(self.frames.device)].float() / 127.5 - 1
+
+
+class Course(nn.Module):
+    """How far training has come, and what is asked of a generator there, all in shares of training.
+
+    Until `coarse` the coarsest of several learns alone; clips grow to their length until `growth`. Until `alone` frames are
+    painted by themselves, without memory, which then comes in over half as long again; until `at_once` each follows
+    guesses of those before it, and then one follows the other. A run to start from has its memory.
+    """
+
+    progress: Tensor
+    stepped: Tensor
+    learnt: Tensor
+
+    def __init__(self, *, coarse: float, growth: float, alone: float, at_once: float):
+        super().__init__()
+        self.coarse, self.growth, self.alone, self.at_once = coarse, growth, alone, at_once
+        self.register_buffer("progress", torch.ones(()))  # a model that is not trained is asked for all
+        self.register_buffer("stepped", torch.zeros(()))
+        self.register_buffer("learnt", torch.zeros(()))
+
+    def begin(self) -> None:
+        self.learnt.copy_(self.stepped)
+        self.progress.zero_()
+
+    def reach(self, progress: float) -> None:
+        self.progress.fill_(progress)
+        self.stepped.fill_(1)
+
+    def levels(self, most: int) -> int:
+        return 1 if float(self.progress) < self.coarse else most
+
+    def frames(self, most: int) -> int:
+        """Two at first, in the end all."""
+        grown = min(1.0, float(self.progress) / self.growth) if self.growth else 1.0
+        return min(most, 2 + round(grown * max(0, most - 2)))
+
+    def memory(self) -> float:
+        """The weight of what the frames before say."""
+        if not self.alone or self.learnt:
+            return 1.0
+        return min(1.0, max(0.0, 2 * (float(self.progress) / self.alone - 1)))
+
+    def together(self) -> bool:
+        """Whether all frames of a clip are painted at once."""
+        return not self.memory() or float(self.progress) < self.at_once

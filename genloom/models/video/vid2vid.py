@@ -27,6 +27,7 @@ from genloom.nn.weights import load_exactly
 from genloom.objectives.film_critics import FilmCritics
 from genloom.objectives.films import (
     Clips,
+    Course,
     Made,
     beside,
     folded,
@@ -49,7 +50,8 @@ class Vid2Vid(Model):
     size. `previous`: frames that it sees of its own (0: each frame by itself), `flow`: whether it warps. `skip`: the source
     is added to the picture, where both have the same channels. `foreground`: planes of the source, as of a label map, that
     a branch of its own paints. `detach`: what was made before counts as given. `growth`: the share of training over which
-    clips grow to `frames`; `at_once`: the share, at first, in which all frames of a clip are painted together; `blank`: how often a
+    clips grow to `frames`; `alone`, `at_once`: when frames have none before them,
+    and when all of a clip are painted together (`Course`); `blank`: how often a
     clip begins from nothing and not from real frames, which sampling never sees. `teacher`: the optical flow that its own
     is held to. `time_scales`: critics of motion, each with steps three times as long. `raw`: the pictures before warping
     are judged too. `perceptual`: lite0, vgg19, none, or auto. `statistics`: what normalises in sampling, `running` or, as
@@ -102,8 +104,9 @@ class Vid2Vid(Model):
                 "critic_width": 16,
                 "critic_layers": 2,
                 "time_scales": 1,
-                "at_once": 0.75,
-                "growth": 0.75,
+                "alone": 0.4,
+                "at_once": 0.8,
+                "growth": 0.8,
                 "blank": 1.0,
                 "trust": 0.0,
                 "reconstruction": 30.0,
@@ -132,13 +135,12 @@ class Vid2Vid(Model):
             },
         ),
     }
-    samples_with = ("generators", "sources")
+    samples_with = ("generators", "sources", "course")
     conditions: ClassVar[tuple[str, ...]] = ("source", "first", "still")
     borrows: ClassVar[tuple[str, ...]] = ("still",)
     modality = "video"
     needs = "films"
     looks_at = 8
-    progress: Tensor
 
     def __init__(
         self,
@@ -159,6 +161,7 @@ class Vid2Vid(Model):
         frames: int = 12,
         detach: bool = True,
         growth: float = 0.5,
+        alone: float = 0.0,
         at_once: float = 0.0,
         blank: float = 0.25,
         teacher: str = "dis",
@@ -181,10 +184,11 @@ class Vid2Vid(Model):
             raise UserError("--model.previous is 0 or more, and --model.levels 1 or more.")
         if foreground and levels > 1:
             raise UserError("A foreground is painted at one level: leave --model.levels at 1, or the foreground out.")
-        self.previous, self.flow, self.levels, self.coarse = previous, flow and previous > 0, levels, coarse
+        self.previous, self.flow, self.levels = previous, flow and previous > 0, levels
         self.skip = skip and sources == channels
         self.foreground, self.statistics = tuple(foreground), statistics
-        self.detach, self.growth, self.at_once, self.blank = detach, growth, at_once, blank if previous else 1.0
+        self.detach, self.blank = detach, blank if previous else 1.0
+        self.course = Course(coarse=coarse, growth=growth, alone=alone, at_once=at_once if previous else 1.0)
         self.likeness, self.motion, self.trust, self.reconstruction = likeness, motion, trust, reconstruction
         self.judge_raw = raw and self.flow
         self.look = looker(perceptual)
@@ -210,7 +214,6 @@ class Vid2Vid(Model):
             norm=norm,
         )
         self.sources = Clips(sources, *spec.shape[1:])
-        self.register_buffer("progress", torch.zeros(()))
         for networks in (self.generators, self.critics):  # few channels at full size: up to three times as fast
             networks.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.made: dict[int, list[Tensor]] = {}  # of this step, by batch: what its critics are shown
@@ -222,7 +225,7 @@ class Vid2Vid(Model):
 
     def prepare(self, batch: Batch) -> None:
         self.sources.keep(batch["source"])
-        self.progress.zero_()  # which a run to start from had at its end
+        self.course.begin()
 
     def starts_fresh(self, name: str) -> bool:
         return name.startswith("sources.")  # of clips of another size or length
@@ -238,13 +241,13 @@ class Vid2Vid(Model):
         return [Phase("generator", ("generators",)), Phase("critics", ("critics",))]
 
     def after_step(self, progress: float) -> None:
-        self.progress.fill_(progress)
+        self.course.reach(progress)
         self.made.clear()
 
     # training
     def loss(self, batch: Batch, phase: str) -> dict[str, Tensor]:
         """The generator first, and then its critics on the same frames, for making them is most of the work."""
-        place, used = batch["video"].data_ptr(), self.used()
+        place, used = batch["video"].data_ptr(), self.course.levels(self.levels)
         begin = 0 if self.blank and float(parallel.rand(1, device=self.device)) < self.blank else self.previous
         batch = self.cut(batch, begin)
         for _ in range(self.levels - used):
@@ -265,25 +268,21 @@ class Vid2Vid(Model):
         raw = [made.raw.detach()] if self.judge_raw and made.flow is not None else []
         return [made.images.detach(), *raw]
 
-    def used(self) -> int:
-        """How many generators take part: for the first share of training the coarsest, then all."""
-        return 1 if float(self.progress) < self.coarse else self.levels
-
     def cut(self, batch: Batch, begin: int) -> Batch:
-        """The clips as far as they are looked at by now: two frames to make at first, in the end all."""
+        """The clips as far as they are looked at by now, and without their motion as long as nothing is remembered."""
         most = batch["video"].shape[2] - self.previous
         if most < 1:
             raise UserError(f"Clips of {batch['video'].shape[2]} frames are too short: give more --model.frames.")
-        grown = 1.0 if not self.growth else min(1.0, float(self.progress) / self.growth)
-        last = begin + min(most, 2 + round(grown * max(0, most - 2)))
-        return {k: v[:, :, : last - (k in ("flow", "confidence"))] for k, v in batch.items() if v.ndim == 5}
+        last, moves = begin + self.course.frames(most), ("flow", "confidence")
+        kept = batch if self.course.memory() else {k: v for k, v in batch.items() if k not in moves}
+        return {k: v[:, :, : last - (k in moves)] for k, v in kept.items() if v.ndim == 5}
 
     def roll(self, batch: Batch, begin: int, used: int) -> Made:
         """Frames from number `begin` on, one after another; before number 0 there are none."""
         video, source = batch["video"], batch["source"]
         windows = [window(source, t, self.previous) for t in range(begin, video.shape[2])]
         before = [video[:, :, i] for i in range(begin)] or [torch.zeros_like(video[:, :, 0])] * self.previous
-        if not self.previous or (len(windows) > 1 and float(self.progress) < self.at_once):
+        if len(windows) > 1 and self.course.together():
             return Made.of(begin, self.together(windows, before, begin > 0, used))
         frames = list[Frame]()
         for t, sources in enumerate(windows, begin):
@@ -294,9 +293,9 @@ class Vid2Vid(Model):
 
     def together(self, windows: list[Tensor], before: list[Tensor], warps: bool, used: int) -> list[Frame]:
         """The same frames, but all at once: each after what was painted of those before it by themselves."""
-        if not self.previous:
-            return split(self.paint(torch.cat(windows), (), warps=False, used=used), len(windows))
-        blank = [torch.zeros_like(before[0][:1])] * self.previous  # seen once for all
+        blank = [torch.zeros_like(x[:1]) for x in before]  # seen once for all
+        if not before or not self.course.memory():
+            return split(self.paint(torch.cat(windows), blank, warps=False, used=used), len(windows))
         with torch.no_grad():
             guesses = self.paint(torch.cat(windows), blank, warps=False, used=used).image.chunk(len(windows))
         first = self.paint(windows[0], before, warps=warps, used=used)
@@ -319,9 +318,10 @@ class Vid2Vid(Model):
         mask = None
         if self.foreground:
             mask = (source[:, -own:][:, list(self.foreground)].amax(1, keepdim=True) > 0).to(source.dtype)
-        frame = self.generators[0](*pyramid[0], warps, mask, skips[0], bare=used > 1)
+        memory = self.course.memory()
+        frame = self.generators[0](*pyramid[0], warps, mask, skips[0], used > 1, memory)
         for i in range(1, used):
-            frame = self.generators[i](*pyramid[i], frame, warps, skips[i], bare=i < used - 1)
+            frame = self.generators[i](*pyramid[i], frame, warps, skips[i], i < used - 1, memory)
         return frame
 
     def generator_terms(self, batch: Batch, made: Made) -> dict[str, Tensor]:
