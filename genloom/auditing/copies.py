@@ -62,14 +62,17 @@ def look(subject: Subject, found: Found) -> None:
     {"image": _pictures, "video": _films, "text": _texts, "audio": _sounds}[kind](subject, subject.holdout, found)
 
 
-def concluded(subject: Subject, copies: Tensor, method: str, what: str, where: str, held: int) -> Finding:
-    """The finding on so many samples, of which `copies` [n] are."""
+def concluded(
+    subject: Subject, copies: Tensor, method: str, what: str, where: str, held: int, views: int = 1
+) -> Finding:
+    """The finding on so many samples, of which `copies` [n] are, seen in so many views: as many pass by chance as that allows."""
     count, n = int(copies.sum()), len(copies)
     low, high = wilson(count, n)
-    flagged = low > subject.max_copies
+    limit = max(subject.max_copies, views / (held + 1))
+    flagged = low > limit
     said = f"{percent(count / n)} of {n:,} {what} ({percent(low)} to {percent(high)}) are nearer to the training data {where} than any of {held:,} items that the run never saw"
     judged = "it copies what it was trained on." if flagged else "no more than may happen by chance, or is allowed."
-    return Finding("copies", method, n, count / n, low, high, subject.max_copies, flagged, f"{said}: {judged}")
+    return Finding("copies", method, n, count / n, low, high, limit, flagged, f"{said}: {judged}")
 
 
 # ── pictures and films ───────────────────────────────────────────────────────────────────────────────────────────
@@ -97,7 +100,7 @@ def _pictures(subject: Subject, holdout: Dataset, found: Found) -> None:
         f"{eye.name}, against the nearest of held-out ones, exact duplicates of training pictures left out"
     )
     held = len(views[1].held)
-    found.findings.append(concluded(subject, copies, method, "samples", "in pixels or features", held))
+    found.findings.append(concluded(subject, copies, method, "samples", "in pixels or features", held, views=2))
     _gallery(subject, made, views)
     _duplicates(found, pixels, len(held_rows))
 
