@@ -48,6 +48,7 @@ HELP = """genloom: train, sample, measure and compare generative models on your 
   genloom edit RUN            directions that change a picture's meaning, and sheets of what they do
   genloom mix RUN             pictures with the coarse styles of some seeds and the fine ones of others
   genloom evaluate RUN        measure a run against real data
+  genloom audit RUN           whether a run gives away its training data, and which groups it leaves out
   genloom compare RUN…        runs side by side
   genloom verify RUN          whether a run is as it was sealed, and what it comes from
   genloom models              the models, their papers and recipes
@@ -60,7 +61,7 @@ Try: genloom fit gan mnist --minutes 3
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run one command. Exit code 0, or 2 after one sentence on what to do."""
+    """Run one command. Exit code 0, 1 where an audit flags something, or 2 after one sentence on what to do."""
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         code = _run(words)
@@ -79,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _run(words: list[str]) -> int:
-    verbs: dict[str, Callable[[list[str]], None]] = {
+    verbs: dict[str, Callable[[list[str]], int | None]] = {
         "fit": _fit,
         "import": _import,
         "export": _export,
@@ -89,6 +90,7 @@ def _run(words: list[str]) -> int:
         "edit": _edit,
         "mix": _mix,
         "evaluate": _evaluate,
+        "audit": cli_safe.audit,
         "compare": _compare,
         "models": _models,
         "data": cli_data.data,
@@ -100,7 +102,7 @@ def _run(words: list[str]) -> int:
     elif verb in ("-V", "--version", "version"):
         print(f"genloom {__version__}")
     elif verb in verbs:
-        verbs[verb](words[1:])
+        return verbs[verb](words[1:]) or 0
     else:
         raise unknown("verb", verb, verbs)
     return 0
@@ -130,6 +132,7 @@ def _fit(words: list[str]) -> None:
         recipe=recipe,
         config=vars(args.model),
         init=args.init,
+        canaries=args.canaries,
         data_options=changed(args.data, default.data),
         quiet=args.quiet,
         **{k: getattr(args, k) for k, v in vars(options).items() if k != "model" and getattr(args, k) != v},
@@ -153,6 +156,11 @@ def _fit_form(cls: type[Model], recipe: str, options: Options) -> Any:
         ("out", Annotated[Path | None, arg(help="the run folder; by default runs/MODEL-DATA")], None),
         ("recipe", Annotated[str, arg(help=f"one of: {', '.join(cls.recipes)}")], recipe),
         ("init", Annotated[str | None, arg(help="a run of the same model to start from")], None),
+        (
+            "canaries",
+            Annotated[int, arg(help="made-up items to plant in the data, for `genloom audit` to look for")],
+            0,
+        ),
         ("quiet", Annotated[bool, arg(help="print nothing while training")], False),
         ("model", model, field(default_factory=model)),
         ("data", data, field(default_factory=data)),

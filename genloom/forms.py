@@ -147,6 +147,25 @@ class Evaluate:
 
 
 @dataclass
+class Audit:
+    """Whether a run gives away its training data, and which groups it leaves out. Ends with 1 where something is flagged."""
+
+    RUN: RunFolder
+    data: str | None = None  # the training data, where it has moved
+    holdout: str | None = None  # items of the same kind that the run never saw; by default what its data holds out
+    n: Annotated[int | None, arg(aliases=["-n"])] = (
+        None  # samples: by default 1,000 pictures, 128 clips, 64 texts or sounds
+    )
+    attributes: str | None = None  # a CSV or JSONL file with columns file and label: groups to count samples by
+    reference: str | None = None  # a run of the same model on other data, to calibrate membership by
+    max_copies: float = 0.01  # the share of copies among samples that is allowed
+    max_membership: float = 0.6  # the AUC of membership that is allowed; 0.5 is chance
+    seed: int = 0  # of the samples
+    json: bool = False  # print JSON
+    code: Code = None
+
+
+@dataclass
 class Compare:
     """Runs side by side."""
 
