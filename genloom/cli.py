@@ -224,6 +224,8 @@ def _sample(words: list[str]) -> None:
 def _to_files(run: Run, args: Sample, out: Path, asked: dict[str, Any]) -> list[Path]:
     from genloom import generate
 
+    if args.balance:
+        return _balanced(run, args, out, asked)
     if args.frames is not None:
         asked["frames"] = args.frames
     if run.spec.modality == "video" and asked.get("source"):
@@ -234,6 +236,15 @@ def _to_files(run: Run, args: Sample, out: Path, asked: dict[str, Any]) -> list[
         raise UserError("--beside shows the source of a film: give a model that makes films of films a --source.")
     asked |= {"form": args.form, "visible_label": args.visible_label}
     return generate.to_files(run, args.n, out, seed=args.seed, **asked)
+
+
+def _balanced(run: Run, args: Sample, out: Path, asked: dict[str, Any]) -> list[Path]:
+    from genloom.auditing.balance import balanced_files
+
+    asked |= {"visible_label": args.visible_label}
+    paths, drawn = balanced_files(run, args.n or 64, args.balance or "", out, seed=args.seed, **asked)
+    print(f"note: {drawn:,} were drawn, and {len(paths):,} kept.", file=sys.stderr)
+    return paths
 
 
 def _tell(run: Run, n: int, seed: int, asked: dict[str, Any]) -> None:

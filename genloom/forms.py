@@ -41,6 +41,9 @@ class Sample:
     form: Literal["mp4", "gif", "webp", "frames"] | None = None  # of clips in a folder; by default mp4
     beside: bool = False  # of films made of a --source: show it at the left of each
     like: Path | None = None  # in place of all: make this file again, from the recipe in it: --like FILE [--run RUN]
+    balance: str | None = (
+        None  # as many pictures of each group: label, for the classes of the data, or a labels file of groups
+    )
     provenance: bool = True  # write into each file that it is generated, by which run and how, and sign it
     visible_label: bool = False  # draw AI and its Chinese words into a corner of each picture
     code: Code = None

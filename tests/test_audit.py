@@ -197,6 +197,24 @@ def test_groups_of_a_file_of_attributes(parrot: Run, pictures: tuple[Path, Path]
     assert result["groups"].keys() == {"first", "second"}
 
 
+@pytest.mark.usefixtures("quick")
+def test_balanced_samples_are_as_many_of_each_group(
+    pictures: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = genloom.fit("test_parrot", pictures[0], tmp_path / "run", quiet=True)
+    words = ["sample", str(run.folder), "--balance", "label"]
+    cli.main([*words, "-n", "12", "--out", str(tmp_path / "made")])
+    made = sorted((tmp_path / "made").glob("*.png"))
+    light = [p for p in made if np.asarray(Image.open(p)).mean() > 127]
+    assert len(made) == 12 and len(light) == 6  # of three that it makes one is light
+    alone = genloom.sample(run, int(made[-1].stem) + 1)[-1]
+    assert np.array_equal(np.asarray(Image.open(made[-1])), ((alone[0] + 1) * 127.5).round().to(torch.uint8).numpy())
+    monkeypatch.setattr(Parrot, "sample", lambda self, n, **_: torch.full((n, 1, SIDE, SIDE), -0.5))
+    with pytest.raises(SystemExit) as end:
+        cli.main([*words, "-n", "4", "--out", str(tmp_path / "none")])
+    assert end.value.code == 2 and "hardly makes them" in capsys.readouterr().err
+
+
 def test_canaries_are_the_more_exposed_the_more_often_they_were_planted(tmp_path: Path) -> None:
     words = ["the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog", "while", "nine", "zebras", "yawn"]
     random = np.random.default_rng(0)

@@ -40,9 +40,7 @@ def look(subject: Subject, found: Found) -> None:
         return
     if len(data.spec.classes) < 2:
         return
-    eye = extractor("digits" if data.name in DIGITS else "lite0")
-    rows = some_rows(len(data), KNOWN.get(eye.name, FEWER), subject.seed)
-    voters = Voters(eye, data, rows, truth[rows])
+    voters = voters_of(data, subject.seed)
     real_rows, real = _real(subject, data)
     made = subject.made
     ours, theirs = voters.features(made.split(500)), voters.features(images(real, real_rows))
@@ -52,7 +50,7 @@ def look(subject: Subject, found: Found) -> None:
         found,
         len(made),
         len(real_rows),
-        eye.name,
+        voters.eye.name,
         asked=subject.grouped is None and subject.model.takes("label"),
     )
     found.more["groups"] = _quality(shares, voters, ours, theirs) if len(ours) >= ENOUGH else shares
@@ -79,6 +77,14 @@ class Voters:
 
     def voted(self, features: Tensor) -> Tensor:
         return self.votes[id(features)]
+
+
+def voters_of(data: Dataset, seed: int) -> Voters:
+    """Those of a data set with classes."""
+    eye, truth = extractor("digits" if data.name in DIGITS else "lite0"), data.labels()
+    assert truth is not None
+    rows = some_rows(len(data), KNOWN.get(eye.name, FEWER), seed)
+    return Voters(eye, data, rows, truth[rows])
 
 
 def _real(subject: Subject, data: Dataset) -> tuple[np.ndarray, Dataset]:
