@@ -42,6 +42,7 @@ class Sample:
     beside: bool = False  # of films made of a --source: show it at the left of each
     like: Path | None = None  # in place of all: make this file again, from the recipe in it: --like FILE [--run RUN]
     provenance: bool = True  # write into each file that it is generated, by which run and how, and sign it
+    watermark: bool = True  # put a mark into what is made that is neither seen nor heard, and that `detect` finds
     visible_label: bool = False  # draw AI and its Chinese words into a corner of each picture
     code: Code = None
 
@@ -124,6 +125,7 @@ class Mix:
     layers: str  # what the columns give, such as 0-3: the first are coarse, the last are fine
     out: Path | None = None  # the PNG file to write; by default RUN/samples/mix.png
     provenance: bool = True  # write into it that it is generated, by which run and how, and sign it
+    watermark: bool = True  # put a mark into it that is not seen, and that `detect` finds
     code: Code = None
 
 
