@@ -11,7 +11,7 @@ import numpy as np
 from genloom import generate
 from genloom.errors import UserError
 from genloom.origin import Marks, locate
-from genloom.provenance import Origin, label, read_label
+from genloom.provenance import Origin, keys, label, read_label, watermark
 from genloom.provenance.films import mdat
 from genloom.provenance.pictures import riff_body, riff_chunks
 from genloom.run import Run
@@ -27,6 +27,11 @@ def again(file: Path, run: Path | None = None, out: Path | None = None, source: 
     found = locate(origin, file, run)
     if found.spec.modality == "video" and label.kind_of(file) is label.PNG:
         raise UserError(f"'{file}' is one picture of a film: {origin.command}")
+    if origin.watermark and origin.watermark != watermark.number(keys.installation_key()):
+        raise UserError(
+            f"'{file}' has the watermark of another key than '{keys.home() / keys.KEY}': where you have a copy of that key, "
+            "put it there; without it the same file cannot be made."
+        )
     folder = out or found.folder / "samples" / "again"
     target = folder / file.name
     if target.exists() and target.samefile(file):
@@ -65,7 +70,8 @@ def recipe(file: Path) -> Origin:
 
 def _make(run: Run, origin: Origin, span: tuple[int, int], folder: Path, file: Path, source: str | None) -> Path:
     conditions: dict[str, Any] = dict(origin.conditions) | ({"source": source} if source else {})
-    marks = Marks(run, seed=origin.seed, conditions=conditions, visible=origin.visible, options=_asked(origin))
+    told = {"seed": origin.seed, "conditions": conditions, "options": _asked(origin)}
+    marks = Marks(run, visible=origin.visible, watermark=bool(origin.watermark), **told)
     made, _ = generate.named(run, origin.of, origin.seed, conditions, span)
     place = origin.index - span[0]
     if len(made) <= place:

@@ -200,7 +200,8 @@ def _sample(words: list[str]) -> None:
     from genloom.run import Run
 
     run = Run.open(args.RUN)
-    samples, asked["provenance"] = run.folder / "samples", args.provenance
+    samples = run.folder / "samples"
+    asked |= {"provenance": args.provenance, "watermark": args.watermark}
     if args.interpolate:
         given = args.interpolate
         seeds = range(args.seed, args.seed + int(given)) if given.isdecimal() else verbs.numbers("interpolate", given)
@@ -212,7 +213,9 @@ def _sample(words: list[str]) -> None:
         seconds = generate.stream_to(run, out := args.out or samples / "stream.wav", **asked)
         return print(f"sound   {out}, {seconds:.1f} s", file=sys.stderr if str(out) == "-" else sys.stdout)
     if run.spec.modality == "text" and args.out is None and not args.seeds:
-        return _tell(run, args.n or 1, args.seed, {k: v for k, v in asked.items() if k != "provenance"})
+        return _tell(
+            run, args.n or 1, args.seed, {k: v for k, v in asked.items() if k not in ("provenance", "watermark")}
+        )
     if args.seeds:
         out = args.out or samples / "seeds"
         paths = verbs.seeds_to_files(run, args.seeds, out, **asked)
@@ -295,7 +298,8 @@ def _mix(words: list[str]) -> None:
     from genloom.latents import verbs
     from genloom.run import Run
 
-    run, asked["provenance"] = Run.open(args.RUN), args.provenance
+    run = Run.open(args.RUN)
+    asked |= {"provenance": args.provenance, "watermark": args.watermark}
     out = args.out or run.folder / "samples" / "mix.png"
     print(f"sheet   {verbs.mix_to_file(run, args.rows, args.columns, args.layers, out, **asked)}")
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ from genloom.data.files import hidden
 from genloom.errors import UserError
 from genloom.origin import locate
 from genloom.provenance import Check, Origin, check, keys, label
+from genloom.provenance import watermark as marks
 
 SURE = 0.001  # the p-value of a watermark from which it is said to be there
 TEXTS = frozenset({".txt", ".csv", ".jsonl", ".md"})  # that have no place for metadata
@@ -116,11 +115,7 @@ class Runs:
 
 def watermark(path: Path, key: bytes | None) -> tuple[float, float] | None:
     """Score and p-value of this installation's watermark; None where there is no key, or none can be in such a file."""
-    name = "genloom.provenance.watermark"
-    if key is None or find_spec(name) is None:
-        return None
-    found: tuple[float, float] | None = import_module(name).score(path, key)
-    return found
+    return None if key is None else marks.score(path, key)
 
 
 # ── for people ───────────────────────────────────────────────────────────────────────────────────────────────────

@@ -45,6 +45,7 @@ class Sample:
         None  # as many pictures of each group: label, for the classes of the data, or a labels file of groups
     )
     provenance: bool = True  # write into each file that it is generated, by which run and how, and sign it
+    watermark: bool = True  # put a mark into what is made that is neither seen nor heard, and that `detect` finds
     visible_label: bool = False  # draw AI and its Chinese words into a corner of each picture
     code: Code = None
 
@@ -127,6 +128,7 @@ class Mix:
     layers: str  # what the columns give, such as 0-3: the first are coarse, the last are fine
     out: Path | None = None  # the PNG file to write; by default RUN/samples/mix.png
     provenance: bool = True  # write into it that it is generated, by which run and how, and sign it
+    watermark: bool = True  # put a mark into it that is not seen, and that `detect` finds
     code: Code = None
 
 

@@ -162,6 +162,7 @@ def films_to(
     form: str | None = None,
     beside: bool = False,
     provenance: bool = True,
+    watermark: bool = True,
     **conditions: Any,
 ) -> tuple[list[Path], list[str]]:
     """Write what a model makes of films, frame by frame and of any length: the paths, and what is to be said of them.
@@ -170,7 +171,7 @@ def films_to(
     or frames. `beside`: with the source at the left. Raises UserError for a film that cannot be read.
     """
     told = {"source": source, "form": form, "beside": beside}
-    marks = Marks(run, how="films", options=told, conditions=conditions) if provenance else None
+    marks = Marks(run, how="films", options=told, conditions=conditions, provenance=provenance, watermark=watermark)
     video, model = importlib.import_module("genloom.data.video"), load(run)
     given = checked(model, conditions)
     films, names = video.read_sources(Path(source).expanduser(), model.spec)
@@ -179,8 +180,7 @@ def films_to(
     notes = [
         note for path, film in zip(paths, films, strict=True) for note in _film_to(path, film, model, beside, given)
     ]
-    if marks:
-        marks.put(*paths)
+    marks.put(*paths)
     return paths, list(dict.fromkeys(notes))
 
 
@@ -221,7 +221,15 @@ def _ending(name: str, form: str) -> str:
 
 
 @torch.inference_mode()
-def stream_to(run: Run, out: Path, *, source: str | None = None, provenance: bool = True, **conditions: Any) -> float:
+def stream_to(
+    run: Run,
+    out: Path,
+    *,
+    source: str | None = None,
+    provenance: bool = True,
+    watermark: bool = True,
+    **conditions: Any,
+) -> float:
     """Write what a vocoder makes of one sound or mel spectrogram as it comes, and return its seconds; memory does not grow.
 
     `out` "-" is the standard output, in which nothing is marked. Raises UserError for a model that makes no waves of mel
@@ -234,7 +242,8 @@ def stream_to(run: Run, out: Path, *, source: str | None = None, provenance: boo
     if not source:
         raise UserError("--stream makes a wave as it comes from a --source: a sound, or a mel spectrogram (.npy).")
     told = {"stream": True, "source": source}
-    marks = Marks(run, how="stream", options=told, conditions=conditions) if provenance and str(out) != "-" else None
+    provenance = provenance and str(out) != "-"
+    marks = Marks(run, how="stream", options=told, conditions=conditions, provenance=provenance, watermark=watermark)
     path = Path(source).expanduser()
     kind, rate = checked(model, conditions).get("kind"), int(model.spec.extra["rate"])
     pieces: Any
@@ -248,8 +257,7 @@ def stream_to(run: Run, out: Path, *, source: str | None = None, provenance: boo
     with autocast(model.device, resolve_precision(model, "auto")), sound.Writer(out, rate) as file:
         for made in model.stream(pieces, waves=waves):
             file.add(made[0])
-    if marks:
-        marks.put(out)
+    marks.put(out)
     return file.samples / rate
 
 
@@ -289,6 +297,7 @@ def to_files(
     seed: int = 0,
     form: str | None = None,
     provenance: bool = True,
+    watermark: bool = True,
     visible_label: bool = False,
     **conditions: Any,
 ) -> list[Path]:
@@ -296,7 +305,7 @@ def to_files(
 
     One sound or clip may have a name, `hello.wav` or `walk.mp4`, in place of a folder; in a folder `form` says what clips
     become: mp4, gif, webp or frames. n is 1 by default for a name or a prompt, else 64. With `provenance` each says in
-    itself which run made it and how. Raises UserError for a name for several.
+    itself which run made it and how, and with `watermark` it is marked. Raises UserError for a name for several.
     """
     kind = run.spec.modality
     if form is not None and kind != "video":
@@ -304,7 +313,8 @@ def to_files(
     alone = _is_one(out, {"audio": (".wav",), "video": FILMS}.get(kind, ()), n, form)
     n = n or (1 if alone or conditions.get("prompt") is not None else 64)
     asked = ({"n": n} if conditions.get("source") is None else {}) | {"seed": seed, "form": form}
-    marks = marks_of(run, provenance, visible_label, seed=seed, options=asked, conditions=conditions)
+    told = {"seed": seed, "options": asked, "conditions": conditions}
+    marks = marks_of(run, provenance, visible_label, watermark=watermark, **told)
     made, names = named(run, n, seed, conditions)
     if alone:
         out, names = out.parent, [out.name]
@@ -314,29 +324,29 @@ def to_files(
     return written(run, made, out, marks, **how)
 
 
-def marks_of(run: Run, provenance: bool, visible: bool, **given: Any) -> Marks | None:
-    """What marks the files of a command, unless it is told not to. Raises UserError for a visible label on no picture."""
+def marks_of(run: Run, provenance: bool, visible: bool, **given: Any) -> Marks:
+    """What marks the files of a command. Raises UserError for a visible label on no picture."""
     if visible and run.spec.modality != "image":
         raise UserError(f"A visible label is drawn on pictures, and this run makes {run.spec.modality}: leave it out.")
     if visible and not provenance:
         raise UserError("A visible label is part of provenance: give --visible-label or --no-provenance, not both.")
-    return Marks(run, visible=visible, **given) if provenance else None
+    return Marks(run, visible=visible, provenance=provenance, **given)
 
 
 def written(
     run: Run,
     made: Tensor | list[Any],
     out: Path,
-    marks: Marks | None,
+    marks: Marks,
     *,
     first: int = 0,
     of: int | None = None,
     **how: Any,
 ) -> list[Path]:
     """Samples as files, in the modality's own format, and marked: they are numbers `first` and on of `of`."""
-    modality = importlib.import_module(f"genloom.data.{run.spec.modality}")
+    modality, made = importlib.import_module(f"genloom.data.{run.spec.modality}"), marks.watermarked(made)
 
     def write(folder: Path) -> list[Path]:
         return modality.write(made, folder, spec=run.spec, **how)
 
-    return marks.written(write, out, first, of) if marks else write(out)
+    return marks.written(write, out, first, of)

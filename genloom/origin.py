@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from genloom.errors import UserError
-from genloom.provenance import Origin, Signer, keys, mark
+from genloom.provenance import Origin, Signer, keys, mark, watermark
 from genloom.provenance.label import condition
 from genloom.provenance.manifest import available
 from genloom.run import WEIGHTS, Run, atomic, cannot_write
@@ -27,7 +27,7 @@ TOLD = "told-of-c2pa"  # in genloom's home: the sentence on the missing extra ha
 class Marks:
     """The marks of what one command makes. Made before the work: what is amiss with the keys is said at once.
 
-    `how` is sample, another way of that verb (seeds, interpolate, stream, films), or mix; `options` are what the command took
+    `provenance`: the file says its origin; `watermark`: what is in it is marked. `how` is sample, another way of that verb (seeds, interpolate, stream, films), or mix; `options` are what the command took
     beside the conditions.
     """
 
@@ -40,9 +40,16 @@ class Marks:
         options: Mapping[str, Any] | None = None,
         conditions: Mapping[str, Any] | None = None,
         visible: bool = False,
+        provenance: bool = True,
+        watermark: bool = True,
     ):
+        self.run, self.key = run, keys.installation_key() if watermark else None
+        self.signer: Signer | None = None
+        self.origin: Origin | None = None
+        if not provenance:
+            return
         given, told = ({k: condition(v) for k, v in (d or {}).items() if v is not None} for d in (conditions, options))
-        told |= given | ({"visible_label": True} if visible else {})
+        told |= given | ({"visible_label": True} if visible else {}) | ({} if watermark else {"no_watermark": True})
         self.signer = Signer() if available() else None
         if self.signer is None:
             tell_once()
@@ -58,8 +65,23 @@ class Marks:
             created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         )
 
+    def watermarked(self, made: Any) -> Any:
+        """Samples with the watermark in them, if there is to be one and they have room for it."""
+        if self.key is None:
+            return made
+        made, there = watermark.put(made, self.run.spec, self.key)
+        if there:
+            self.is_watermarked()
+        return made
+
+    def is_watermarked(self) -> None:
+        """Say so in the origin: what is made from now on has the mark in it."""
+        if self.origin and self.key:
+            self.origin = replace(self.origin, watermark=watermark.number(self.key))
+
     def origins(self, count: int, first: int = 0, of: int | None = None) -> list[Origin]:
         """One for each of so many files, of the samples from number `first` on."""
+        assert self.origin
         return [replace(self.origin, index=first + i, of=of or count) for i in range(count)]
 
     def written(
@@ -67,8 +89,11 @@ class Marks:
     ) -> list[Path]:
         """Have files written into a folder that nobody sees, and put them, marked, into `out`.
 
-        No unmarked file ever stands there, and a file system renames faster where there is nothing to replace.
+        No unmarked file ever stands there, and a file system renames faster where there is nothing to replace. Where no
+        origin is to be told they are written at once.
         """
+        if self.origin is None:
+            return list(write(out))
         try:
             out.mkdir(parents=True, exist_ok=True)
             staging = Path(tempfile.mkdtemp(prefix=".marking-", dir=out))
@@ -86,7 +111,8 @@ class Marks:
 
     def put(self, *paths: Path) -> None:
         """Mark files where they are."""
-        mark(paths, self.origins(len(paths)), self.signer)
+        if self.origin:
+            mark(paths, self.origins(len(paths)), self.signer)
 
 
 def command(run: Run, how: str, options: Mapping[str, Any]) -> str:

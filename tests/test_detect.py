@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -130,13 +128,11 @@ def test_sample_like_from_the_command_line(run: genloom.Run, tmp_path: Path, com
     assert code == 2 and "64 pixels" in complaint
 
 
-def test_a_watermark_is_scored_where_there_is_a_key(
+def test_a_watermark_is_looked_for_where_there_is_a_key(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = ModuleType("genloom.provenance.watermark")
-    module.score = lambda path, key: (9.5, 1e-12) if path.name == "00002.png" else (0.1, 0.46)  # type: ignore[attr-defined]
-    module.__spec__ = __import__("importlib.machinery", fromlist=["x"]).ModuleSpec(module.__name__, None)
-    monkeypatch.setitem(sys.modules, module.__name__, module)
+    scores = {"00002.png": (9.5, 1e-12)}
+    monkeypatch.setattr("genloom.provenance.watermark.score", lambda path, key: scores.get(path.name, (0.1, 0.46)))
     monkeypatch.setenv("GENLOOM_HOME", str(tmp_path / "home"))
     assert detect([folder / "00002.png"])[0].watermark is None  # no key has been made here, and looking makes none
     assert keys.existing_key() is None

@@ -29,11 +29,13 @@ def seeds(run: Run, wanted: Numbers, **conditions: Any) -> Tensor:
     return space.paint(space.points(numbers("seeds", wanted)))
 
 
-def seeds_to_files(run: Run, wanted: Numbers, out: Path, *, provenance: bool = True, **conditions: Any) -> list[Path]:
+def seeds_to_files(
+    run: Run, wanted: Numbers, out: Path, *, provenance: bool = True, watermark: bool = True, **conditions: Any
+) -> list[Path]:
     """Each seed's picture under its number, and grid.png of them all."""
     named = numbers("seeds", wanted)
-    marks = marks_of(run, "seeds", provenance, conditions, seeds=_told(wanted))
-    images = seeds(run, named, **conditions)
+    marks = marks_of(run, "seeds", provenance, watermark, conditions, seeds=_told(wanted))
+    images = marks.watermarked(seeds(run, named, **conditions))
 
     def write(folder: Path) -> list[Path]:
         paths = [
@@ -41,11 +43,13 @@ def seeds_to_files(run: Run, wanted: Numbers, out: Path, *, provenance: bool = T
         ]
         return [*paths, draw.save(draw.preview(images), folder / "grid.png", format="PNG")]
 
-    return (marks.written(write, out) if marks else write(out))[:-1]
+    return marks.written(write, out)[:-1]
 
 
-def marks_of(run: Run, how: str, provenance: bool, conditions: Mapping[str, Any], **options: Any) -> Marks | None:
-    return Marks(run, how=how, options=options, conditions=conditions) if provenance else None
+def marks_of(
+    run: Run, how: str, provenance: bool, watermark: bool, conditions: Mapping[str, Any], **options: Any
+) -> Marks:
+    return Marks(run, how=how, options=options, conditions=conditions, provenance=provenance, watermark=watermark)
 
 
 def _told(wanted: Numbers) -> str:
@@ -66,19 +70,27 @@ def interpolate(run: Run, wanted: Numbers, frames: int = 24, **conditions: Any) 
 
 
 def interpolate_to_file(
-    run: Run, wanted: Numbers, out: Path, frames: int = 24, *, provenance: bool = True, **conditions: Any
+    run: Run,
+    wanted: Numbers,
+    out: Path,
+    frames: int = 24,
+    *,
+    provenance: bool = True,
+    watermark: bool = True,
+    **conditions: Any,
 ) -> int:
     """That walk as a film; says how many frames it has."""
     draw.film_format(out)  # before the work
-    marks = marks_of(run, "interpolate", provenance, conditions, interpolate=_told(wanted), frames=frames)
-    images = interpolate(run, wanted, frames, **conditions)
+    asked = {"interpolate": _told(wanted), "frames": frames}
+    marks = marks_of(run, "interpolate", provenance, watermark, conditions, **asked)
+    images = marks.watermarked(interpolate(run, wanted, frames, **conditions))
     _save(lambda path: draw.save_film(images, path), out, marks)
     return len(images)
 
 
-def _save(save: Callable[[Path], Path], path: Path, marks: Marks | None) -> Path:
-    """Save one file, marked where there are marks."""
-    return marks.written(lambda folder: [save(folder / path.name)], path.parent)[0] if marks else save(path)
+def _save(save: Callable[[Path], Path], path: Path, marks: Marks) -> Path:
+    """Save one file, marked."""
+    return marks.written(lambda folder: [save(folder / path.name)], path.parent)[0]
 
 
 def mix(run: Run, rows: Numbers, columns: Numbers, layers: Numbers, **conditions: Any) -> tuple[Tensor, Tensor]:
@@ -92,13 +104,22 @@ def mix(run: Run, rows: Numbers, columns: Numbers, layers: Numbers, **conditions
 
 
 def mix_to_file(
-    run: Run, rows: Numbers, columns: Numbers, layers: Numbers, out: Path, *, provenance: bool = True, **conditions: Any
+    run: Run,
+    rows: Numbers,
+    columns: Numbers,
+    layers: Numbers,
+    out: Path,
+    *,
+    provenance: bool = True,
+    watermark: bool = True,
+    **conditions: Any,
 ) -> Path:
     """One sheet: the columns' pictures above, the rows' at the left, the mixtures where they meet."""
     asked = {"rows": _told(rows), "columns": _told(columns), "layers": _told(layers)}
-    marks = marks_of(run, "mix", provenance, conditions, **asked)
+    marks = marks_of(run, "mix", provenance, watermark, conditions, **asked)
     images, own = mix(run, rows, columns, layers, **conditions)
-    count = len(images)
+    count, own = len(images), marks.watermarked(own)
+    images = marks.watermarked(images.flatten(0, 1)).unflatten(0, images.shape[:2])
     cells = [torch.ones_like(own[:1]), own[count:]]
     for row, mixtures in zip(own[:count], images, strict=True):
         cells += [row[None], mixtures]

@@ -40,7 +40,8 @@ class Origin:
 
     `run` is the name of the run folder, not its path; `run_hash` the SHA-256 of its weights; item `index` of `of` that
     were drawn from `seed` under `conditions` (JSON-able); `how` is sample, or what else made it; `command` makes it
-    again; `created` is UTC.
+    again; `created` is UTC; `watermark` the number of
+    the key whose mark is in it, if any.
     """
 
     model: str
@@ -52,6 +53,7 @@ class Origin:
     conditions: Mapping[str, Any] = field(default_factory=dict)
     how: str = "sample"
     visible: bool = False
+    watermark: str = ""
     command: str = ""
     genloom: str = __version__
     created: str = ""

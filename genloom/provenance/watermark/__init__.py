@@ -1,0 +1,59 @@
+"""Marks in what is made itself, that stay when its metadata is gone: put in by a key, and found by it alone."""
+
+from __future__ import annotations
+
+import hmac
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageSequence
+from torch import Tensor
+
+from genloom.core import Spec
+from genloom.provenance import label
+from genloom.provenance.watermark import picture
+
+FRAMES = 16  # of a film that are looked at, evenly spaced
+
+
+def number(key: bytes) -> str:
+    """What tells one key from another and nothing of the key itself: 16 hexadecimal digits."""
+    return hmac.new(key, b"genloom watermark", "sha256").hexdigest()[:16]
+
+
+def put(made: Tensor | Sequence[Tensor], spec: Spec, key: bytes) -> tuple[Tensor | Sequence[Tensor], bool]:
+    """Samples with the mark in them, and whether there is one: what has no room for it stays as it is."""
+    if spec.modality == "image" and isinstance(made, Tensor) and min(made.shape[-2:]) >= picture.SMALLEST:
+        return picture.marked(made, key), True
+    return made, False
+
+
+def score(path: Path, key: bytes) -> tuple[float, float] | None:
+    """How surely a file holds the mark of this key: standard deviations, and the p-value; None where none can be looked for.
+
+    Raises OSError when it cannot be opened.
+    """
+    kind = label.kind_of(path)
+    if kind in label.PICTURES:
+        return _picture(path, key)
+    return None
+
+
+@torch.inference_mode()
+def _picture(path: Path, key: bytes) -> tuple[float, float] | None:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as opened:
+                wanted = set(np.linspace(0, getattr(opened, "n_frames", 1) - 1, FRAMES).round().astype(int).tolist())
+                frames = [_pixels(f) for i, f in enumerate(ImageSequence.Iterator(opened)) if i in wanted]
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning):
+        return None  # what is no whole picture says nothing
+    return picture.score(frames, key)
+
+
+def _pixels(frame: Image.Image) -> np.ndarray:
+    return np.asarray(frame if frame.mode in ("L", "RGB", "RGBA") else frame.convert("RGB"))

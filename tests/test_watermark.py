@@ -1,0 +1,155 @@
+"""Watermarks: not seen, found again after what happens to files, and found in nothing else."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+import genloom
+from genloom.again import again
+from genloom.data import draw
+from genloom.detect import detect
+from genloom.errors import UserError
+from genloom.generate import to_files
+from genloom.metrics.image import psnr, ssim
+from genloom.provenance import keys, read_label, watermark
+from genloom.provenance.watermark import picture
+
+KEY, OTHER = b"k" * 32, b"o" * 32
+FOUND = 1e-3
+
+
+def scene(seed: int, side: int = 256, channels: int = 3) -> Tensor:
+    """[1, C, side, side] in [-1, 1]: as fine as nature, magnitudes fall with frequency; and a pale shape before it."""
+    noise = torch.randn(channels, side, side, generator=torch.Generator().manual_seed(seed))
+    k = torch.fft.fftfreq(side) * side
+    radius = torch.hypot(k[:, None], k[None, :]).clamp(min=1)
+    ground = torch.fft.ifft2(torch.fft.fft2(noise) / radius).real
+    ground = 0.35 * ground / ground.std()
+    ground[:, side // 4 : side // 2, side // 3 : side // 2] = 0.8
+    return ground.clamp(-1, 1)[None]
+
+
+def as_pixels(image: Tensor) -> np.ndarray:
+    return draw.to_bytes(image)[0]
+
+
+def found(pixels: np.ndarray | Image.Image, key: bytes = KEY) -> bool:
+    score = picture.score([np.asarray(pixels)], key)
+    return score is not None and score[1] <= FOUND
+
+
+def recoded(pixels: np.ndarray, kind: str, **how: int) -> Image.Image:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, kind, **how)
+    return Image.open(file)
+
+
+# ── pictures ─────────────────────────────────────────────────────────────────────────────────────────────────────
+@pytest.mark.parametrize(("side", "channels"), [(256, 3), (256, 1), (100, 4), (64, 3)])
+def test_a_mark_is_not_seen(side: int, channels: int) -> None:
+    plain = scene(1, side, channels)
+    marked = torch.from_numpy(as_pixels(picture.marked(plain, KEY))).float().div(127.5).sub(1)
+    marked = marked.reshape(side, side, channels).permute(2, 0, 1)[None]
+    if channels == 4:
+        assert (marked[:, 3] - plain[:, 3]).abs().max() <= 1.01 / 255 and (marked[:, :3] != plain[:, :3]).any()
+        plain, marked = plain[:, :3], marked[:, :3]
+    assert psnr(plain, marked) >= 40 and ssim(plain, marked, window="gaussian", size=11) >= 0.98
+
+
+def test_nothing_is_put_under_nothing_nor_on_black() -> None:
+    plain = scene(2, 64, 4)
+    plain[:, 3], plain[:, 3, :32] = 1, -1
+    marked = as_pixels(picture.marked(plain, KEY)).astype(int) - as_pixels(plain)
+    assert not marked[:32].any() and marked[32:].any()
+    black = torch.full((1, 3, 64, 64), -1.0)
+    assert torch.equal(picture.marked(black, KEY), black)
+
+
+def test_a_mark_outlives_what_happens_to_pictures() -> None:
+    pixels = as_pixels(picture.marked(scene(3), KEY))
+    image = Image.fromarray(pixels)
+    noise = np.random.default_rng(0).normal(0, 5, pixels.shape)
+    fates = {
+        "as it is": image,
+        "JPEG 75": recoded(pixels, "JPEG", quality=75),
+        "JPEG 50": recoded(pixels, "JPEG", quality=50),
+        "WebP": recoded(pixels, "WEBP", quality=80),
+        "grey": image.convert("L"),
+        "half": image.resize((128, 128), Image.Resampling.LANCZOS),
+        "three quarters": image.resize((192, 192), Image.Resampling.BICUBIC),
+        "twice": image.resize((512, 512), Image.Resampling.BICUBIC),
+        "cut": image.crop((13, 21, 213, 221)),
+        "mirrored": image.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
+        "noise": Image.fromarray((pixels + noise).clip(0, 255).astype(np.uint8)),
+        "brighter": Image.fromarray((pixels * 1.1 + 6).clip(0, 255).astype(np.uint8)),
+    }
+    assert [name for name, fate in fates.items() if not found(fate)] == []
+
+
+def test_no_mark_is_found_where_there_is_none() -> None:
+    plain = scene(4)
+    assert not found(as_pixels(plain)) and not found(as_pixels(picture.marked(plain, KEY)), OTHER)
+    assert picture.score([np.zeros((20, 200), np.uint8)], KEY) is None  # too small to tell
+    for flat in (np.zeros((64, 64, 3), np.uint8), np.full((300, 70), 255, np.uint8)):
+        assert not found(flat)
+
+
+def test_p_values_are_what_they_say() -> None:
+    """Of keys that a picture was not marked with, no more than a share p scores p."""
+    pixels = as_pixels(scene(5, 64))
+    values = np.array([picture.score([pixels], bytes([i, i >> 8]) * 16)[1] for i in range(150)])  # type: ignore[index]
+    assert (values <= 0.1).mean() <= 0.1 + 3 * (0.09 / 150) ** 0.5 and (values > 0.5).any()
+
+
+def test_a_film_is_judged_as_a_whole() -> None:
+    frames = [as_pixels(picture.marked(scene(seed, 64), KEY)) for seed in range(8)]
+    one, all_ = picture.score(frames[:1], KEY), picture.score(frames, KEY)
+    assert one and all_ and all_[1] < min(one[1], 1e-9)
+
+
+# ── files ────────────────────────────────────────────────────────────────────────────────────────────────────────
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> genloom.Run:
+    """A model of pictures of 64 x 64 that has learnt nothing."""
+    folder = tmp_path_factory.mktemp("runs")
+    (folder / "data").mkdir()
+    for seed in range(2):
+        Image.fromarray(as_pixels(scene(seed, 64))).save(folder / "data" / f"{seed}.png")
+    return genloom.fit("vae", folder / "data", folder / "scenes", recipe="tiny", quiet=True, steps=1)
+
+
+def test_files_are_marked_and_made_again(run: genloom.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = to_files(run, 3, tmp_path / "out", seed=2)
+    bare = to_files(run, 3, tmp_path / "bare", seed=2, watermark=False)
+    first, plain = (np.asarray(Image.open(p[0])).astype(int) for p in (paths, bare))
+    assert 0 < np.abs(first - plain).max() < 40 and not (detect(bare)[0].watermark or (0, 1))[1] <= FOUND
+    key = keys.installation_key()
+    told = read_label(paths[0])
+    assert told and told.watermark == watermark.number(key) and key.hex() not in told.to_json()
+    bare_told = read_label(bare[0])
+    assert bare_told and not bare_told.watermark and "--no-watermark" in bare_told.command
+    for path in (paths[1], bare[1]):
+        made, difference = again(path, run.folder, tmp_path / "again" / path.parent.name)
+        assert difference == "" and np.array_equal(np.asarray(Image.open(made)), np.asarray(Image.open(path)))
+    monkeypatch.setenv("GENLOOM_HOME", str(tmp_path / "elsewhere"))
+    with pytest.raises(UserError, match="another key"):
+        again(paths[1], run.folder, tmp_path / "theirs")
+
+
+def test_detect_finds_the_mark_when_metadata_is_gone(tmp_path: Path) -> None:
+    key = keys.installation_key()
+    image = Image.fromarray(as_pixels(picture.marked(scene(6), key)))
+    image.save(tmp_path / "a.jpg", quality=80)
+    Image.fromarray(as_pixels(scene(6))).save(tmp_path / "b.jpg", quality=80)
+    (tmp_path / "c.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"\0\0\xff\xffIHDR")
+    a, b, c = detect([tmp_path])
+    assert a.watermark and a.watermark[1] < 1e-6 and a.generated == "proved"
+    assert b.watermark and b.watermark[1] > FOUND and b.generated == "unknown"
+    assert c.watermark is None
