@@ -23,6 +23,7 @@ PERIOD = 64  # pixels of a tile's side
 SMALLEST = PERIOD  # of a picture that is marked
 LEAST = 32  # of a picture, perhaps made smaller, in which a mark is looked for
 BAND = (4.0, 18.0)  # waves in a tile: JPEG takes what is finer, and what is coarser drowns in the picture
+WAVES = int(BAND[1]) + 1  # from left to right, 0 and on
 C2 = (0.03 * 255) ** 2  # of SSIM (Wang et al. 2004)
 LOST = 0.022  # of SSIM, at most
 NOISE = 5.8  # mean square of the mark at most, in levels of 255: 40.5 dB
@@ -34,14 +35,14 @@ SIGHT, AROUND, GROUND = (
     3.0,
 )  # sides of the squares that variance and brightness are taken over; a floor of the latter
 ROUNDS, SOFT = 5, 1.0  # of fitting the phases to the picture; the noise expected afterwards, of the median magnitude
-SCALES = torch.exp(torch.arange(math.log(0.4), math.log(4.2), 0.01, dtype=torch.float64))
+SIZES, FINEST = (0.4, 4.2), 0.01  # that a picture may have been changed to, times its own; from one tried to the next
 LARGEST = 2048  # pixels of a side that are looked at
 CENTRE = 512  # pixels of the middle of a large picture that other sizes are tried on
 CERTAIN = 1e-6  # p-value from which no further search is made
 
 
 class Pattern(NamedTuple):
-    """`phases` [64, 64] complex of magnitude 1 in `half` [64, 64] bool, the half-plane of the band, and 0 elsewhere."""
+    """`phases` [64, WAVES] complex of magnitude 1 in `half` [64, WAVES] bool, the half-plane of the band, and 0 elsewhere."""
 
     phases: Tensor
     half: Tensor
@@ -50,11 +51,12 @@ class Pattern(NamedTuple):
 @lru_cache(4)
 def pattern(key: bytes) -> Pattern:
     k = torch.fft.fftfreq(PERIOD) * PERIOD
-    radius = torch.hypot(k[:, None], k)
-    half = (radius >= BAND[0]) & (radius <= BAND[1]) & ((k[:, None] > 0) | ((k[:, None] == 0) & (k > 0)))
+    across = torch.arange(WAVES)
+    radius = torch.hypot(k[:, None], across)
+    half = (radius >= BAND[0]) & (radius <= BAND[1]) & ((across > 0) | (k[:, None] > 0))
     count = int(half.sum())
     numbers = np.frombuffer(hashlib.shake_256(b"genloom picture 1\n" + key).digest(4 * count), "<u4")
-    phases = torch.zeros(PERIOD, PERIOD, dtype=torch.complex64)
+    phases = torch.zeros(PERIOD, WAVES, dtype=torch.complex64)
     angles = torch.from_numpy(numbers.astype(np.float64)) * (2 * math.pi / 2**32)
     phases[half] = torch.polar(torch.ones(count), angles.float())
     return Pattern(phases, half)
@@ -100,7 +102,7 @@ def _tile(bright: Tensor, strength: Tensor, key: Pattern) -> Tensor:
     the picture's own is weak, and turned away (informed embedding, Miller et al. 2000). A few rounds come near the best.
     """
     level, spread = _flattened(bright)
-    own, phases = torch.fft.fft2(_folded(level))[key.half], key.phases[key.half]
+    own, phases = _spectrum(level)[key.half], key.phases[key.half]
     wave = math.sqrt(2 / len(phases))  # amplitude of one, of a tile of variance 1
     gain = float((strength / spread).sum()) * wave / 2 * _passed()[key.half]
     noise = SOFT * own.abs().median() + 0.3 * gain.mean() + 1e-6  # also where the picture has nothing
@@ -112,16 +114,16 @@ def _tile(bright: Tensor, strength: Tensor, key: Pattern) -> Tensor:
         added = added + slope / slope.abs().square().mean().sqrt().clamp(min=1e-9)
         added = added / added.abs().square().mean().sqrt()
     spectrum = torch.zeros_like(key.phases)
-    spectrum[key.half] = added * (wave * PERIOD**2)
-    return torch.fft.ifft2(spectrum).real
+    spectrum[key.half] = added * wave
+    return _waves(spectrum)
 
 
 @lru_cache(1)
 def _passed() -> Tensor:
-    """[64, 64]: the share of each frequency that is left when the mean of the squares around is taken off."""
+    """[64, WAVES]: the share of each frequency that is left when the mean of the squares around is taken off."""
     offsets = torch.arange(AROUND) - AROUND // 2
     mean = torch.cos(2 * math.pi * torch.fft.fftfreq(PERIOD)[:, None] * offsets).mean(1)
-    return 1 - mean[:, None] * mean
+    return 1 - mean[:, None] * mean[:WAVES]
 
 
 def _tiled(tile: Tensor, height: int, width: int) -> Tensor:
@@ -140,11 +142,10 @@ def score(frames: Iterable[np.ndarray], key: bytes) -> tuple[float, float] | Non
     if not levels:
         return None
     marks, level = pattern(key), torch.stack(levels).mean(0)
-    folded = torch.fft.fft2(_folded(level))
-    found = _agreement(folded[None], marks)[:, :, 0, 0].flatten()[:1]
-    best = _judged(float(found), 2.0)
+    spectrum = _spectrum(level)[None]
+    best = _judged(float(_agreement(spectrum, marks)[0, 0, 0, 0]), 2.0)
     if best[1] > CERTAIN:
-        best = min(best, _searched(folded[None], marks), key=lambda b: b[1])
+        best = min(best, _searched(spectrum, marks), key=lambda b: b[1])
     if best[1] > CERTAIN:
         best = min(best, _searched(_resized(level), marks), key=lambda b: b[1])
     return best
@@ -160,23 +161,23 @@ def _judged(z: float, tried: float) -> tuple[float, float]:
 
 
 def _searched(spectra: Tensor, key: Pattern) -> tuple[float, float]:
-    """The best of all shifts of spectra [S, 64, 64], and of their mirror images."""
+    """The best of all shifts of spectra [S, 64, WAVES], and of their mirror images."""
     turned = _agreement(spectra, key)
     return _judged(float(turned.max()), 4.0 * turned.numel())
 
 
 def _agreement(spectra: Tensor, key: Pattern) -> Tensor:
     """[2, S, 64, 64]: the score of each shift, as it is and mirrored. Frequencies that a picture has not are 0."""
-    mirrored = torch.roll(spectra.flip(2), 1, 2)
+    mirrored = torch.roll(spectra.flip(1), 1, 1).conj()
     both = torch.stack([spectra, mirrored])
     size = both.abs()
-    turned = torch.where(size > 1e-9, both / size.clamp(min=1e-9), 0) * key.phases.conj()
-    count = (turned.abs() > 0.5).sum((2, 3)).clamp(min=1)
-    return torch.fft.ifft2(turned).real * (PERIOD**2 / (count / 2).sqrt())[..., None, None]
+    turned = both / size.clamp(min=1e-9) * key.phases.conj()
+    count = ((size > 1e-9) & key.half).sum((2, 3)).clamp(min=1)
+    return _waves(turned) / (count / 2).sqrt()[..., None, None]
 
 
 def _resized(level: Tensor) -> Tensor:
-    """[S, 64, 64]: for each size that the picture may have been changed to, the tile's frequencies in it."""
+    """[S, 64, WAVES]: for each size that the picture may have been changed to, the tile's frequencies in it."""
     height, width = level.shape
     top, left = max(0, height - CENTRE) // 2, max(0, width - CENTRE) // 2
     part = level[top : top + CENTRE, left : left + CENTRE]
@@ -187,11 +188,12 @@ def _resized(level: Tensor) -> Tensor:
         field, (-(part.shape[0] // 2), -(part.shape[1] // 2)), (0, 1)
     )  # phases from the middle turn least
     spectrum = torch.fft.fft2(centred)
-    waves = torch.fft.fftfreq(PERIOD, dtype=torch.float64) * PERIOD
-    at = waves / PERIOD / SCALES[:, None]  # [S, 64] waves a pixel
+    step = max(FINEST, 2.5 / max(part.shape))  # a small picture tells sizes less well apart
+    scales = torch.exp(torch.arange(math.log(SIZES[0]), math.log(SIZES[1]), step, dtype=torch.float64))
+    at = torch.fft.fftfreq(PERIOD, dtype=torch.float64) / scales[:, None]  # [S, 64] waves a pixel
     seen = (at.abs() < 0.45).to(spectrum.dtype)
     index = (at * side).round().long() % side
-    return spectrum[index[:, :, None], index[:, None, :]] * seen[:, :, None] * seen[:, None, :]
+    return spectrum[index[:, :, None], index[:, None, :WAVES]] * seen[:, :, None] * seen[:, None, :WAVES]
 
 
 # ── both ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -202,11 +204,18 @@ def _flattened(bright: Tensor) -> tuple[Tensor, Tensor]:
     return high / spread, spread
 
 
-def _folded(level: Tensor) -> Tensor:
-    """[64, 64]: all tiles of a picture, one upon another."""
+def _spectrum(level: Tensor) -> Tensor:
+    """[64, WAVES]: the tile's frequencies in a picture, all tiles laid one upon another."""
     height, width = level.shape
     whole = F.pad(level, (0, -width % PERIOD, 0, -height % PERIOD))
-    return whole.unflatten(0, (-1, PERIOD)).unflatten(2, (-1, PERIOD)).sum((0, 2))
+    return torch.fft.rfft2(whole.unflatten(0, (-1, PERIOD)).unflatten(2, (-1, PERIOD)).sum((0, 2)))[:, :WAVES]
+
+
+def _waves(halves: Tensor) -> Tensor:
+    """[..., 64, 64]: the sum of the waves [..., 64, WAVES] of the half-plane, each with its amplitude and phase."""
+    first = halves[..., :1]
+    whole = torch.cat([first + torch.roll(first.flip(-2), 1, -2).conj(), halves[..., 1:]], -1)
+    return torch.fft.irfft2(whole, s=(PERIOD, PERIOD)) * (PERIOD**2 / 2)
 
 
 def _box(values: Tensor, side: int) -> Tensor:
