@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -70,8 +71,9 @@ def recipe(file: Path) -> Origin:
 
 def _make(run: Run, origin: Origin, span: tuple[int, int], folder: Path, file: Path, source: str | None) -> Path:
     conditions: dict[str, Any] = dict(origin.conditions) | ({"source": source} if source else {})
-    told = {"seed": origin.seed, "conditions": conditions, "options": _asked(origin)}
+    told: dict[str, Any] = {"seed": origin.seed, "conditions": conditions, "options": _asked(origin)}
     marks = Marks(run, visible=origin.visible, watermark=bool(origin.watermark), **told)
+    marks.origin = marks.origin and replace(marks.origin, command=origin.command)
     made, _ = generate.named(run, origin.of, origin.seed, conditions, span)
     place = origin.index - span[0]
     if len(made) <= place:

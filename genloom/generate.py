@@ -178,13 +178,15 @@ def films_to(
     alone = _is_one(out, FILMS, len(films), form)
     paths = [out] if alone else [out / _ending(name, form or "mp4") for name in names]
     notes = [
-        note for path, film in zip(paths, films, strict=True) for note in _film_to(path, film, model, beside, given)
+        note
+        for path, film in zip(paths, films, strict=True)
+        for note in _film_to(path, film, model, beside, given, marks)
     ]
     marks.put(*paths)
     return paths, list(dict.fromkeys(notes))
 
 
-def _film_to(path: Path, film: Any, model: Model, beside: bool, given: dict[str, Any]) -> list[str]:
+def _film_to(path: Path, film: Any, model: Model, beside: bool, given: dict[str, Any], marks: Marks) -> list[str]:
     writing, last = importlib.import_module("genloom.data.film_write"), list[Tensor]()
 
     def source() -> Iterator[Tensor]:
@@ -194,6 +196,7 @@ def _film_to(path: Path, film: Any, model: Model, beside: bool, given: dict[str,
 
     with writing.Writer(path, film.rate) as file:
         for made in streamed(model, source(), **given):
+            made = marks.watermarked([made.transpose(0, 1)])[0].transpose(0, 1)
             sides = [last[0], made] if beside else [made]
             frames = [next(iter(writing.as_frames(side.transpose(0, 1)))) for side in sides]
             file.add(writing.side_by_side(*frames) if beside else frames[0])
@@ -242,7 +245,8 @@ def stream_to(
     if not source:
         raise UserError("--stream makes a wave as it comes from a --source: a sound, or a mel spectrogram (.npy).")
     told = {"stream": True, "source": source}
-    provenance = provenance and str(out) != "-"
+    if str(out) == "-":
+        provenance = watermark = False  # whoever listens waits for nothing
     marks = Marks(run, how="stream", options=told, conditions=conditions, provenance=provenance, watermark=watermark)
     path = Path(source).expanduser()
     kind, rate = checked(model, conditions).get("kind"), int(model.spec.extra["rate"])
@@ -255,8 +259,8 @@ def stream_to(
         (mel,), _ = sound.read_sources(path, model.spec)
         pieces = model.frames(mel, kind).split(PIECE, 2)
     with autocast(model.device, resolve_precision(model, "auto")), sound.Writer(out, rate) as file:
-        for made in model.stream(pieces, waves=waves):
-            file.add(made[0])
+        for made in marks.streamed((made[0] for made in model.stream(pieces, waves=waves)), rate):
+            file.add(made)
     marks.put(out)
     return file.samples / rate
 

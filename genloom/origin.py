@@ -8,11 +8,14 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from genloom.errors import UserError
 from genloom.provenance import Origin, Signer, keys, mark, watermark
@@ -73,6 +76,17 @@ class Marks:
         if there:
             self.is_watermarked()
         return made
+
+    def streamed(self, waves: Iterable[Tensor], rate: int) -> Iterator[Tensor]:
+        """Pieces [1, n] of one sound with the watermark in it, if there is to be one: it comes some seconds later."""
+        if self.key is None:
+            yield from waves
+            return
+        self.is_watermarked()
+        marking = watermark.sound.Stream(rate, self.key)
+        for wave in waves:
+            yield marking.push(wave)
+        yield marking.push(torch.zeros(1, 0), last=True)
 
     def is_watermarked(self) -> None:
         """Say so in the origin: what is made from now on has the mark in it."""

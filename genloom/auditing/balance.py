@@ -71,11 +71,13 @@ def balanced_files(
     *,
     seed: int = 0,
     provenance: bool = True,
+    watermark: bool = True,
     visible_label: bool = False,
     **given: Any,
 ) -> tuple[list[Path], int]:
     """The same as files, each under its own number and with its own recipe, and how many were drawn."""
-    marks = generate.marks_of(run, provenance, visible_label, seed=seed, options={"seed": seed}, conditions=given)
+    told: dict[str, Any] = {"seed": seed, "options": {"seed": seed}, "conditions": given, "watermark": watermark}
+    marks = generate.marks_of(run, provenance, visible_label, **told)
     made, numbers, drawn = balanced(run, n, by, seed=seed, **given)
     paths: list[Path] = []
     for one, number in zip(made, numbers, strict=True):
