@@ -34,6 +34,7 @@ PAIRS = 16  # in the gallery
 PIXELS = 60_000  # training items whose pixels are compared
 SAME = 1e-4  # of the range: items nearer than this, pixel for pixel, are one item
 BATCH = 16
+NEVER = {"image": "pictures", "video": "clips", "audio": "windows", "text": "pieces of text"}
 SPANS = 256  # held-out texts whose longest spans are looked for
 
 
@@ -63,14 +64,15 @@ def look(subject: Subject, found: Found) -> None:
 
 
 def concluded(
-    subject: Subject, copies: Tensor, method: str, what: str, where: str, held: int, views: int = 1
+    subject: Subject, copies: Tensor, method: str, what: str, than: str, held: int, views: int = 1
 ) -> Finding:
     """The finding on so many samples, of which `copies` [n] are, seen in so many views: as many pass by chance as that allows."""
     count, n = int(copies.sum()), len(copies)
     low, high = wilson(count, n)
     limit = max(subject.max_copies, views / (held + 1))
     flagged = low > limit
-    said = f"{percent(count / n)} of {n:,} {what} ({percent(low)} to {percent(high)}) are nearer to the training data {where} than any of {held:,} items that the run never saw"
+    kind = subject.run.spec.modality
+    said = f"{percent(count / n)} of {n:,} {what} ({percent(low)} to {percent(high)}) {than} any of {held:,} {NEVER[kind]} that the run never saw"
     judged = "it copies what it was trained on." if flagged else "no more than may happen by chance, or is allowed."
     return Finding("copies", method, n, count / n, low, high, limit, flagged, f"{said}: {judged}")
 
@@ -100,7 +102,17 @@ def _pictures(subject: Subject, holdout: Dataset, found: Found) -> None:
         f"{eye.name}, against the nearest of held-out ones, exact duplicates of training pictures left out"
     )
     held = len(views[1].held)
-    found.findings.append(concluded(subject, copies, method, "samples", "in pixels or features", held, views=2))
+    found.findings.append(
+        concluded(
+            subject,
+            copies,
+            method,
+            "samples",
+            "are nearer to the training data in pixels or features than",
+            held,
+            views=2,
+        )
+    )
     _gallery(subject, made, views)
     _duplicates(found, pixels, len(held_rows))
 
@@ -156,7 +168,9 @@ def _films(subject: Subject, holdout: Dataset, found: Found) -> None:
     near, which = (x[:, 0] for x in nearest(_frames(made), known))
     view = View("frames", near, torch.from_numpy(rows)[which], theirs)
     method = f"nearest of {len(rows):,} training clips in the pixels of four frames (at most 32 a side), against held-out ones"
-    found.findings.append(concluded(subject, view.copies(), method, "clips", "in pixels", len(held)))
+    found.findings.append(
+        concluded(subject, view.copies(), method, "clips", "are nearer to the training data in pixels than", len(held))
+    )
     _gallery(subject, made, [view])
 
 
@@ -184,7 +198,16 @@ def _sounds(subject: Subject, holdout: Dataset, found: Found) -> None:
     made, held = torch.cat([windows.cut(c) for c in clips]), measure_sound.some(holdout, windows, 1_000)
     view = View("stretches", memory.nearest(windows, made)[0], torch.zeros(len(made)), memory.nearest(windows, held)[0])
     method = f"windows of {windows.seconds:.2g} s, log mel, against every stretch of the training sound"
-    found.findings.append(concluded(subject, view.copies(), method, "windows", "in their spectra", len(held)))
+    found.findings.append(
+        concluded(
+            subject,
+            view.copies(),
+            method,
+            "windows",
+            "are nearer to the training data in their spectra than",
+            len(held),
+        )
+    )
 
 
 # ── text ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -202,7 +225,14 @@ def _texts(subject: Subject, holdout: Dataset, found: Found) -> None:
         f"longest span that stands in the training text, byte for byte; of held-out text the longest has {most} bytes"
     )
     found.findings.append(
-        concluded(subject, copies, method, f"texts of {LENGTH} tokens", "word for word, over a longer span,", len(held))
+        concluded(
+            subject,
+            copies,
+            method,
+            f"texts of {LENGTH} tokens",
+            "repeat more of the training text in one piece than",
+            len(held),
+        )
     )
     found.more["spans"] = [s._asdict() for s in sorted(spans, key=lambda s: -s.length)[:8] if s.length > most]
 

@@ -53,7 +53,11 @@ class Judge:
         total = torch.zeros(len(next(iter(batch.values()))))
         for k in range(DRAWS):
             torch.manual_seed(mix(self.seed, k))
-            total -= _loss(self.model, moved) / DRAWS
+            drawn = _loss(self.model, moved)
+            if k and torch.equal(drawn, -total):  # there is no noise in it
+                self.words = "the loss of each"
+                return total
+            total = (total * k - drawn) / (k + 1)
         return total
 
     def rows(self, data: Dataset, rows: np.ndarray) -> np.ndarray:
