@@ -14,7 +14,7 @@ import numpy as np
 
 SIDE, SMALL = 32, 16  # of the picture that is hashed, and of the one that is kept to be compared
 BITS = 4  # of the hashes, that may differ
-LIKE = 0.985  # correlation of the small pictures from which they are nearly the same
+LIKE = 0.99  # correlation of the small pictures from which they are nearly the same
 FLAT = 3.0  # of 255, a deviation below which a picture shows nothing to compare
 WINDOW = 64  # neighbours in a table that each hash is compared with
 BLOCKS = (11, 11, 11, 11, 10, 10)

@@ -8,18 +8,21 @@ to look at.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from genloom.data import resolve, unsafe
+from genloom.data import find_modality, resolve, unsafe
 from genloom.data.alike import SIDE, Alike
 from genloom.data.catalog import Entry
+from genloom.data.decode import SUFFIXES as PICTURES
 from genloom.data.decode import Plan, Unreadable, decode, in_threads
 from genloom.data.files import Files, UnreadableError, shown, streams
 from genloom.data.labels import SPLITS, pick_split, spread
@@ -30,8 +33,8 @@ from genloom.errors import UserError
 
 SHOWN = 5  # of each list, when it is written as text; and places of each kind of personal data that are kept
 JUDGED = 10_000  # pictures that the filter looks at, evenly spaced over all
-HOP = 1024  # samples of a frame of sound
-LOWEST, HIGHEST = 60.0, 4000.0  # Hz of a sound that are compared: even telephones keep them
+FRAME = 0.032  # seconds of sound that a spectrum is taken of, about
+LOWEST, HIGHEST = 100.0, 3400.0  # Hz that are compared: even telephones keep them
 RANGE = 60.0  # dB below the loudest
 LENGTHS = 0.02  # by which sounds that are the same may differ in length
 _INDENT = "\n" + 13 * " "
@@ -41,7 +44,8 @@ def audit(source: str | Path, modality: str, facts: Mapping[str, Any], names: Pa
     """What `inspect` adds under `audit`, JSON-able.
 
     `facts`: what the preflight of that modality found. `names`: a file of people's names to look for. Keys: looked_at (kind: how
-    many), near (groups of names), leaks (groups that lie on both sides of a held-out part), personal (kind: count, and the first
+    many), near (groups of names), leaks (groups that lie on both sides of a held-out part, and in held_out_leaked how many of its
+    pictures those are), personal (kind: count, and the first
     places with masked values), unsafe (judge, looked_at, unsafe {name: chance}, doubtful), unreadable (name: why), and
     `sentences`, which say all that in words. Raises UserError for a list of names that cannot be read.
     """
@@ -52,10 +56,11 @@ def audit(source: str | Path, modality: str, facts: Mapping[str, Any], names: Pa
     made: dict[str, Any] = {"looked_at": {}, "near": [], "leaks": [], "personal": {}, "unsafe": None, "unreadable": {}}
     made |= _written(at, known, made["looked_at"])
     if modality == "image":
-        made |= pictures(at, made["looked_at"])
+        found_here = pictures(at, made["looked_at"])
+        made |= found_here | {"unreadable": made["unreadable"] | found_here["unreadable"]}
         made["unsafe"] = judged(at) if isinstance(at, Path) else None
     elif modality == "audio":
-        made["near"] = sounds(streams(Path(str(at)), _sound_endings()), made["looked_at"])
+        made["near"] = sounds(Path(str(at)), made["looked_at"])
     elif modality == "text":
         made["near"] = [list(group) for group in facts.get("near", ())]
     return made | {"sentences": sentences(made, modality, facts)}
@@ -98,7 +103,7 @@ def pictures(found: Entry | Path, looked_at: dict[str, int]) -> dict[str, Any]:
         held = np.array([name.startswith("test") for name in names])
         alone: Sequence[str] = names
     else:
-        files = streams(found, _picture_endings())
+        files = streams(found, PICTURES)
         names, alone = files.names, _without_side(files.names)
         sketches = in_threads(partial(_read, files), names)
         held = np.isin(np.array(names), np.array(_held_out(names)))
@@ -145,12 +150,6 @@ def _small(pixels: np.ndarray) -> np.ndarray:
     return np.asarray(grey.resize((SIDE, SIDE), Image.Resampling.BILINEAR))
 
 
-def _picture_endings() -> frozenset[str]:
-    from genloom.data.decode import SUFFIXES
-
-    return SUFFIXES
-
-
 def _held_out(names: list[str]) -> list[str]:
     if not any(word in name for name in names[-1:] + names[:1] for word in (*SPLITS["train"], *SPLITS["test"])):
         return []
@@ -186,7 +185,7 @@ def judged(path: Path) -> dict[str, Any]:
     if weights is None:
         return {"judge": None, "install": unsafe.INSTALL}
     name, score = unsafe.judge(weights)
-    files = streams(path, _picture_endings())
+    files = streams(path, PICTURES)
     flagged, doubtful, looked_at = dict[str, float](), 0, 0
     for i in spread(JUDGED, len(files.names)):
         try:
@@ -202,10 +201,11 @@ def judged(path: Path) -> dict[str, Any]:
 
 
 # ── sounds ───────────────────────────────────────────────────────────────────────────────────────────────────────
-def sounds(files: Files, looked_at: dict[str, int]) -> list[list[str]]:
+def sounds(path: Path, looked_at: dict[str, int]) -> list[list[str]]:
     """Groups of sounds nearly the same and of nearly one length: at another loudness or rate, or compressed. Copies count once."""
-    from genloom.data.sound import read
+    from genloom.data.sound import SUFFIXES, read
 
+    files = streams(path, SUFFIXES)
     alike, seconds, digests = Alike(len(files.names)), np.zeros(len(files.names)), dict[bytes, int]()
     for i, name in enumerate(files.names):
         try:
@@ -226,29 +226,21 @@ def sounds(files: Files, looked_at: dict[str, int]) -> list[list[str]]:
 
 
 def spectrum(samples: np.ndarray, rate: int) -> np.ndarray:
-    """A sound [N] f32 as a grey picture [bands, times]: the energy of SIDE bands of equal ratio, in SIDE equal times."""
-    samples = np.pad(samples, (0, max(0, SIDE * HOP - len(samples))))
-    count = len(samples) // HOP
-    frequencies = np.fft.rfftfreq(HOP, 1 / rate)
-    edges = np.searchsorted(frequencies, np.geomspace(LOWEST, HIGHEST, SIDE + 1))
+    """A sound [N] f32 as a grey picture [SIDE bands, SIDE times]: the energy of equal bands in equal times, in dB."""
+    hop = 1 << round(np.log2(FRAME * rate))
+    samples = np.pad(samples, (0, max(0, SIDE * hop - len(samples))))
+    edges = np.searchsorted(np.fft.rfftfreq(hop, 1 / rate), np.linspace(LOWEST, HIGHEST, SIDE + 1))
+    ends = np.linspace(0, len(samples) // hop, SIDE + 1).astype(int)
     picture = np.zeros((SIDE, SIDE))
-    for time, (first, last) in enumerate(
-        zip(*(np.linspace(0, count, SIDE + 1).astype(int)[s] for s in (slice(-1), slice(1, None))), strict=True)
-    ):
-        power = np.zeros(len(frequencies))
+    for time, (first, last) in enumerate(pairwise(ends)):
+        power = np.zeros(hop // 2 + 1)
         for start in range(first, last, 1024):  # frames at once
-            frames = samples[start * HOP : min(last, start + 1024) * HOP].reshape(-1, HOP) * np.hanning(HOP)
+            frames = samples[start * hop : min(last, start + 1024) * hop].reshape(-1, hop) * np.hanning(hop)
             power += np.square(np.abs(np.fft.rfft(frames))).sum(0)
-        for band, (low, high) in enumerate(pairwise(edges)):
-            picture[band, time] = power[low : max(high, low + 1)].mean() / (last - first)
+        bands = [power[low : max(high, low + 1)].mean() for low, high in pairwise(edges)]
+        picture[:, time] = np.array(bands) / (last - first)
     level = 10 * np.log10(picture + 1e-12)
     return np.asarray((255 * (1 + (level - level.max()) / RANGE).clip(0, 1)).round().astype(np.uint8))
-
-
-def _sound_endings() -> frozenset[str]:
-    from genloom.data.sound import SUFFIXES
-
-    return SUFFIXES
 
 
 # ── in words ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -290,7 +282,7 @@ def sentences(made: Mapping[str, Any], modality: str, facts: Mapping[str, Any]) 
     return [f"Looked at: {looked}. What is not found may still be there.", *said]
 
 
-def format_report(made: Mapping[str, Any]) -> str:
+def format_audit(made: Mapping[str, Any]) -> str:
     """What the audit found, as lines to read."""
 
     def some(groups: Sequence[Sequence[str]]) -> str:
@@ -311,11 +303,25 @@ def format_report(made: Mapping[str, Any]) -> str:
     return "\n".join(f"{name:<12} {text}" for name, text in lines)
 
 
-Format = Callable[[dict[str, Any]], str]
-
-
-def only_written(source: str | Path) -> dict[str, Any] | None:
-    """The facts of files that hold text and are no data of a modality, such as a table alone; None where there are none."""
+# ── files that are written, and of no modality ───────────────────────────────────────────────────────────────────
+def only_written(source: str | Path) -> tuple[str, ModuleType] | None:
+    """What stands for modality and preflight where files hold text and are no data of a modality, such as a table alone."""
     found = resolve(source)
-    files = streams(found, WRITTEN) if isinstance(found, Path) else None
-    return {"source": str(found), "kind": files.kind, "files": len(files.names)} if files and files.names else None
+    if isinstance(found, Path) and streams(found, WRITTEN).names:
+        try:
+            find_modality(found)
+        except UserError:
+            return "", sys.modules[__name__]
+    return None
+
+
+def inspect(source: str | Path) -> dict[str, Any]:
+    """Keys: source, kind, files, notes."""
+    files = streams(Path(source), WRITTEN)
+    note = "fit cannot learn from these files: they are looked at for what they hold."
+    return {"source": str(source), "kind": files.kind, "files": len(files.names), "notes": [note]}
+
+
+def format_report(facts: Mapping[str, Any]) -> str:
+    notes = (f"{'note':<12} {note}" for note in facts["notes"])
+    return "\n".join([f"{facts['source']} ({facts['kind']})", f"{'files':<12} {facts['files']:,}", *notes])

@@ -173,16 +173,15 @@ def numbers(text: str) -> Iterator[Found]:
         gaps = [(max(0, region.start() - 2), min(len(text), region.end() + 1))]  # what no form has taken yet
         for kind, pattern, holds in FORMS:
             kept = "0123456789Xx." if kind == ADDRESS else "0123456789Xx"
-            spans = [
-                m.span()
-                for gap in gaps
-                for m in pattern.finditer(text, *gap)
-                if holds("".join(c for c in m[0] if c in kept))
-            ]
-            for start, end in spans:
-                yield Found(kind, start, masked(text[start:end]))
-                at = next(i for i, (a, b) in enumerate(gaps) if a <= start < b)
-                gaps[at : at + 1] = [(gaps[at][0], start), (end, gaps[at][1])]
+            left = []
+            for first, last in gaps:
+                for m in pattern.finditer(text, first, last):
+                    if holds("".join(c for c in m[0] if c in kept)):
+                        yield Found(kind, m.start(), masked(m[0]))
+                        left.append((first, m.start()))
+                        first = m.end()
+                left.append((first, last))
+            gaps = left
 
 
 # ── IBANs and addresses of letters and digits ────────────────────────────────────────────────────────────────────
