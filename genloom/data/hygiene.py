@@ -262,9 +262,10 @@ def sentences(made: Mapping[str, Any], modality: str, facts: Mapping[str, Any]) 
     elif (exact or near) and modality in ("text", "audio"):
         said.append(f"A part of the {what} is held out of training: with copies on both sides its figures flatter.")
     if made["personal"]:
-        counts = ", ".join(f"{entry['count']:,} {kind}" for kind, entry in made["personal"].items())
+        counts = ", ".join(f"{kind} {entry['count']:,}" for kind, entry in made["personal"].items())
         said.append(
-            f"The texts seem to hold {counts}: remove or replace what people did not agree to, for a model may repeat it."
+            f"The texts seem to hold personal data ({counts}): remove or replace what people did not agree to, for a model may "
+            "repeat it."
         )
     if (found := made["unsafe"]) and found["judge"]:
         share = f"of {found['looked_at']:,} pictures that {found['judge']} looked at"
@@ -277,7 +278,7 @@ def sentences(made: Mapping[str, Any], modality: str, facts: Mapping[str, Any]) 
     elif found:
         said.append(f"Whether pictures are unsafe was not looked at, for no filter is installed: {found['install']}")
     looked = (
-        ", ".join(f"{count:,} {kind}" for kind, count in made["looked_at"].items()) or "nothing that the audit can read"
+        ", ".join(f"{kind} {count:,}" for kind, count in made["looked_at"].items()) or "nothing that the audit can read"
     )
     return [f"Looked at: {looked}. What is not found may still be there.", *said]
 
@@ -294,7 +295,7 @@ def format_audit(made: Mapping[str, Any]) -> str:
         lines.append(("LEAK", f"{len(made['leaks']):,} groups on both sides of the held-out part{some(made['leaks'])}"))
     for kind, entry in made["personal"].items():
         places = _INDENT.join(["", *(f"{p['place']}: {p['value']}" for p in entry["places"])])
-        lines.append(("personal", f"{entry['count']:,} {kind}{places}"))
+        lines.append(("personal", f"{kind} {entry['count']:,}{places}"))
     if made["unsafe"] and made["unsafe"]["judge"]:
         listed = [f"{name} {chance:.2f}" for name, chance in list(made["unsafe"]["unsafe"].items())[:SHOWN]]
         lines.append(("unsafe", _INDENT.join([f"{len(made['unsafe']['unsafe']):,}", *listed])))

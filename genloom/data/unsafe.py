@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import io
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from genloom.data.decode import Plan, decode
 from genloom.data.files import Files
@@ -51,7 +53,10 @@ def judge(path: Path) -> tuple[str, Judge]:
 
 
 def prepared(picture: np.ndarray) -> np.ndarray:
-    """uint8 [3, SIDE, SIDE] -> f32 [1, SEEN, SEEN, 3]: the middle, blue first, the means taken away."""
-    edge = (SIDE - SEEN) // 2
+    """uint8 [3, SIDE, SIDE] -> f32 [1, SEEN, SEEN, 3]: the middle, blue first, the means taken away. It is saved as JPEG on the
+    way, as its makers did: without that it says up to 0.18 more or less."""
+    edge, saved = (SIDE - SEEN) // 2, io.BytesIO()
+    Image.fromarray(picture.transpose(1, 2, 0)).save(saved, "JPEG")
+    picture = np.asarray(Image.open(saved)).transpose(2, 0, 1)
     middle = picture[::-1, edge : edge + SEEN, edge : edge + SEEN].astype(np.float32)
     return np.ascontiguousarray(middle.transpose(1, 2, 0) - MEANS)[None]
