@@ -38,6 +38,8 @@ def fit(
     config: Mapping[str, Any] | None = None,
     data_options: Mapping[str, Any] | None = None,
     init: str | os.PathLike[str] | Run | None = None,
+    licence: str | None = None,
+    consent: str | None = None,
     canaries: int = 0,
     quiet: bool = False,
     **overrides: Any,
@@ -47,8 +49,9 @@ def fit(
     `model`: a registered name, a Python file that registers one, or a class. `data`: a built-in name, a path, or a
     Dataset. `recipe`: one of the model's, by default the one that fits the machine. `config`: hyper-parameters of the
     model. `init`: a run to start from, its hyper-parameters the defaults. `canaries`: made-up items to plant in the data, that
-    `audit` looks for. `overrides`: fields of Options (steps, minutes,
-    batch_size, lr, seed, precision ...).
+    `audit` looks for. `licence`, `consent`: under which licence the data is, and what the people in it agreed to (or the path of a
+    note that says it): kept in the run and shown on its card. `overrides`: fields of Options (steps, minutes, batch_size, lr,
+    seed, precision ...).
     Raises UserError for anything that the caller can mend, KeyboardInterrupt after Ctrl-C, when all has been saved.
     """
     parallel.setup()
@@ -84,7 +87,10 @@ def fit(
     if dataset.spec.modality == "video":
         budget.check(net, dataset, options.batch_size // share)
     named = source.name if isinstance(source, Dataset) else str(source)
-    info = request(cls, recipe, options, named, dataset, data_options, os.fspath(init) if init else None, net.spec)
+    said = {"licence": licence, "consent": consent}
+    info = request(
+        cls, recipe, options, named, dataset, data_options, os.fspath(init) if init else None, net.spec, said
+    )
     info["data"]["options"] = asked
     if canaries:
         info["data"]["canaries"] = {"count": canaries, "seed": options.seed}
@@ -341,12 +347,25 @@ def compare(runs: Sequence[str | os.PathLike[str] | Run]) -> list[dict[str, Any]
     return compare_runs([Run.open(r).folder for r in runs])
 
 
-def inspect(path: str | os.PathLike[str], **options: Any) -> dict[str, Any]:
-    """The preflight of a data set: what is there, what is unreadable, and what fit would do with it."""
-    from genloom.data import inspector
+def inspect(
+    path: str | os.PathLike[str],
+    *,
+    audit: bool = False,
+    names: str | os.PathLike[str] | None = None,
+    **options: Any,
+) -> dict[str, Any]:
+    """The preflight of a data set: what is there, what is unreadable, and what fit would do with it.
+
+    `audit`: also near-duplicates, leaks into the held-out part, personal data (and the names in the file `names`) and unsafe
+    pictures, under the key `audit` (`genloom.data.hygiene.audit`).
+    """
+    from genloom.data import hygiene, inspector
 
     source = path if isinstance(path, str | Path) else Path(path)
-    facts: dict[str, Any] = inspector(source)[1].inspect(source, **options)
+    modality, module = (audit and hygiene.only_written(source)) or inspector(source)
+    facts: dict[str, Any] = module.inspect(source, **options)
+    if audit:
+        facts["audit"] = hygiene.audit(source, modality, facts, None if names is None else Path(names))
     return facts
 
 

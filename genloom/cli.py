@@ -52,7 +52,7 @@ HELP = """genloom: train, sample, measure and compare generative models on your 
   genloom compare RUN…        runs side by side
   genloom verify RUN          whether a run is as it was sealed, and what it comes from
   genloom models              the models, their papers and recipes
-  genloom data                the built-in data sets;  genloom data inspect PATH: what fit would do with yours
+  genloom data                the built-in data sets;  genloom data inspect PATH [--audit]: look at yours
 
   genloom VERB --help         the options of a verb;  genloom fit MODEL --help: also the model's own
 
@@ -132,6 +132,8 @@ def _fit(words: list[str]) -> None:
         recipe=recipe,
         config=vars(args.model),
         init=args.init,
+        licence=args.licence,
+        consent=args.consent,
         canaries=args.canaries,
         data_options=changed(args.data, default.data),
         quiet=args.quiet,
@@ -156,6 +158,8 @@ def _fit_form(cls: type[Model], recipe: str, options: Options) -> Any:
         ("out", Annotated[Path | None, arg(help="the run folder; by default runs/MODEL-DATA")], None),
         ("recipe", Annotated[str, arg(help=f"one of: {', '.join(cls.recipes)}")], recipe),
         ("init", Annotated[str | None, arg(help="a run of the same model to start from")], None),
+        ("licence", Annotated[str | None, arg(help="of the data, in words: kept in the run and on its card")], None),
+        ("consent", Annotated[str | None, arg(help="what the people in it agreed to, or a note that says it")], None),
         (
             "canaries",
             Annotated[int, arg(help="made-up items to plant in the data, for `genloom audit` to look for")],

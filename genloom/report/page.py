@@ -355,7 +355,8 @@ def idea(story: Story) -> str:
 
 def about_data(story: Story) -> str:
     data = story.info["data"]
-    facts = [("name", data.get("name")), ("source", data["source"]), ("one item", story.item)]
+    facts = [("name", data.get("name")), ("source", data["source"]), *story.terms.items()]
+    facts.append(("one item", story.item))
     facts += [*story.data_facts.items(), *data.get("options", {}).items()]
     return listing([*facts, ("fingerprint", data.get("fingerprint", "")[:16])])
 
