@@ -72,7 +72,7 @@ def _make(run: Run, origin: Origin, span: tuple[int, int], folder: Path, file: P
     conditions: dict[str, Any] = dict(origin.conditions) | ({"source": source} if source else {})
     told = {"seed": origin.seed, "conditions": conditions, "options": _asked(origin)}
     marks = Marks(run, visible=origin.visible, watermark=bool(origin.watermark), **told)
-    made, _ = generate.named(run, origin.of, origin.seed, conditions, span)
+    made, _ = generate.named(run, origin.of, origin.seed, conditions, span, marks)
     place = origin.index - span[0]
     if len(made) <= place:
         raise UserError(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable, Iterator
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from genloom.errors import UserError, nearest
 from genloom.machine import has_fast_bf16, multiply_fast
 from genloom.origin import Marks
 from genloom.plugins import model_of
+from genloom.provenance import keys
 from genloom.run import STATE, WEIGHTS, Run
 
 FILMS = (".mp4", ".mov", ".mkv", ".gif", ".webp")  # endings of the name of one film
@@ -101,12 +103,20 @@ def load(run: Run, device: torch.device | None = None) -> Model:
 
 
 @torch.inference_mode()
-def tell(run: Run, n: int, show: Callable[[int, str], None], *, seed: int = 0, **conditions: Any) -> list[str]:
-    """n texts of a language model; `show(row, piece)` is called as they come."""
+def tell(
+    run: Run, n: int, show: Callable[[int, str], None], *, seed: int = 0, watermark: bool = True, **conditions: Any
+) -> list[str]:
+    """n texts of a language model, with the mark of this installation; `show(row, piece)` is called as they come."""
     model = load(run)
-    given = checked(model, conditions)
+    given = checked(model, conditions) | (keyed(model, keys.installation_key(), conditions) if watermark else {})
     with autocast(model.device, resolve_precision(model, "auto")):
         return model.sample(n, seed=seed, show=show, **given)  # type: ignore[call-arg, return-value]
+
+
+def keyed(model: Model, key: bytes | None, conditions: Mapping[str, Any]) -> dict[str, Any]:
+    """The key as an option of `sample`, of a model that marks what it makes while it draws: where it draws at all."""
+    takes = key is not None and "watermark" in inspect.signature(model.sample).parameters
+    return {"watermark": key} if takes and conditions.get("temperature") != 0 else {}
 
 
 def samples(run: Run, n: int, *, seed: int = 0, **conditions: Any) -> Tensor | list[Any]:
@@ -118,9 +128,12 @@ def samples(run: Run, n: int, *, seed: int = 0, **conditions: Any) -> Tensor | l
 
 
 def named(
-    run: Run, n: int, seed: int, conditions: dict[str, Any], span: Span | None = None
+    run: Run, n: int, seed: int, conditions: dict[str, Any], span: Span | None = None, marks: Marks | None = None
 ) -> tuple[Tensor | list[Any], list[str] | None]:
-    """Samples, and the names of the files that they were made from where `source` is a path; `span` as of `draw`."""
+    """Samples, and the names of the files that they were made from where `source` is a path; `span` as of `draw`.
+
+    With `marks` texts have the watermark in them.
+    """
     model = load(run)
     given, names = checked(model, conditions), None
     if model.needs == "films" and isinstance(given.get("source"), (str, Path)):
@@ -138,6 +151,9 @@ def named(
     for name in ("source", "prompt"):
         if isinstance(several := given.get(name), (Tensor, list)):
             n = len(several)
+    if marks and (told := keyed(model, marks.key, conditions)):
+        given |= told
+        marks.is_watermarked()
     return draw(model, n, seed=seed, span=span, **given), names
 
 
@@ -315,7 +331,7 @@ def to_files(
     asked = ({"n": n} if conditions.get("source") is None else {}) | {"seed": seed, "form": form}
     told = {"seed": seed, "options": asked, "conditions": conditions}
     marks = marks_of(run, provenance, visible_label, watermark=watermark, **told)
-    made, names = named(run, n, seed, conditions)
+    made, names = named(run, n, seed, conditions, marks=marks)
     if alone:
         out, names = out.parent, [out.name]
     elif names and kind == "video":

@@ -18,8 +18,11 @@ from genloom.detect import detect
 from genloom.errors import UserError
 from genloom.generate import to_files
 from genloom.metrics.image import psnr, ssim
+from genloom.nn.transformer import Plan, Transformer
 from genloom.provenance import keys, read_label, watermark
 from genloom.provenance.watermark import picture
+from genloom.text import decode, mark
+from genloom.text.logits import Sampling
 
 KEY, OTHER = b"k" * 32, b"o" * 32
 FOUND = 1e-3
@@ -153,3 +156,68 @@ def test_detect_finds_the_mark_when_metadata_is_gone(tmp_path: Path) -> None:
     assert a.watermark and a.watermark[1] < 1e-6 and a.generated == "proved"
     assert b.watermark and b.watermark[1] > FOUND and b.generated == "unknown"
     assert c.watermark is None
+
+
+# ── texts ────────────────────────────────────────────────────────────────────────────────────────────────────────
+SIZE = 65
+
+
+def written(key: bytes | None, length: int = 300, sharp: float = 1.5, **how: float) -> list[list[int]]:
+    """Four rows of tokens that a small network, which has learnt nothing, draws."""
+    torch.manual_seed(0)
+    network = Transformer(Plan(SIZE, 16, 1, 2, groups=2, head=8, hidden=32, positions=length))
+    network.tokens.weight.data.mul_(sharp / 4 / network.tokens.weight.std())  # logits are of 16 numbers of size 1
+    rows: list[list[int]] = [[] for _ in range(4)]
+    told = decode.draw(
+        network, [[1]] * 4, Sampling(**how), context=length, limit=length, ends=frozenset(), seed=1, watermark=key
+    )
+    for drawn in told:
+        for row, token in zip(drawn.rows, drawn.tokens, strict=True):
+            rows[row].append(token)
+    return rows
+
+
+def test_a_text_is_known_by_its_tokens_alone() -> None:
+    plain, rows = written(None), written(KEY)
+    for row in rows:
+        z, p = mark.score(row[:208], KEY, SIZE) or (0, 1)
+        assert z > 4 and p < 1e-4
+        part = [*row[:100], 5, *row[140:]]  # what is cut out and put in costs only what is near
+        assert (mark.score(part, KEY, SIZE) or (0, 1))[0] > 4
+        assert abs((mark.score(row, OTHER, SIZE) or (9, 0))[0]) < 4
+    assert all(abs((mark.score(row, KEY, SIZE) or (9, 0))[0]) < 4 for row in plain)
+    assert len({tuple(row) for row in rows}) == 4 and rows == written(KEY)
+    assert mark.score(rows[0][:20], KEY, SIZE) is None  # too short
+
+
+def test_the_likeliest_tokens_carry_no_mark() -> None:
+    assert written(KEY, 40, temperature=0) == written(None, 40, temperature=0)
+
+
+@pytest.mark.parametrize("size", [40, 3000])
+def test_over_all_keys_each_token_is_as_likely_as_before(size: int) -> None:
+    scores = 1.5 * torch.randn(1, size, generator=torch.Generator().manual_seed(0)).double()
+    scores[0, 7] = -torch.inf
+    seeds = torch.tensor([mark.seed_of(KEY, [i]) for i in range(4000)])
+    marked = mark.tournament(scores.expand(4000, -1), seeds).softmax(1)
+    expected, error = scores.softmax(1)[0], marked.std(0) / 4000**0.5
+    assert (marked.sum(1) - 1).abs().max() < 1e-9 and not marked[:, 7].any()
+    assert ((marked.mean(0) - expected).abs() <= 5 * error + 1e-12).all()
+    assert marked.amax(1).mean() > 1.5 * float(expected.max())  # and a key decides a good deal
+
+
+def test_texts_are_marked_in_files_and_found_with_the_run(tmp_path: Path) -> None:
+    pytest.importorskip("llguidance")  # a form to keep to, for what has learnt nothing ends at once
+    run = genloom.fit("gpt", "shakespeare", tmp_path / "runs" / "plays", recipe="tiny", quiet=True, steps=1)
+    paths = to_files(run, 2, tmp_path / "out", seed=3, length=150, pattern="[a-z ]{120}")
+    bare = to_files(run, 2, tmp_path / "bare", seed=3, length=150, pattern="[a-z ]{120}", watermark=False)
+    key = keys.installation_key()
+    assert all((watermark.score(p, key, run.spec) or (0, 1))[1] < FOUND for p in paths)
+    assert all((watermark.score(p, key, run.spec) or (0, 1))[1] > FOUND for p in bare)
+    made, difference = again(paths[1], run.folder, tmp_path / "again")
+    assert difference == "" and made.read_text() == paths[1].read_text()
+    (tmp_path / "alone.txt").write_bytes(paths[0].read_bytes())
+    unknown, known = detect([tmp_path / "alone.txt"])[0], detect([tmp_path / "alone.txt"], run.folder)[0]
+    assert unknown.watermark is None and "--run" in unknown.note and known.generated == "proved"
+    greedy = to_files(run, 1, tmp_path / "greedy", length=20, temperature=0.0)
+    assert (told := read_label(greedy[0])) and not told.watermark

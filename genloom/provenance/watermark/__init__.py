@@ -13,9 +13,14 @@ from PIL import Image, ImageSequence
 from torch import Tensor
 
 from genloom.core import Spec
+from genloom.errors import UserError
 from genloom.provenance import label
 from genloom.provenance.watermark import picture
+from genloom.text import mark
+from genloom.text.tokenizer import from_json
 
+TEXTS = frozenset({".txt", ".md"})
+LONGEST = 1 << 20  # characters of a text that are looked at
 FRAMES = 16  # of a film that are looked at, evenly spaced
 
 
@@ -31,15 +36,31 @@ def put(made: Tensor | Sequence[Tensor], spec: Spec, key: bytes) -> tuple[Tensor
     return made, False
 
 
-def score(path: Path, key: bytes) -> tuple[float, float] | None:
+def score(path: Path, key: bytes, spec: Spec | None = None) -> tuple[float, float] | None:
     """How surely a file holds the mark of this key: standard deviations, and the p-value; None where none can be looked for.
 
-    Raises OSError when it cannot be opened.
+    In a text it can only with the `spec` of the run that made it, for its tokenizer. Raises OSError when it cannot be opened.
     """
     kind = label.kind_of(path)
     if kind in label.PICTURES:
         return _picture(path, key)
+    if kind is None and is_text(path) and spec and "tokenizer" in spec.extra:
+        return _text(path, key, spec)
     return None
+
+
+def is_text(path: Path) -> bool:
+    return path.suffix.lower() in TEXTS
+
+
+def _text(path: Path, key: bytes, spec: Spec) -> tuple[float, float] | None:
+    tokens = from_json(spec.extra["tokenizer"])
+    with open(path, encoding="utf-8", errors="replace") as file:
+        text = file.read(LONGEST)
+    try:
+        return mark.score(tokens.encode(text), key, tokens.size)
+    except UserError:
+        return None  # letters that the run does not know: it did not write them
 
 
 @torch.inference_mode()
