@@ -23,10 +23,11 @@ TILES = 80  # of a period, one after another: 3.84 seconds
 LOWEST, WIDE, BANDS = 250.0, 125.0, 44  # hertz of the lowest tile and of each; how many there are, up to 5,750 Hz
 DEPTH = 1.2  # decibels that a tile is made louder or softer
 SILENT = 1e-9  # mean square of a tile below which nothing is looked for: -90 dB
-AROUND = 3
+AROUND = 3  # tiles above and below, whose mean is taken off: a word begins in all of them at once
 LIMIT = 1.5  # of a tile's difference from its neighbours, in mean magnitudes
-LONGEST = 120.0  # seconds that are looked at
-CERTAIN = 1e-6  # p-value from which no further search is made
+SHORTEST, LONGEST = 1.0, 120.0  # seconds of a sound that is marked; that are looked at
+FEWEST = 100  # tiles that can tell anything
+PIECE = 1 << 18  # samples that are marked at once
 
 
 @lru_cache(4)
@@ -65,8 +66,8 @@ class Marker:
 
     def add(self, piece: Tensor) -> Tensor:
         """[m] samples with the mark in them of those so far, [n] more."""
-        self.waiting = torch.cat([self.waiting, piece.detach().float().cpu()])
-        self.mark = F.pad(self.mark, (0, len(self.waiting) + 2 * self.hop - len(self.mark)))
+        self.waiting = torch.cat([self.waiting, piece.detach().float().cpu().nan_to_num(0.0)])
+        self.mark = F.pad(self.mark, (0, len(self.waiting) + 3 * self.hop - len(self.mark)))
         end = self.at + len(self.waiting)
         count = 0
         while self._start(self.frame + count) + 2 * self.hop <= end:
@@ -107,11 +108,10 @@ class Marker:
 
 def marked(wave: Tensor, rate: int, key: bytes) -> Tensor:
     """A wave [..., N] in [-1, 1] with the mark, each channel by itself."""
-    flat = wave.reshape(-1, wave.shape[-1])
     rows = []
-    for row in flat:
+    for row in wave.reshape(-1, wave.shape[-1]):
         marker = Marker(rate, key)
-        rows.append(torch.cat([marker.add(row), marker.end()]))
+        rows.append(torch.cat([*map(marker.add, row.split(PIECE)), marker.end()]))
     return torch.stack(rows).reshape(wave.shape)
 
 
@@ -138,33 +138,37 @@ PHASES = 2 * LONG  # shifts within a tile that are tried
 
 
 def _differences(wave: Tensor, rate: int) -> Tensor | None:
-    """[PHASES, TILES, BANDS]: by how much each tile of the period is louder than those around, summed over all periods."""
-    hop, band = _bands(rate)
-    count = int((len(wave) / rate - 2 * HOP) / (HOP / 2)) + 1
-    if count < 3 * PHASES:
+    """[PHASES, TILES, BANDS]: by how much each tile of the period is louder than those around, summed over all periods.
+
+    None where too few can be heard.
+    """
+    energy = _energy(wave, rate)
+    valid = energy > SILENT
+    valid[:PHASES], valid[-PHASES:] = False, False
+    if int(valid.sum()) < FEWEST * PHASES:
         return None
-    starts = (torch.arange(count, dtype=torch.float64) * (HOP / 2) * rate).round().long()
-    power = []
-    for part in starts.split(4096):
-        index = (part[:, None] + torch.arange(2 * hop)).clamp(max=len(wave) - 1)
-        power.append(torch.fft.rfft(wave[index] * torch.hann_window(2 * hop)).abs().square() / hop**2)
-    bands = torch.zeros(count, BANDS).index_add(1, band.clamp(min=0), torch.cat(power) * (band >= 0))
-    energy = F.avg_pool1d(bands.T[None], PHASES - 1, 1, padding=PHASES // 2 - 1)[
-        0
-    ].T  # [t, BANDS] of the tile from t - 2
-    energy = energy[PHASES // 2 - 1 :]  # of the tile that begins at t
     loud = (energy + 1e-12).log()
     before, after = F.pad(loud, (0, 0, PHASES, 0))[:-PHASES], F.pad(loud, (0, 0, 0, PHASES))[PHASES:]
-    difference = loud - (before + after) / 2
-    valid = energy > SILENT
-    difference = difference - F.avg_pool1d(F.pad(difference, (AROUND, AROUND), "replicate"), 2 * AROUND + 1, 1)
-    valid[:PHASES] = False
-    valid[-PHASES:] = False
-    difference = torch.where(valid, difference, 0)
-    size = difference.abs().sum() / valid.sum().clamp(min=1)
-    difference = (difference / (size * LIMIT)).tanh() if float(size) > 0 else difference
-    whole = F.pad(difference, (0, 0, 0, -len(difference) % (PHASES * TILES)))
+    rise = loud - (before + after) / 2
+    rise = rise - F.avg_pool1d(F.pad(rise, (AROUND, AROUND), "replicate"), 2 * AROUND + 1, 1)
+    rise = torch.where(valid, rise, 0)
+    rise = (rise * (valid.sum() / (rise.abs().sum() + 1e-9) / LIMIT)).tanh()
+    whole = F.pad(rise, (0, 0, 0, -len(rise) % (PHASES * TILES)))
     return whole.reshape(-1, TILES, PHASES, BANDS).sum(0).permute(1, 0, 2)
+
+
+def _energy(wave: Tensor, rate: int) -> Tensor:
+    """[t, BANDS]: mean square of the tile that begins at each half hop."""
+    hop, band = _bands(rate)
+    count = max(1, int((len(wave) / rate - 2 * HOP) / (HOP / 2)) + 1)
+    starts = (torch.arange(count, dtype=torch.float64) * (HOP / 2) * rate).round().long()
+    window, power = torch.hann_window(2 * hop), list[Tensor]()
+    for part in starts.split(4096):
+        index = (part[:, None] + torch.arange(2 * hop)).clamp(max=len(wave) - 1)
+        power.append(torch.fft.rfft(wave[index] * window).abs().square() / hop**2)
+    bands = torch.zeros(count, BANDS).index_add(1, band.clamp(min=0), torch.cat(power) * (band >= 0))
+    whole = F.pad(bands.T[None], (0, PHASES - 2))
+    return F.avg_pool1d(whole, PHASES - 1, 1)[0].T
 
 
 def _agreement(differences: Tensor, key_signs: Tensor) -> Tensor:
