@@ -16,6 +16,8 @@ from genloom.provenance.films import mdat
 from genloom.provenance.pictures import riff_body, riff_chunks
 from genloom.run import Run
 
+NO_MARK = "--no-watermark"
+
 
 def again(file: Path, run: Path | None = None, out: Path | None = None, source: str | None = None) -> tuple[Path, str]:
     """Make a file again, into `out` or the run's samples/again; says how the two compare, empty when they are the same.
@@ -70,8 +72,9 @@ def recipe(file: Path) -> Origin:
 
 def _make(run: Run, origin: Origin, span: tuple[int, int], folder: Path, file: Path, source: str | None) -> Path:
     conditions: dict[str, Any] = dict(origin.conditions) | ({"source": source} if source else {})
-    told = {"seed": origin.seed, "conditions": conditions, "options": _asked(origin)}
-    marks = Marks(run, visible=origin.visible, watermark=bool(origin.watermark), **told)
+    told: dict[str, Any] = {"seed": origin.seed, "conditions": conditions, "options": _asked(origin)}
+    marks = Marks(run, visible=origin.visible, watermark=NO_MARK not in origin.command.split(), **told)
+    marks.key = marks.key if origin.watermark else None  # what had no room for one, or is older than watermarks
     made, _ = generate.named(run, origin.of, origin.seed, conditions, span, marks)
     place = origin.index - span[0]
     if len(made) <= place:

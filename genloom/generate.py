@@ -194,13 +194,15 @@ def films_to(
     alone = _is_one(out, FILMS, len(films), form)
     paths = [out] if alone else [out / _ending(name, form or "mp4") for name in names]
     notes = [
-        note for path, film in zip(paths, films, strict=True) for note in _film_to(path, film, model, beside, given)
+        note
+        for path, film in zip(paths, films, strict=True)
+        for note in _film_to(path, film, model, beside, given, marks)
     ]
     marks.put(*paths)
     return paths, list(dict.fromkeys(notes))
 
 
-def _film_to(path: Path, film: Any, model: Model, beside: bool, given: dict[str, Any]) -> list[str]:
+def _film_to(path: Path, film: Any, model: Model, beside: bool, given: dict[str, Any], marks: Marks) -> list[str]:
     writing, last = importlib.import_module("genloom.data.film_write"), list[Tensor]()
 
     def source() -> Iterator[Tensor]:
@@ -209,7 +211,8 @@ def _film_to(path: Path, film: Any, model: Model, beside: bool, given: dict[str,
             yield frame
 
     with writing.Writer(path, film.rate) as file:
-        for made in streamed(model, source(), **given):
+        for frame in streamed(model, source(), **given):
+            made = marks.frame(frame)
             sides = [last[0], made] if beside else [made]
             frames = [next(iter(writing.as_frames(side.transpose(0, 1)))) for side in sides]
             file.add(writing.side_by_side(*frames) if beside else frames[0])
@@ -271,8 +274,8 @@ def stream_to(
         (mel,), _ = sound.read_sources(path, model.spec)
         pieces = model.frames(mel, kind).split(PIECE, 2)
     with autocast(model.device, resolve_precision(model, "auto")), sound.Writer(out, rate) as file:
-        for made in model.stream(pieces, waves=waves):
-            file.add(made[0])
+        for made in marks.sound((piece[0] for piece in model.stream(pieces, waves=waves)), rate):
+            file.add(made)
     marks.put(out)
     return file.samples / rate
 

@@ -8,11 +8,13 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from genloom.errors import UserError
 from genloom.provenance import Origin, Signer, keys, mark, watermark
@@ -73,6 +75,24 @@ class Marks:
         if there:
             self.is_watermarked()
         return made
+
+    def frame(self, made: Tensor) -> Tensor:
+        """One frame [1, C, H, W] of a film with the watermark in it, if there is to be one and it has room for it."""
+        if self.key is None or not watermark.has_room(made[0]):
+            return made
+        self.is_watermarked()
+        return watermark.picture.marked(made, self.key)
+
+    def sound(self, pieces: Iterable[Tensor], rate: int) -> Iterator[Tensor]:
+        """Pieces [n] of a sound with the watermark in them, if there is to be one, as they come."""
+        if self.key is None:
+            yield from pieces
+            return
+        self.is_watermarked()
+        marker = watermark.sound.Marker(self.key, rate)
+        for piece in pieces:
+            yield marker.push(piece.detach().float().cpu().flatten())
+        yield marker.close()
 
     def is_watermarked(self) -> None:
         """Say so in the origin: what is made from now on has the mark in it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor
 
 import genloom
 from genloom.again import again
+from genloom.core import Spec
 from genloom.data import draw
 from genloom.detect import detect
 from genloom.errors import UserError
@@ -20,7 +22,7 @@ from genloom.generate import to_files
 from genloom.metrics.image import psnr, ssim
 from genloom.nn.transformer import Plan, Transformer
 from genloom.provenance import keys, read_label, watermark
-from genloom.provenance.watermark import picture
+from genloom.provenance.watermark import picture, sound
 from genloom.text import decode, mark
 from genloom.text.logits import Sampling
 
@@ -221,3 +223,83 @@ def test_texts_are_marked_in_files_and_found_with_the_run(tmp_path: Path) -> Non
     assert unknown.watermark is None and "--run" in unknown.note and known.generated == "proved"
     greedy = to_files(run, 1, tmp_path / "greedy", length=20, temperature=0.0)
     assert (told := read_label(greedy[0])) and not told.watermark
+
+
+# ── sound and films ──────────────────────────────────────────────────────────────────────────────────────────────
+def voice(seconds: float = 4.0, rate: int = 22050) -> Tensor:
+    """[N] in [-1, 1]: a buzz that goes up and down, with breath and pauses, as speech has them."""
+    t = torch.arange(int(seconds * rate)) / rate
+    pitch = 120 + 30 * torch.sin(2 * torch.pi * 0.7 * t)
+    turn = 2 * torch.pi * pitch.cumsum(0) / rate
+    buzz = torch.stack([torch.cos(k * turn) / k for k in range(1, 40)]).sum(0)
+    breath = 0.1 * torch.randn(len(t), generator=torch.Generator().manual_seed(0))
+    loud = (0.5 + 0.5 * torch.sin(2 * torch.pi * 1.7 * t)).clamp(min=0.0) * (torch.sin(2 * torch.pi * 0.4 * t) > -0.8)
+    return 0.2 * (buzz + breath) * loud
+
+
+def heard(samples: Tensor | np.ndarray, rate: int, key: bytes = KEY) -> bool:
+    result = sound.score([np.asarray(samples, np.float32)], rate, key)
+    return result is not None and result[1] <= FOUND
+
+
+def test_a_mark_in_sound_is_faint_and_outlives_cuts_noise_and_other_rates() -> None:
+    rate, plain = 22050, voice()
+    marked = sound.marked(plain, KEY, rate)
+    ratio = 10 * math.log10(float(plain.square().mean() / (marked - plain).square().mean()))
+    assert marked.shape == plain.shape and ratio > 20
+    noise = 0.003 * torch.randn(len(plain), generator=torch.Generator().manual_seed(1))
+    soxr = pytest.importorskip("soxr")
+    fates = {
+        "as it is": (marked, rate),
+        "16 bits": ((marked * 32767).round() / 32767, rate),
+        "cut": (marked[12345:-9876], rate),
+        "noise": (marked + noise, rate),
+        "quieter": (0.3 * marked, rate),
+        "16 kHz": (soxr.resample(marked.numpy(), rate, 16000), 16000),
+        "48 kHz": (soxr.resample(marked.numpy(), rate, 48000), 48000),
+    }
+    assert [name for name, fate in fates.items() if not heard(*fate)] == []
+    assert not heard(plain, rate) and not heard(marked, rate, OTHER) and not heard(torch.zeros(rate), rate)
+    assert sound.score([np.zeros(100, np.float32)], rate, KEY) is None
+    assert torch.equal(sound.marked(plain[:5000], KEY, rate), plain[:5000])  # too short
+
+
+def test_a_stream_is_marked_as_the_whole_is() -> None:
+    plain = voice(1.5)
+    marker = sound.Marker(KEY, 22050)
+    sizes = [1, 700, 3, 9000]
+    pieces = [marker.push(piece) for piece in plain.split([*sizes, len(plain) - sum(sizes)])]
+    whole = torch.cat([*pieces, marker.close()])
+    assert whole.shape == plain.shape and (whole - sound.marked(plain, KEY, 22050)).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize(("ending", "codec"), [("mp3", "mp3"), ("ogg", "libopus"), ("flac", "flac")])
+def test_a_mark_in_sound_outlives_codecs(ending: str, codec: str, tmp_path: Path) -> None:
+    av = pytest.importorskip("av")
+    path, rate = tmp_path / f"a.{ending}", 48000
+    samples = sound.marked(voice(4, rate), KEY, rate)
+    with av.open(str(path), "w") as file:
+        track = file.add_stream(codec, rate=rate, layout="mono")
+        if ending != "flac":
+            track.bit_rate = 64000
+        frame = av.AudioFrame.from_ndarray((samples.numpy() * 32767).astype("<i2")[None], format="s16", layout="mono")
+        frame.rate = rate
+        for packet in [*track.encode(frame), *track.encode(None)]:
+            file.mux(packet)
+    scored = watermark.score(path, KEY)
+    assert scored and scored[1] <= FOUND and (watermark.score(path, OTHER) or (0, 0))[1] > FOUND
+
+
+def test_films_carry_the_mark_in_their_frames(tmp_path: Path) -> None:
+    pytest.importorskip("av")
+    from genloom.data.video import write
+
+    clips = torch.stack([torch.cat([scene(seed, 96) for seed in (i, i, i, i)]).transpose(0, 1) for i in (8, 9)])
+    spec = Spec("video", (3, 4, 96, 96), extra={"rate": 8.0})
+    marked, there = watermark.put(clips, spec, KEY)
+    assert there and not watermark.put(clips[..., :40], spec, KEY)[1]
+    for form in ("mp4", "gif", "webp"):
+        (path, _), (plain, _) = (
+            write(c, tmp_path / form / n, spec=spec, form=form) for c, n in ((marked, "m"), (clips, "p"))
+        )
+        assert (watermark.score(path, KEY) or (0, 1))[1] <= FOUND < (watermark.score(plain, KEY) or (0, 0))[1], form

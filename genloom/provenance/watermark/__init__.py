@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import warnings
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,10 @@ from PIL import Image, ImageSequence
 from torch import Tensor
 
 from genloom.core import Spec
+from genloom.data.files import UnreadableError
 from genloom.errors import UserError
 from genloom.provenance import label
-from genloom.provenance.watermark import picture
+from genloom.provenance.watermark import picture, sound
 from genloom.text import mark
 from genloom.text.tokenizer import from_json
 
@@ -33,7 +35,20 @@ def put(made: Tensor | Sequence[Tensor], spec: Spec, key: bytes) -> tuple[Tensor
     """Samples with the mark in them, and whether there is one: what has no room for it stays as it is."""
     if spec.modality == "image" and isinstance(made, Tensor) and min(made.shape[-2:]) >= picture.SMALLEST:
         return picture.marked(made, key), True
+    if spec.modality == "audio":
+        rate = int(spec.extra["rate"])
+        sounds = [sound.marked(one, key, rate) for one in made]
+        there = any(one.shape[-1] >= sound.SHORTEST * rate for one in sounds)
+        return (torch.stack(sounds) if isinstance(made, Tensor) else sounds), there
+    if spec.modality == "video" and all(has_room(film) for film in made):
+        films = [picture.marked(film.transpose(0, 1), key).transpose(0, 1) for film in made]
+        return (torch.stack(films) if isinstance(made, Tensor) else films), True
     return made, False
+
+
+def has_room(frames: Tensor) -> bool:
+    """Whether frames [..., H, W] are pictures that a mark has room in, [C, T, H, W] or one."""
+    return frames.shape[0] in (1, 3, 4) and min(frames.shape[-2:]) >= picture.SMALLEST
 
 
 def score(path: Path, key: bytes, spec: Spec | None = None) -> tuple[float, float] | None:
@@ -44,6 +59,10 @@ def score(path: Path, key: bytes, spec: Spec | None = None) -> tuple[float, floa
     kind = label.kind_of(path)
     if kind in label.PICTURES:
         return _picture(path, key)
+    if kind in (label.WAV, label.FLAC, label.MP3, label.OGG):
+        return _sound(path, key)
+    if kind in (label.MP4, label.MOV, label.MATROSKA, label.WEBM):
+        return _film(path, key) or _sound(path, key)
     if kind is None and is_text(path) and spec and "tokenizer" in spec.extra:
         return _text(path, key, spec)
     return None
@@ -74,6 +93,37 @@ def _picture(path: Path, key: bytes) -> tuple[float, float] | None:
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning):
         return None  # what is no whole picture says nothing
     return picture.score(frames, key)
+
+
+@torch.inference_mode()
+def _sound(path: Path, key: bytes) -> tuple[float, float] | None:
+    try:
+        with open(path, "rb") as stream:
+            rate, _, blocks = import_module("genloom.data.sound").decoded(stream, path.name)
+            return sound.score(blocks, rate, key)
+    except (UnreadableError, UserError, EOFError):
+        return None  # no sound, or no library to read it with
+
+
+@torch.inference_mode()
+def _film(path: Path, key: bytes) -> tuple[float, float] | None:
+    """Of frames evenly spaced over the film, however long it is."""
+    try:
+        av = import_module("genloom.data.film_files").library()
+    except UserError:
+        return None
+    kept, every = list[np.ndarray](), 1
+    try:
+        with av.open(str(path), metadata_errors="ignore") as film:
+            for i, frame in enumerate(film.decode(video=0) if film.streams.video else ()):
+                if i % every:
+                    continue
+                kept.append(frame.to_ndarray(format="gray"))
+                if len(kept) == 2 * FRAMES:
+                    kept, every = kept[::2], 2 * every
+    except (av.FFmpegError, ValueError):
+        pass  # what was read before it broke off may tell
+    return picture.score([frame for frame in kept if frame.shape == kept[0].shape], key)
 
 
 def _pixels(frame: Image.Image) -> np.ndarray:
