@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,8 @@ from genloom.provenance import Origin, keys, label, read_label, watermark
 from genloom.provenance.films import mdat
 from genloom.provenance.pictures import riff_body, riff_chunks
 from genloom.run import Run
+
+NO_MARK = "--no-watermark"
 
 
 def again(file: Path, run: Path | None = None, out: Path | None = None, source: str | None = None) -> tuple[Path, str]:
@@ -72,9 +73,9 @@ def recipe(file: Path) -> Origin:
 def _make(run: Run, origin: Origin, span: tuple[int, int], folder: Path, file: Path, source: str | None) -> Path:
     conditions: dict[str, Any] = dict(origin.conditions) | ({"source": source} if source else {})
     told: dict[str, Any] = {"seed": origin.seed, "conditions": conditions, "options": _asked(origin)}
-    marks = Marks(run, visible=origin.visible, watermark=bool(origin.watermark), **told)
-    marks.origin = marks.origin and replace(marks.origin, command=origin.command)
-    made, _ = generate.named(run, origin.of, origin.seed, conditions, span)
+    marks = Marks(run, visible=origin.visible, watermark=NO_MARK not in origin.command.split(), **told)
+    marks.key = marks.key if origin.watermark else None  # what had no room for one, or is older than watermarks
+    made, _ = generate.named(run, origin.of, origin.seed, conditions, span, marks)
     place = origin.index - span[0]
     if len(made) <= place:
         raise UserError(

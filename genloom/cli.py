@@ -217,9 +217,7 @@ def _sample(words: list[str]) -> None:
         seconds = generate.stream_to(run, out := args.out or samples / "stream.wav", **asked)
         return print(f"sound   {out}, {seconds:.1f} s", file=sys.stderr if str(out) == "-" else sys.stdout)
     if run.spec.modality == "text" and args.out is None and not args.seeds:
-        return _tell(
-            run, args.n or 1, args.seed, {k: v for k, v in asked.items() if k not in ("provenance", "watermark")}
-        )
+        return _tell(run, args.n or 1, args.seed, {k: v for k, v in asked.items() if k != "provenance"})
     if args.seeds:
         out = args.out or samples / "seeds"
         paths = verbs.seeds_to_files(run, args.seeds, out, **asked)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 from genloom.errors import UserError
@@ -14,8 +15,14 @@ def detect(words: list[str]) -> None:
     if not args.FILE:
         raise UserError("detect needs files, or folders of them: genloom detect runs/gan-mnist/samples.")
     from genloom import detect as module
+    from genloom.provenance import keys
 
-    found = module.detect([Path(name) for name in args.FILE])
+    found = module.detect([Path(name) for name in args.FILE], args.run)
+    if keys.existing_key() is None:
+        print(
+            f"genloom: no watermark was looked for, as there is no key here ('{keys.home() / keys.KEY}').",
+            file=sys.stderr,
+        )
     print(json.dumps([f.to_json() for f in found], indent=1, ensure_ascii=False) if args.json else module.table(found))
 
 

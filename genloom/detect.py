@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from genloom.core import Spec
 from genloom.data.files import hidden
 from genloom.errors import UserError
 from genloom.origin import locate
-from genloom.provenance import Check, Origin, check, keys, label
-from genloom.provenance import watermark as marks
+from genloom.provenance import Check, Origin, check, keys, label, watermark
+from genloom.run import Run
 
 SURE = 0.001  # the p-value of a watermark from which it is said to be there
 TEXTS = frozenset({".txt", ".csv", ".jsonl", ".md"})  # that have no place for metadata
@@ -58,9 +59,12 @@ class Finding:
         return "says so" if self.label or self.aigc or self.c2pa.origin else "unknown"
 
 
-def detect(paths: Sequence[Path]) -> list[Finding]:
-    """One finding a file, of folders all files that could carry a mark. Raises UserError for a path that is not there."""
-    key, runs = keys.existing_key(), Runs()
+def detect(paths: Sequence[Path], run: Path | None = None) -> list[Finding]:
+    """One finding a file, of folders all files that could carry a mark. Raises UserError for a path that is not there.
+
+    `run`: the one that may have made them, by whose tokenizer texts are read.
+    """
+    key, runs = keys.existing_key(), Runs(run)
     return [_finding(file, key, runs) for path in paths for file in _files(path)]
 
 
@@ -92,14 +96,19 @@ def _finding(path: Path, key: bytes | None, runs: Runs) -> Finding:
     ours = Origin.from_json(told.get("GENLOOM", ""))
     origin = ours or manifest.origin
     run, note = runs.find(origin, path) if origin else (None, "")
-    aigc = label.as_object(told.get("AIGC", ""))
-    return Finding(path, manifest, ours, aigc, watermark(path, key), run, note or broken, "")
+    aigc, mark = label.as_object(told.get("AIGC", "")), None
+    if key:
+        mark = watermark.score(path, key, spec := runs.spec(run))
+        if watermark.is_text(path) and spec is None:
+            note = note or "A text's watermark is looked for with the run that may have made it: give --run FOLDER."
+    return Finding(path, manifest, ours, aigc, mark, run, note or broken, "")
 
 
 class Runs:
     """The runs that made files: looked for once for all files of a folder."""
 
-    def __init__(self) -> None:
+    def __init__(self, given: Path | None = None) -> None:
+        self.given = Run.open(given).spec if given else None
         self.found: dict[tuple[str, str, Path], tuple[str | None, str]] = {}
 
     def find(self, origin: Origin, path: Path) -> tuple[str | None, str]:
@@ -112,10 +121,9 @@ class Runs:
                 self.found[where] = None, str(error)
         return self.found[where]
 
-
-def watermark(path: Path, key: bytes | None) -> tuple[float, float] | None:
-    """Score and p-value of this installation's watermark; None where there is no key, or none can be in such a file."""
-    return None if key is None else marks.score(path, key)
+    def spec(self, folder: str | None) -> Spec | None:
+        """Of the run that was given, else of the one that was found."""
+        return self.given or (Run.open(folder).spec if folder else None)
 
 
 # ── for people ───────────────────────────────────────────────────────────────────────────────────────────────────

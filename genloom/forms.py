@@ -66,6 +66,7 @@ class Detect:
     """Say what files tell of their origin: C2PA manifest, label, watermark, and which run made them."""
 
     FILE: Annotated[list[str], Positional, arg(metavar="FILE…", help="files, or folders of them")]
+    run: Path | None = None  # the run that may have made them: a text's watermark is read with its tokenizer
     json: bool = False  # print JSON
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable, Iterator
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from genloom.errors import UserError, nearest
 from genloom.machine import has_fast_bf16, multiply_fast
 from genloom.origin import Marks
 from genloom.plugins import model_of
+from genloom.provenance import keys
 from genloom.run import STATE, WEIGHTS, Run
 
 FILMS = (".mp4", ".mov", ".mkv", ".gif", ".webp")  # endings of the name of one film
@@ -101,12 +103,20 @@ def load(run: Run, device: torch.device | None = None) -> Model:
 
 
 @torch.inference_mode()
-def tell(run: Run, n: int, show: Callable[[int, str], None], *, seed: int = 0, **conditions: Any) -> list[str]:
-    """n texts of a language model; `show(row, piece)` is called as they come."""
+def tell(
+    run: Run, n: int, show: Callable[[int, str], None], *, seed: int = 0, watermark: bool = True, **conditions: Any
+) -> list[str]:
+    """n texts of a language model, with the mark of this installation; `show(row, piece)` is called as they come."""
     model = load(run)
-    given = checked(model, conditions)
+    given = checked(model, conditions) | (keyed(model, keys.installation_key(), conditions) if watermark else {})
     with autocast(model.device, resolve_precision(model, "auto")):
         return model.sample(n, seed=seed, show=show, **given)  # type: ignore[call-arg, return-value]
+
+
+def keyed(model: Model, key: bytes | None, conditions: Mapping[str, Any]) -> dict[str, Any]:
+    """The key as an option of `sample`, of a model that marks what it makes while it draws: where it draws at all."""
+    takes = key is not None and "watermark" in inspect.signature(model.sample).parameters
+    return {"watermark": key} if takes and conditions.get("temperature") != 0 else {}
 
 
 def samples(run: Run, n: int, *, seed: int = 0, **conditions: Any) -> Tensor | list[Any]:
@@ -118,9 +128,12 @@ def samples(run: Run, n: int, *, seed: int = 0, **conditions: Any) -> Tensor | l
 
 
 def named(
-    run: Run, n: int, seed: int, conditions: dict[str, Any], span: Span | None = None
+    run: Run, n: int, seed: int, conditions: dict[str, Any], span: Span | None = None, marks: Marks | None = None
 ) -> tuple[Tensor | list[Any], list[str] | None]:
-    """Samples, and the names of the files that they were made from where `source` is a path; `span` as of `draw`."""
+    """Samples, and the names of the files that they were made from where `source` is a path; `span` as of `draw`.
+
+    With `marks` texts have the watermark in them.
+    """
     model = load(run)
     given, names = checked(model, conditions), None
     if model.needs == "films" and isinstance(given.get("source"), (str, Path)):
@@ -138,6 +151,9 @@ def named(
     for name in ("source", "prompt"):
         if isinstance(several := given.get(name), (Tensor, list)):
             n = len(several)
+    if marks and (told := keyed(model, marks.key, conditions)):
+        given |= told
+        marks.is_watermarked()
     return draw(model, n, seed=seed, span=span, **given), names
 
 
@@ -195,8 +211,8 @@ def _film_to(path: Path, film: Any, model: Model, beside: bool, given: dict[str,
             yield frame
 
     with writing.Writer(path, film.rate) as file:
-        for made in streamed(model, source(), **given):
-            made = marks.watermarked([made.transpose(0, 1)])[0].transpose(0, 1)
+        for frame in streamed(model, source(), **given):
+            made = marks.frame(frame)
             sides = [last[0], made] if beside else [made]
             frames = [next(iter(writing.as_frames(side.transpose(0, 1)))) for side in sides]
             file.add(writing.side_by_side(*frames) if beside else frames[0])
@@ -245,8 +261,7 @@ def stream_to(
     if not source:
         raise UserError("--stream makes a wave as it comes from a --source: a sound, or a mel spectrogram (.npy).")
     told = {"stream": True, "source": source}
-    if str(out) == "-":
-        provenance = watermark = False  # whoever listens waits for nothing
+    provenance = provenance and str(out) != "-"
     marks = Marks(run, how="stream", options=told, conditions=conditions, provenance=provenance, watermark=watermark)
     path = Path(source).expanduser()
     kind, rate = checked(model, conditions).get("kind"), int(model.spec.extra["rate"])
@@ -259,7 +274,7 @@ def stream_to(
         (mel,), _ = sound.read_sources(path, model.spec)
         pieces = model.frames(mel, kind).split(PIECE, 2)
     with autocast(model.device, resolve_precision(model, "auto")), sound.Writer(out, rate) as file:
-        for made in marks.streamed((made[0] for made in model.stream(pieces, waves=waves)), rate):
+        for made in marks.sound((piece[0] for piece in model.stream(pieces, waves=waves)), rate):
             file.add(made)
     marks.put(out)
     return file.samples / rate
@@ -319,7 +334,7 @@ def to_files(
     asked = ({"n": n} if conditions.get("source") is None else {}) | {"seed": seed, "form": form}
     told = {"seed": seed, "options": asked, "conditions": conditions}
     marks = marks_of(run, provenance, visible_label, watermark=watermark, **told)
-    made, names = named(run, n, seed, conditions)
+    made, names = named(run, n, seed, conditions, marks=marks)
     if alone:
         out, names = out.parent, [out.name]
     elif names and kind == "video":

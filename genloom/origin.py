@@ -14,7 +14,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from genloom.errors import UserError
@@ -77,16 +76,23 @@ class Marks:
             self.is_watermarked()
         return made
 
-    def streamed(self, waves: Iterable[Tensor], rate: int) -> Iterator[Tensor]:
-        """Pieces [1, n] of one sound with the watermark in it, if there is to be one: it comes some seconds later."""
+    def frame(self, made: Tensor) -> Tensor:
+        """One frame [1, C, H, W] of a film with the watermark in it, if there is to be one and it has room for it."""
+        if self.key is None or not watermark.has_room(made[0]):
+            return made
+        self.is_watermarked()
+        return watermark.picture.marked(made, self.key)
+
+    def sound(self, pieces: Iterable[Tensor], rate: int) -> Iterator[Tensor]:
+        """Pieces [n] of a sound with the watermark in them, if there is to be one, as they come."""
         if self.key is None:
-            yield from waves
+            yield from pieces
             return
         self.is_watermarked()
-        marking = watermark.sound.Stream(rate, self.key)
-        for wave in waves:
-            yield marking.push(wave)
-        yield marking.push(torch.zeros(1, 0), last=True)
+        marker = watermark.sound.Marker(self.key, rate)
+        for piece in pieces:
+            yield marker.push(piece.detach().float().cpu().flatten())
+        yield marker.close()
 
     def is_watermarked(self) -> None:
         """Say so in the origin: what is made from now on has the mark in it."""

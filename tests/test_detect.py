@@ -132,7 +132,9 @@ def test_a_watermark_is_looked_for_where_there_is_a_key(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scores = {"00002.png": (9.5, 1e-12)}
-    monkeypatch.setattr("genloom.provenance.watermark.score", lambda path, key: scores.get(path.name, (0.1, 0.46)))
+    monkeypatch.setattr(
+        "genloom.provenance.watermark.score", lambda path, key, spec=None: scores.get(path.name, (0.1, 0.46))
+    )
     monkeypatch.setenv("GENLOOM_HOME", str(tmp_path / "home"))
     assert detect([folder / "00002.png"])[0].watermark is None  # no key has been made here, and looking makes none
     assert keys.existing_key() is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +14,17 @@ from torch import Tensor
 
 import genloom
 from genloom.again import again
+from genloom.core import Spec
 from genloom.data import draw
 from genloom.detect import detect
 from genloom.errors import UserError
 from genloom.generate import to_files
 from genloom.metrics.image import psnr, ssim
+from genloom.nn.transformer import Plan, Transformer
 from genloom.provenance import keys, read_label, watermark
-from genloom.provenance.watermark import picture
+from genloom.provenance.watermark import picture, sound
+from genloom.text import decode, mark
+from genloom.text.logits import Sampling
 
 KEY, OTHER = b"k" * 32, b"o" * 32
 FOUND = 1e-3
@@ -153,3 +158,148 @@ def test_detect_finds_the_mark_when_metadata_is_gone(tmp_path: Path) -> None:
     assert a.watermark and a.watermark[1] < 1e-6 and a.generated == "proved"
     assert b.watermark and b.watermark[1] > FOUND and b.generated == "unknown"
     assert c.watermark is None
+
+
+# ── texts ────────────────────────────────────────────────────────────────────────────────────────────────────────
+SIZE = 65
+
+
+def written(key: bytes | None, length: int = 300, sharp: float = 1.5, **how: float) -> list[list[int]]:
+    """Four rows of tokens that a small network, which has learnt nothing, draws."""
+    torch.manual_seed(0)
+    network = Transformer(Plan(SIZE, 16, 1, 2, groups=2, head=8, hidden=32, positions=length))
+    network.tokens.weight.data.mul_(sharp / 4 / network.tokens.weight.std())  # logits are of 16 numbers of size 1
+    rows: list[list[int]] = [[] for _ in range(4)]
+    told = decode.draw(
+        network, [[1]] * 4, Sampling(**how), context=length, limit=length, ends=frozenset(), seed=1, watermark=key
+    )
+    for drawn in told:
+        for row, token in zip(drawn.rows, drawn.tokens, strict=True):
+            rows[row].append(token)
+    return rows
+
+
+def test_a_text_is_known_by_its_tokens_alone() -> None:
+    plain, rows = written(None), written(KEY)
+    for row in rows:
+        z, p = mark.score(row[:208], KEY, SIZE) or (0, 1)
+        assert z > 4 and p < 1e-4
+        part = [*row[:100], 5, *row[140:]]  # what is cut out and put in costs only what is near
+        assert (mark.score(part, KEY, SIZE) or (0, 1))[0] > 4
+        assert abs((mark.score(row, OTHER, SIZE) or (9, 0))[0]) < 4
+    assert all(abs((mark.score(row, KEY, SIZE) or (9, 0))[0]) < 4 for row in plain)
+    assert len({tuple(row) for row in rows}) == 4 and rows == written(KEY)
+    assert mark.score(rows[0][:20], KEY, SIZE) is None  # too short
+
+
+def test_the_likeliest_tokens_carry_no_mark() -> None:
+    assert written(KEY, 40, temperature=0) == written(None, 40, temperature=0)
+
+
+@pytest.mark.parametrize("size", [40, 3000])
+def test_over_all_keys_each_token_is_as_likely_as_before(size: int) -> None:
+    scores = 1.5 * torch.randn(1, size, generator=torch.Generator().manual_seed(0)).double()
+    scores[0, 7] = -torch.inf
+    seeds = torch.tensor([mark.seed_of(KEY, [i]) for i in range(4000)])
+    marked = mark.tournament(scores.expand(4000, -1), seeds).softmax(1)
+    expected, error = scores.softmax(1)[0], marked.std(0) / 4000**0.5
+    assert (marked.sum(1) - 1).abs().max() < 1e-9 and not marked[:, 7].any()
+    assert ((marked.mean(0) - expected).abs() <= 5 * error + 1e-12).all()
+    assert marked.amax(1).mean() > 1.5 * float(expected.max())  # and a key decides a good deal
+
+
+def test_texts_are_marked_in_files_and_found_with_the_run(tmp_path: Path) -> None:
+    pytest.importorskip("llguidance")  # a form to keep to, for what has learnt nothing ends at once
+    run = genloom.fit("gpt", "shakespeare", tmp_path / "runs" / "plays", recipe="tiny", quiet=True, steps=1)
+    paths = to_files(run, 2, tmp_path / "out", seed=3, length=150, pattern="[a-z ]{120}")
+    bare = to_files(run, 2, tmp_path / "bare", seed=3, length=150, pattern="[a-z ]{120}", watermark=False)
+    key = keys.installation_key()
+    assert all((watermark.score(p, key, run.spec) or (0, 1))[1] < FOUND for p in paths)
+    assert all((watermark.score(p, key, run.spec) or (0, 1))[1] > FOUND for p in bare)
+    made, difference = again(paths[1], run.folder, tmp_path / "again")
+    assert difference == "" and made.read_text() == paths[1].read_text()
+    (tmp_path / "alone.txt").write_bytes(paths[0].read_bytes())
+    unknown, known = detect([tmp_path / "alone.txt"])[0], detect([tmp_path / "alone.txt"], run.folder)[0]
+    assert unknown.watermark is None and "--run" in unknown.note and known.generated == "proved"
+    greedy = to_files(run, 1, tmp_path / "greedy", length=20, temperature=0.0)
+    assert (told := read_label(greedy[0])) and not told.watermark
+
+
+# ── sound and films ──────────────────────────────────────────────────────────────────────────────────────────────
+def voice(seconds: float = 4.0, rate: int = 22050) -> Tensor:
+    """[N] in [-1, 1]: a buzz that goes up and down, with breath and pauses, as speech has them."""
+    t = torch.arange(int(seconds * rate)) / rate
+    pitch = 120 + 30 * torch.sin(2 * torch.pi * 0.7 * t)
+    turn = 2 * torch.pi * pitch.cumsum(0) / rate
+    buzz = torch.stack([torch.cos(k * turn) / k for k in range(1, 40)]).sum(0)
+    breath = 0.1 * torch.randn(len(t), generator=torch.Generator().manual_seed(0))
+    loud = (0.5 + 0.5 * torch.sin(2 * torch.pi * 1.7 * t)).clamp(min=0.0) * (torch.sin(2 * torch.pi * 0.4 * t) > -0.8)
+    return 0.2 * (buzz + breath) * loud
+
+
+def heard(samples: Tensor | np.ndarray, rate: int, key: bytes = KEY) -> bool:
+    result = sound.score([np.asarray(samples, np.float32)], rate, key)
+    return result is not None and result[1] <= FOUND
+
+
+def test_a_mark_in_sound_is_faint_and_outlives_cuts_noise_and_other_rates() -> None:
+    rate, plain = 22050, voice()
+    marked = sound.marked(plain, KEY, rate)
+    ratio = 10 * math.log10(float(plain.square().mean() / (marked - plain).square().mean()))
+    assert marked.shape == plain.shape and ratio > 20
+    noise = 0.003 * torch.randn(len(plain), generator=torch.Generator().manual_seed(1))
+    soxr = pytest.importorskip("soxr")
+    fates = {
+        "as it is": (marked, rate),
+        "16 bits": ((marked * 32767).round() / 32767, rate),
+        "cut": (marked[12345:-9876], rate),
+        "noise": (marked + noise, rate),
+        "quieter": (0.3 * marked, rate),
+        "16 kHz": (soxr.resample(marked.numpy(), rate, 16000), 16000),
+        "48 kHz": (soxr.resample(marked.numpy(), rate, 48000), 48000),
+    }
+    assert [name for name, fate in fates.items() if not heard(*fate)] == []
+    assert not heard(plain, rate) and not heard(marked, rate, OTHER) and not heard(torch.zeros(rate), rate)
+    assert sound.score([np.zeros(100, np.float32)], rate, KEY) is None
+    assert torch.equal(sound.marked(plain[:5000], KEY, rate), plain[:5000])  # too short
+
+
+def test_a_stream_is_marked_as_the_whole_is() -> None:
+    plain = voice(1.5)
+    marker = sound.Marker(KEY, 22050)
+    sizes = [1, 700, 3, 9000]
+    pieces = [marker.push(piece) for piece in plain.split([*sizes, len(plain) - sum(sizes)])]
+    whole = torch.cat([*pieces, marker.close()])
+    assert whole.shape == plain.shape and (whole - sound.marked(plain, KEY, 22050)).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize(("ending", "codec"), [("mp3", "mp3"), ("ogg", "libopus"), ("flac", "flac")])
+def test_a_mark_in_sound_outlives_codecs(ending: str, codec: str, tmp_path: Path) -> None:
+    av = pytest.importorskip("av")
+    path, rate = tmp_path / f"a.{ending}", 48000
+    samples = sound.marked(voice(4, rate), KEY, rate)
+    with av.open(str(path), "w") as file:
+        track = file.add_stream(codec, rate=rate, layout="mono")
+        if ending != "flac":
+            track.bit_rate = 64000
+        frame = av.AudioFrame.from_ndarray((samples.numpy() * 32767).astype("<i2")[None], format="s16", layout="mono")
+        frame.rate = rate
+        for packet in [*track.encode(frame), *track.encode(None)]:
+            file.mux(packet)
+    scored = watermark.score(path, KEY)
+    assert scored and scored[1] <= FOUND and (watermark.score(path, OTHER) or (0, 0))[1] > FOUND
+
+
+def test_films_carry_the_mark_in_their_frames(tmp_path: Path) -> None:
+    pytest.importorskip("av")
+    from genloom.data.video import write
+
+    clips = torch.stack([torch.cat([scene(seed, 96) for seed in (i, i, i, i)]).transpose(0, 1) for i in (8, 9)])
+    spec = Spec("video", (3, 4, 96, 96), extra={"rate": 8.0})
+    marked, there = watermark.put(clips, spec, KEY)
+    assert there and not watermark.put(clips[..., :40], spec, KEY)[1]
+    for form in ("mp4", "gif", "webp"):
+        (path, _), (plain, _) = (
+            write(c, tmp_path / form / n, spec=spec, form=form) for c, n in ((marked, "m"), (clips, "p"))
+        )
+        assert (watermark.score(path, KEY) or (0, 1))[1] <= FOUND < (watermark.score(plain, KEY) or (0, 0))[1], form

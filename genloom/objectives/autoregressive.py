@@ -106,13 +106,14 @@ class LanguageModel(Model):
         schema: str | dict[str, Any] | None = None,
         show: Callable[[int, str], None] = lambda row, piece: None,
         hear: Callable[[int, int, float], None] = lambda row, token, log: None,
+        watermark: bytes | None = None,
     ) -> list[str]:
         """n texts of at most `length` tokens that go on from `prompt` (one for all, or one each), without it.
 
         With `chat` they answer it, in the marks of messages that a chat model knows. They end at the end of a document,
         or before a string of `stop`. `pattern` (a regular expression) or `schema` (of JSON) is a form that they keep to.
         A prompt longer than the context is seen from its end. `show(row, piece)` is called as text comes, `hear(row,
-        token, log)` with each token and the log-probability (nats) that the model itself gave it.
+        token, log)` with each token and the log-probability (nats) that the model itself gave it. `watermark` is a key that texts are marked with.
 
         Raises UserError for a value out of range and for a character that the vocabulary lacks.
         """
@@ -131,9 +132,8 @@ class LanguageModel(Model):
             first = form(self.tokenizer, pattern=pattern, schema=schema)
             forms = [first.copy() for _ in range(n)]
         texts = [""] * n
-        for row, piece in self.write(
-            prompts, sampling, length=length, stops=stops, forms=forms, seed=seed, start=start, hear=hear
-        ):
+        how: dict[str, Any] = {"forms": forms, "seed": seed, "start": start, "hear": hear, "watermark": watermark}
+        for row, piece in self.write(prompts, sampling, length=length, stops=stops, **how):
             texts[row] += piece
             show(row, piece)
         return texts
@@ -149,6 +149,7 @@ class LanguageModel(Model):
         seed: int = 0,
         start: int = 0,
         hear: Callable[[int, int, float], None] = lambda row, token, log: None,
+        watermark: bytes | None = None,
     ) -> Iterator[tuple[int, str]]:
         """(row, text) as it comes: whole characters, never a part of a stop string. Close it to cancel."""
         tokens = self.tokenizer
@@ -165,6 +166,7 @@ class LanguageModel(Model):
             start=start,
             constraints=forms,
             goes_on=lambda row: not streams[row].stopped,
+            watermark=watermark,
         )
         for drawn in steps:
             for row, token, log in zip(*drawn, strict=True):

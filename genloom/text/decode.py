@@ -15,6 +15,7 @@ from torch import Tensor
 from genloom.core import generator
 from genloom.nn.transformer import Cache, Transformer
 from genloom.text.logits import Sampling
+from genloom.text.mark import Marker
 
 
 class Constraint(Protocol):
@@ -111,17 +112,20 @@ def draw(
     start: int = 0,
     constraints: Sequence[Constraint] = (),
     goes_on: Callable[[int], bool] = lambda row: True,
+    watermark: bytes | None = None,
 ) -> Iterator[Drawn]:
     """Up to `limit` tokens after each prompt; a row ends with a token of `ends`, which is given out as well.
 
     Row i's draws depend on (seed, start + i) alone. `goes_on(i)` is asked after each step (a stop string may have
-    come), `constraints` hold one a row, or nothing.
+    come), `constraints` hold one a row, or nothing. With the key `watermark` texts are marked, and depend on it too; the
+    likeliest token (temperature 0) leaves nothing to mark.
     """
     window = Window(network, prompts, context, limit)
     live = list(range(len(prompts)))
     streams = [torch.rand(limit, generator=generator(seed, start + i)) for i in live]
     size, device = network.plan.vocabulary, window.device
     counts = torch.zeros(len(prompts), size, device=device) if sampling.presence or sampling.frequency else None
+    marker = Marker(watermark, len(prompts), size) if watermark and sampling.temperature else None
     seen = None
     if sampling.repetition != 1:
         seen = torch.zeros(len(prompts), size, dtype=torch.bool, device=device)
@@ -135,12 +139,15 @@ def draw(
             scores = scores.masked_fill(~allowed, -torch.inf)
         at = torch.tensor(live, device=device)
         scores = sampling.process(scores, None if counts is None else counts[at], None if seen is None else seen[at])
+        scores = marker.process(scores, live) if marker else scores
         tokens = sampling.draw(scores, torch.stack([streams[i][step] for i in live]).to(device))
         if counts is not None:
             counts[at, tokens] += 1
         if seen is not None:
             seen[at, tokens] = True
         words = tokens.tolist()
+        if marker:
+            marker.push(live, words)
         if constraints:
             for i, token in zip(live, words, strict=True):
                 constraints[i].push(token)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 import warnings
 from collections.abc import Sequence
-from itertools import islice
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -15,17 +15,15 @@ from torch import Tensor
 
 from genloom.core import Spec
 from genloom.data.files import UnreadableError
-from genloom.data.sound import decoded, library
 from genloom.errors import UserError
 from genloom.provenance import label
 from genloom.provenance.watermark import picture, sound
+from genloom.text import mark
+from genloom.text.tokenizer import from_json
 
-FRAMES = 16  # of a film that are looked at
-EVERY = 4  # frames from one of them to the next
-LARGEST = 1 << 25  # pixels of a frame
-LISTENED = 240  # seconds of a sound that are listened to
-SOUNDS = (label.WAV, label.FLAC, label.MP3, label.OGG)
-FILMS = (label.MP4, label.MOV, label.MATROSKA, label.WEBM)
+TEXTS = frozenset({".txt", ".md"})
+LONGEST = 1 << 20  # characters of a text that are looked at
+FRAMES = 16  # of a film that are looked at, evenly spaced
 
 
 def number(key: bytes) -> str:
@@ -35,27 +33,53 @@ def number(key: bytes) -> str:
 
 def put(made: Tensor | Sequence[Tensor], spec: Spec, key: bytes) -> tuple[Tensor | Sequence[Tensor], bool]:
     """Samples with the mark in them, and whether there is one: what has no room for it stays as it is."""
+    if spec.modality == "image" and isinstance(made, Tensor) and min(made.shape[-2:]) >= picture.SMALLEST:
+        return picture.marked(made, key), True
     if spec.modality == "audio":
-        return [sound.marked(wave.detach().float().cpu(), int(spec.extra["rate"]), key) for wave in made], True
-    if spec.modality not in ("image", "video") or not len(made) or min(made[0].shape[-2:]) < picture.SMALLEST:
-        return made, False
-    if spec.modality == "image":
-        return picture.marked(torch.as_tensor(made), key), True
-    clips = [picture.marked(clip.transpose(0, 1), key).transpose(0, 1) for clip in made]  # frame by frame
-    return torch.stack(clips) if isinstance(made, Tensor) else clips, True
+        rate = int(spec.extra["rate"])
+        sounds = [sound.marked(one, key, rate) for one in made]
+        there = any(one.shape[-1] >= sound.SHORTEST * rate for one in sounds)
+        return (torch.stack(sounds) if isinstance(made, Tensor) else sounds), there
+    if spec.modality == "video" and all(has_room(film) for film in made):
+        films = [picture.marked(film.transpose(0, 1), key).transpose(0, 1) for film in made]
+        return (torch.stack(films) if isinstance(made, Tensor) else films), True
+    return made, False
 
 
-def score(path: Path, key: bytes) -> tuple[float, float] | None:
+def has_room(frames: Tensor) -> bool:
+    """Whether frames [..., H, W] are pictures that a mark has room in, [C, T, H, W] or one."""
+    return frames.shape[0] in (1, 3, 4) and min(frames.shape[-2:]) >= picture.SMALLEST
+
+
+def score(path: Path, key: bytes, spec: Spec | None = None) -> tuple[float, float] | None:
     """How surely a file holds the mark of this key: standard deviations, and the p-value; None where none can be looked for.
 
-    Raises OSError when it cannot be opened.
+    In a text it can only with the `spec` of the run that made it, for its tokenizer. Raises OSError when it cannot be opened.
     """
     kind = label.kind_of(path)
     if kind in label.PICTURES:
         return _picture(path, key)
-    if kind in SOUNDS:
+    if kind in (label.WAV, label.FLAC, label.MP3, label.OGG):
         return _sound(path, key)
-    return _film(path, key) if kind in FILMS else None
+    if kind in (label.MP4, label.MOV, label.MATROSKA, label.WEBM):
+        return _film(path, key) or _sound(path, key)
+    if kind is None and is_text(path) and spec and "tokenizer" in spec.extra:
+        return _text(path, key, spec)
+    return None
+
+
+def is_text(path: Path) -> bool:
+    return path.suffix.lower() in TEXTS
+
+
+def _text(path: Path, key: bytes, spec: Spec) -> tuple[float, float] | None:
+    tokens = from_json(spec.extra["tokenizer"])
+    with open(path, encoding="utf-8", errors="replace") as file:
+        text = file.read(LONGEST)
+    try:
+        return mark.score(tokens.encode(text), key, tokens.size)
+    except UserError:
+        return None  # letters that the run does not know: it did not write them
 
 
 @torch.inference_mode()
@@ -71,38 +95,35 @@ def _picture(path: Path, key: bytes) -> tuple[float, float] | None:
     return picture.score(frames, key)
 
 
+@torch.inference_mode()
 def _sound(path: Path, key: bytes) -> tuple[float, float] | None:
-    """At the file's own rate, its channels averaged; of a long one the first minutes."""
     try:
-        with open(path, "rb") as file:
-            rate, _, blocks = decoded(file, path.name)
-            pieces, count = list[np.ndarray](), 0
-            for block in blocks:
-                pieces.append(block)
-                count += len(block)
-                if count > LISTENED * rate:
-                    break
-    except (UnreadableError, UserError):
-        return None
-    if not pieces:
-        return None
-    return sound.score(torch.from_numpy(np.concatenate(pieces))[None], rate, key)
+        with open(path, "rb") as stream:
+            rate, _, blocks = import_module("genloom.data.sound").decoded(stream, path.name)
+            return sound.score(blocks, rate, key)
+    except (UnreadableError, UserError, EOFError):
+        return None  # no sound, or no library to read it with
 
 
+@torch.inference_mode()
 def _film(path: Path, key: bytes) -> tuple[float, float] | None:
-    """Every so many frames of its beginning; of a file without pictures its sound."""
+    """Of frames evenly spaced over the film, however long it is."""
     try:
-        av = library("av")
-        with av.open(str(path)) as film:
-            if not film.streams.video:
-                return _sound(path, key)
-            shown = islice(film.decode(video=0), 0, FRAMES * EVERY, EVERY)
-            frames = [frame.to_ndarray(format="rgb24") for frame in shown if frame.width * frame.height <= LARGEST]
+        av = import_module("genloom.data.film_files").library()
     except UserError:
-        return None  # without PyAV
-    except (ValueError, OSError):  # its own errors are these
         return None
-    return picture.score(frames, key) if frames else None
+    kept, every = list[np.ndarray](), 1
+    try:
+        with av.open(str(path), metadata_errors="ignore") as film:
+            for i, frame in enumerate(film.decode(video=0) if film.streams.video else ()):
+                if i % every:
+                    continue
+                kept.append(frame.to_ndarray(format="gray"))
+                if len(kept) == 2 * FRAMES:
+                    kept, every = kept[::2], 2 * every
+    except (av.FFmpegError, ValueError):
+        pass  # what was read before it broke off may tell
+    return picture.score([frame for frame in kept if frame.shape == kept[0].shape], key)
 
 
 def _pixels(frame: Image.Image) -> np.ndarray:
