@@ -42,52 +42,52 @@ def test_help_needs_no_torch() -> None:
     assert done.returncode == 0 and "genloom fit gan mnist" in done.stdout
 
 
-def test_lists(command) -> None:  # type: ignore[no-untyped-def]
-    models = command("models").stdout
+def test_lists(verb) -> None:  # type: ignore[no-untyped-def]
+    models = verb("models").stdout
     assert all(name in models for name in ("gan", "dcgan", "wgan_gp", "vae", "cvae", "flow", "infogan"))
-    assert "mnist" in command("data").stdout
-    assert "recipe cpu" in command("models", "gan").stdout
-    assert json.loads(command("models", "--json").stdout)["gan"]["card"]["year"] == 2014
+    assert "mnist" in verb("data").stdout
+    assert "recipe cpu" in verb("models", "gan").stdout
+    assert json.loads(verb("models", "--json").stdout)["gan"]["card"]["year"] == 2014
 
 
-def test_fit_help_shows_the_model_s_own_options(command) -> None:  # type: ignore[no-untyped-def]
-    said = command("fit", "gan", "--help")
+def test_fit_help_shows_the_model_s_own_options(verb) -> None:  # type: ignore[no-untyped-def]
+    said = verb("fit", "gan", "--help")
     assert (
         said.returncode == 0 and "--model." in said.stdout and "--data.size" in said.stdout and "--steps" in said.stdout
     )
 
 
-def test_names_that_do_not_exist(command, run: Path) -> None:  # type: ignore[no-untyped-def]
+def test_names_that_do_not_exist(command, verb, run: Path) -> None:  # type: ignore[no-untyped-def]
     refused(command("fitt", "gan", "mnist"), "fit")
-    refused(command("fit", "dcgam", "mnist"), "dcgan")
-    refused(command("fit", "gan", "mnits"), "mnist")
-    refused(command("fit", "gan", "mnist", "--recipe", "cpuu"), "cpu")
-    refused(command("fit", "gan", "mnist", "--stepz", 5), "'--steps'")
-    refused(command("fit", "gan", "mnist", "--precision", "fp8"), "fp8", "bf16")
-    refused(command("fit", "gan"), "DATA")
-    refused(command("fit", "gan", "mnist", "--steps", "many"), "many")
-    refused(command("sample", "nowhere"), "nowhere")
-    refused(command("sample", run, "--labell", 3), "'--label'")
-    refused(command("compare"), "run folders")
-    refused(command("sample", run, "--label", "eleven"), "eleven")
-    refused(command("sample", run, "--label", 10), "10")
-    refused(command("sample", run, "-n", 0), "-n")
+    refused(verb("fit", "dcgam", "mnist"), "dcgan")
+    refused(verb("fit", "gan", "mnits"), "mnist")
+    refused(verb("fit", "gan", "mnist", "--recipe", "cpuu"), "cpu")
+    refused(verb("fit", "gan", "mnist", "--stepz", 5), "'--steps'")
+    refused(verb("fit", "gan", "mnist", "--precision", "fp8"), "fp8", "bf16")
+    refused(verb("fit", "gan"), "DATA")
+    refused(verb("fit", "gan", "mnist", "--steps", "many"), "many")
+    refused(verb("sample", "nowhere"), "nowhere")
+    refused(verb("sample", run, "--labell", 3), "'--label'")
+    refused(verb("compare"), "run folders")
+    refused(verb("sample", run, "--label", "eleven"), "eleven")
+    refused(verb("sample", run, "--label", 10), "10")
+    refused(verb("sample", run, "-n", 0), "-n")
 
 
 @pytest.mark.parametrize("steps", ["0", "-3", "text"])
-def test_steps_that_make_no_sense(steps: str, command) -> None:  # type: ignore[no-untyped-def]
-    refused(command("fit", "gan", "digits", "--steps", steps), steps if steps == "text" else "--steps")
+def test_steps_that_make_no_sense(steps: str, verb) -> None:  # type: ignore[no-untyped-def]
+    refused(verb("fit", "gan", "digits", "--steps", steps), steps if steps == "text" else "--steps")
 
 
-def test_data_that_cannot_be_used(tmp_path: Path, command) -> None:  # type: ignore[no-untyped-def]
+def test_data_that_cannot_be_used(tmp_path: Path, verb) -> None:  # type: ignore[no-untyped-def]
     (tmp_path / "empty").mkdir()
-    refused(command("fit", "gan", tmp_path / "missing"), "missing")
-    refused(command("fit", "gan", tmp_path / "empty"), "empty")
+    refused(verb("fit", "gan", tmp_path / "missing"), "missing")
+    refused(verb("fit", "gan", tmp_path / "empty"), "empty")
     (tmp_path / "text").mkdir()
     (tmp_path / "text/a.png").write_text("not a picture")
-    refused(command("fit", "gan", tmp_path / "text"), "a.png")
+    refused(verb("fit", "gan", tmp_path / "text"), "a.png")
     picture(tmp_path / "one/a.png")
-    refused(command("fit", "gan", tmp_path / "one"), "one")
+    refused(verb("fit", "gan", tmp_path / "one"), "one")
 
 
 def test_bad_pictures_among_good_ones(tmp_path: Path, command) -> None:  # type: ignore[no-untyped-def]
@@ -106,46 +106,44 @@ def test_bad_pictures_among_good_ones(tmp_path: Path, command) -> None:  # type:
     assert "words.png" in skipped and "cut.jpg" in skipped
 
 
-def test_run_folders_that_do_not_fit(tmp_path: Path, command) -> None:  # type: ignore[no-untyped-def]
+def test_run_folders_that_do_not_fit(tmp_path: Path, verb) -> None:  # type: ignore[no-untyped-def]
     words = ["--recipe", "tiny", "--quiet", "--out", "run"]
-    assert command("fit", "gan", "digits", *words).returncode == 0
-    refused(command("fit", "vae", "digits", *words), "gan", "vae")
-    refused(command("fit", "gan", "mnist", *words), "digits", "mnist")
-    refused(command("fit", "gan", "digits", *words, "--lr", "0.5"), "--lr", "0.5")
+    assert verb("fit", "gan", "digits", *words).returncode == 0
+    refused(verb("fit", "vae", "digits", *words), "gan", "vae")
+    refused(verb("fit", "gan", "mnist", *words), "digits", "mnist")
+    refused(verb("fit", "gan", "digits", *words, "--lr", "0.5"), "--lr", "0.5")
     info = json.loads((tmp_path / "run/run.json").read_text())
     (tmp_path / "run/run.json").write_text(json.dumps({**info, "format": 99, "genloom": "9.0"}))
-    refused(command("sample", "run"), "9.0")
+    refused(verb("sample", "run"), "9.0")
     (tmp_path / "run/run.json").write_text(json.dumps(info)[:200])
-    refused(command("sample", "run"), "run.json")
+    refused(verb("sample", "run"), "run.json")
     (tmp_path / "run/run.json").write_text(json.dumps(info))
     (tmp_path / "run/weights.safetensors").unlink()
-    refused(command("sample", "run"), "weights.safetensors")
+    refused(verb("sample", "run"), "weights.safetensors")
 
 
-def test_half_written_weights_and_pickle_bombs(tmp_path: Path, command) -> None:  # type: ignore[no-untyped-def]
+def test_half_written_weights_and_pickle_bombs(tmp_path: Path, verb) -> None:  # type: ignore[no-untyped-def]
     class Bomb:
         def __reduce__(self) -> tuple[object, tuple[str, str]]:
             return open, (str(tmp_path / "was_run"), "w")
 
-    assert command("fit", "gan", "digits", "--recipe", "tiny", "--quiet", "--out", "run").returncode == 0
+    assert verb("fit", "gan", "digits", "--recipe", "tiny", "--quiet", "--out", "run").returncode == 0
     whole = (tmp_path / "run/weights.safetensors").read_bytes()
     for bad in (whole[: len(whole) // 2], b"", pickle.dumps(Bomb())):
         (tmp_path / "run/weights.safetensors").write_bytes(bad)
-        refused(command("sample", "run"), "safetensors")
+        refused(verb("sample", "run"), "safetensors")
     (tmp_path / "run/state/latest.safetensors").write_bytes(pickle.dumps(Bomb()))
-    refused(
-        command("fit", "gan", "digits", "--recipe", "tiny", "--quiet", "--out", "run", "--steps", 99), "safetensors"
-    )
+    refused(verb("fit", "gan", "digits", "--recipe", "tiny", "--quiet", "--out", "run", "--steps", 99), "safetensors")
     assert not (tmp_path / "was_run").exists()
 
 
-def test_places_that_cannot_be_written(tmp_path: Path, command) -> None:  # type: ignore[no-untyped-def]
+def test_places_that_cannot_be_written(tmp_path: Path, verb) -> None:  # type: ignore[no-untyped-def]
     (tmp_path / "file").write_text("x")
-    refused(command("fit", "gan", "digits", "--out", "file"), "file")
-    refused(command("fit", "gan", "digits", "--recipe", "tiny", "--out", "/proc/genloom"), "/proc/genloom")
+    refused(verb("fit", "gan", "digits", "--out", "file"), "file")
+    refused(verb("fit", "gan", "digits", "--recipe", "tiny", "--out", "/proc/genloom"), "/proc/genloom")
     (tmp_path / "full").mkdir()
     (tmp_path / "full/thesis.tex").write_text("do not touch")
-    refused(command("fit", "gan", "digits", "--out", "full"), "not empty")
+    refused(verb("fit", "gan", "digits", "--out", "full"), "not empty")
 
 
 def test_a_label_by_name_or_number(tmp_path: Path, command, run: Path) -> None:  # type: ignore[no-untyped-def]
