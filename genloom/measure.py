@@ -327,13 +327,13 @@ def _eye(asked: str | Extractor | None, data: str) -> Extractor:
     return extractor(name) if isinstance(name, str) else name
 
 
-def own_data(run: Run) -> tuple[Dataset | None, str]:
-    """The data that the run was trained on, or why it cannot be opened."""
+def own_data(run: Run, moved: str | Path | None = None) -> tuple[Dataset | None, str]:
+    """The data that the run was trained on, where it was or where it has moved, or why it cannot be opened."""
     about = run.info["data"]
-    if not about["source"]:
+    if not (source := moved or about["source"]):
         return None, "This run was imported, so its training data is not known: give --data."
     try:
-        return _opened(run, about["source"], about.get("options", {})), ""
+        return _opened(run, source, about.get("options", {})), ""
     except UserError as error:
         return None, f"The run's training data could not be opened, so copies were not looked for: {error}"
 

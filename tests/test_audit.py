@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,12 @@ import genloom
 from genloom import auditing, cli
 from genloom.auditing import copies, coverage
 from genloom.auditing.finding import auc, tpr_at, wilson
+from genloom.auditing.membership import Judge
+from genloom.auditing.sides import sides
 from genloom.core import Batch, Card, Model, Recipe, Spec, generator, register
+from genloom.data import open_data
 from genloom.data.canaries import TIMES, Planted
+from genloom.errors import UserError
 from genloom.run import Run, read_json
 
 SIDE, COUNT = 8, 60
@@ -133,11 +138,106 @@ def test_groups_that_are_left_out_are_named(pictures: tuple[Path, Path], tmp_pat
 
 
 @pytest.mark.usefixtures("quick")
-def test_without_a_holdout_it_says_what_cannot_be_concluded(parrot: Run) -> None:
+def test_without_a_holdout_it_says_what_cannot_be_concluded(
+    parrot: Run, pictures: tuple[Path, Path], tmp_path: Path
+) -> None:
     result = genloom.audit(parrot, n=20)
-    assert "copies" not in named(result) and "membership-auc" not in named(result)
-    assert [s for s in result["cannot"] if "copies cannot be concluded" in s and "--holdout" in s]
+    assert (
+        named(result)["copies"]["value"] == 1 and "training items is to the rest" in named(result)["copies"]["sentence"]
+    )
+    assert [s for s in result["cannot"] if "series of nearly the same" in s and "--holdout" in s]
+    assert "membership-auc" not in named(result)
     assert [s for s in result["cannot"] if "cannot be told from losses" in s]
+    honest = genloom.fit("test_parrot", pictures[0], tmp_path / "run", config={"honest": True}, quiet=True)
+    assert named(genloom.audit(honest, n=40))["copies"]["value"] == 0
+
+
+@pytest.mark.usefixtures("quick")
+def test_copies_that_are_not_exact_are_found_where_items_lie_far_apart(tmp_path: Path) -> None:
+    """Half of the data are common: nearly alike. A blurred copy of a rare one is farther from it than those are from each other."""
+
+    def write(path: Path, seed: int) -> Path:
+        path.mkdir()
+        for i in range(COUNT):
+            base = picture(generator(seed, i)) if i % 2 else picture(generator(5)) + 0.05 * picture(generator(seed, i))
+            Image.fromarray(((base[0].clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).numpy()).save(
+                path / f"{i}.png"
+            )
+        return path
+
+    run = genloom.fit("test_parrot", write(tmp_path / "train", 1), tmp_path / "run", quiet=True)
+
+    def blurred(self: Parrot, n: int, *, seed: int = 0, start: int = 0) -> Tensor:
+        rare = self.memory[self.memory.sub(picture(generator(5))).abs().mean((1, 2, 3)) > 0.2]
+        return (rare + 0.1 * torch.randn(rare.shape, generator=generator(3))).repeat(2, 1, 1, 1)[start : start + n]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Parrot, "sample", blurred)
+        result = genloom.audit(run, holdout=write(tmp_path / "other", 2), n=30)
+    assert named(result)["copies"]["value"] >= 0.9 and named(result)["copies"]["flagged"]
+    assert {pair["view"].split(", ")[-1] for pair in result["pairs"]} == {"relative"}
+
+
+@pytest.mark.usefixtures("quick")
+def test_training_pictures_among_the_held_out_ones_hide_nothing(
+    parrot: Run, pictures: tuple[Path, Path], tmp_path: Path
+) -> None:
+    leaked = folder(tmp_path / "leaked", 2, 30)
+    for path in sorted(pictures[0].rglob("*.png"))[:10]:
+        shutil.copy(path, leaked / path.parent.name / f"leak{path.name}")
+    result = genloom.audit(parrot, holdout=leaked, n=40)
+    assert named(result)["copies"]["value"] == 1 and named(result)["membership-auc"]["value"] == 1
+    assert [s for s in result["cannot"] if "10 of 40 held-out pictures are training pictures too" in s]
+
+
+@pytest.mark.usefixtures("quick")
+def test_data_that_moved_is_read_as_it_was_and_changed_data_and_runs_are_told(
+    pictures: tuple[Path, Path], tmp_path: Path
+) -> None:
+    given = shutil.copytree(pictures[0], tmp_path / "given")
+    run = genloom.fit("test_parrot", given, tmp_path / "run", data_options={"limit": 30}, quiet=True)
+    moved = given.rename(tmp_path / "moved")
+    with pytest.raises(UserError, match=r"--data.*could not be opened"):
+        genloom.audit(run, holdout=pictures[1], n=20)
+    same = genloom.audit(run, moved, holdout=pictures[1], n=20)
+    assert same["data"].endswith(" 30 items") and not [s for s in same["cannot"] if "as it was" in s]
+    other = genloom.audit(run, pictures[1], holdout=pictures[0], n=20)
+    assert [s for s in other["cannot"] if "not as it was at the training" in s]
+    info = read_json(run.folder / "run.json")
+    (run.folder / "run.json").write_text(json.dumps(info | {"started": "yesterday"}))
+    edited = genloom.audit(run, moved, holdout=pictures[1], n=20)
+    assert [s for s in edited["cannot"] if "run.json' was changed" in s and "may not be what was trained" in s]
+    for wrong in ({"name": "x"}, info["data"] | {"canaries": {"count": "many"}}):
+        (run.folder / "run.json").write_text(json.dumps(info | {"data": wrong}))
+        with pytest.raises(UserError, match="does not tell its data"):
+            genloom.audit(run.folder, moved, holdout=pictures[1], n=20)
+
+
+@pytest.mark.usefixtures("quick")
+def test_held_out_pictures_take_the_classes_of_the_run_by_name_or_say_that_they_have_none(
+    pictures: tuple[Path, Path], tmp_path: Path
+) -> None:
+    three = shutil.copytree(pictures[0], tmp_path / "three")
+    shutil.copytree(three / "light", three / "bright")
+    run = genloom.fit("cvae", three, tmp_path / "run", recipe="tiny", steps=2, quiet=True)
+    renamed, own = sides(run, None, pictures[1])[1], open_data(pictures[1], modality="image").labels()
+    assert renamed is not None and own is not None and torch.equal(renamed.batch(np.arange(COUNT))["label"], own + 1)
+    assert named(genloom.audit(run, holdout=pictures[1], n=20))["membership-auc"]["n"] == COUNT
+    plain = shutil.copytree(pictures[1] / "light", tmp_path / "plain")
+    result = genloom.audit(run, holdout=plain, n=20)
+    assert "copies" in named(result) and "membership-auc" not in named(result)
+    assert [s for s in result["cannot"] if "asks for the label of each" in s]
+
+
+def test_what_noise_does_to_a_loss_is_taken_off(parrot: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Losses a thousandth of their noise apart are told apart all the same."""
+    shift = torch.linspace(0, 1, 200)
+    monkeypatch.setattr(
+        Parrot, "loss", lambda self, b, _: {"loss": b["x"] / 1000 + torch.rand(len(b["x"])) ** 2}, raising=True
+    )
+    judge = Judge(parrot, 0)
+    low, high = judge.scores((200, lambda i: {"x": shift[i]}), (200, lambda i: {"x": 1.5 + shift[i]}))
+    assert auc(low, high) > 0.95 and "draws of its noise" in judge.words
 
 
 @pytest.mark.usefixtures("quick")

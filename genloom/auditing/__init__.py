@@ -7,27 +7,33 @@ concluded that is said too. `genloom audit` ends with 1 where a finding passes i
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from genloom import generate
-from genloom.auditing.finding import Finding
+from genloom.auditing.finding import Finding, shrunk
+from genloom.auditing.near import Space
+from genloom.auditing.sides import altered, sides
 from genloom.core import Model
 from genloom.data.base import Dataset
-from genloom.data.canaries import Planted, planted
+from genloom.data.canaries import Planted
 from genloom.errors import UserError
-from genloom.measure import images, labels_to_ask, open_like, own_data, some_rows
+from genloom.measure import images, labels_to_ask, open_like, some_rows
 from genloom.run import Run
 
 FILE = "audit.json"
 SAMPLES = {"image": 1_000, "text": 64, "audio": 64, "video": 128}  # that are made and looked at
 SLOWLY = {"image": 256, "video": 16}  # so many at once
+PIXELS = 60_000  # training pictures whose pixels are compared
+HELD = 1_000  # items that were not trained on, at least where there are as many
+LOOKED_AT = 3_000  # of those, at most
 
 
 @dataclass(frozen=True)
@@ -59,17 +65,47 @@ class Subject:
     @cached_property
     def made(self) -> Tensor:
         """Samples [n, ...], classes in the data's proportions, and of a model that starts from something one of each source."""
-        n, seed = self.n, self.seed
-        rows = some_rows(len(self.data), n, seed)
-        given = labels_to_ask(self.model, self.data, rows, n, seed)
+        n, seed, like = self.n, self.seed, self.data
         if self.model.needs:
-            n, given["source"] = len(rows), torch.cat([*images(self.data, rows, "source")])
+            like = self.holdout or self.data  # what is made of a training source is like its target by intent
+        rows = some_rows(len(like), n, seed)
+        given = labels_to_ask(self.model, like, rows, n, seed)
+        if self.model.needs:
+            n, given["source"] = len(rows), torch.cat([*images(like, rows, "source")])
         made = torch.as_tensor(
             generate.draw(self.model, n, seed=seed, batch_size=SLOWLY[self.run.spec.modality], **given)
         )
         if not made.isfinite().all():
             raise UserError("The samples of this run are not numbers (NaN): fit again, with a lower --lr.")
         return made
+
+    @cached_property
+    def pixels(self) -> Space:
+        """The training pictures, pixel by pixel."""
+        rows = some_rows(len(self.data), PIXELS, self.seed)
+        return Space("pixels", pixels(images(self.data, rows)), rows)
+
+    @cached_property
+    def unseen(self) -> tuple[np.ndarray, int]:
+        """Numbers of held-out items that are no training items, and how many more were looked at that are, pixel for pixel."""
+        assert self.holdout is not None
+        rows = some_rows(len(self.holdout), LOOKED_AT, self.seed)
+        if self.run.spec.modality != "image":
+            return rows, 0
+        twins = self.pixels.holds(pixels(images(self.holdout, rows))).numpy()
+        if twins.all():
+            raise UserError("Every held-out picture is a training picture too: give --holdout others.")
+        return rows[~twins], int(twins.sum())
+
+    def held(self, most: int) -> np.ndarray:
+        """Numbers of at most so many of those."""
+        rows = self.unseen[0]
+        return rows[some_rows(len(rows), most, self.seed)]
+
+
+def pixels(batches: Iterable[Tensor]) -> Tensor:
+    """Pictures as rows [N, d] of pixels, at most 32 a side."""
+    return torch.cat([shrunk(x) for x in batches])
 
 
 @dataclass
@@ -107,12 +143,17 @@ def audit_run(
         raise UserError(f"audit knows no {kind} yet, which this run makes.")
     if n is not None and n < 10:
         raise UserError(f"-n {n} is too few to conclude from: give 10 or more.")
-    train, kept = _sides(run, data, holdout)
+    train, kept = sides(run, data, holdout)
     grouped = open_like(run, _source(run, data), labels=str(attributes)) if attributes else None
     subject = Subject(
         run, train, kept, n or SAMPLES[kind], seed, max_copies, max_membership, grouped=grouped, reference=reference
     )
-    found = Found([], [], {})
+    found = Found([], altered(run, train), {})
+    if kept is not None and (twins := subject.unseen[1]):
+        found.cannot.append(
+            f"{twins:,} of {twins + len(subject.unseen[0]):,} held-out pictures are training pictures too, and were left out: "
+            "a part that was held out should share none."
+        )
     parts: list[Callable[[Subject, Found], None]] = [copies.look, membership.look, coverage.look]
     for part in parts:
         part(subject, found)
@@ -134,25 +175,6 @@ def _source(run: Run, data: str | Path | Dataset | None) -> str | Path:
     if isinstance(data, Dataset):
         raise UserError("Attributes are matched with files by their names: give the data as a path, not as a Dataset.")
     return data or run.info["data"]["source"]
-
-
-def _sides(
-    run: Run, data: str | Path | Dataset | None, holdout: str | Path | Dataset | None
-) -> tuple[Dataset, Dataset | None]:
-    """What it was trained on, and what it was not. Raises UserError where the first cannot be had."""
-    if data is None:
-        own, lost = own_data(run)
-        if own is None:
-            raise UserError(f"An audit compares with the training data: {lost} Give its folder as --data.")
-    else:
-        own = data if isinstance(data, Dataset) else open_like(run, data)
-    own = planted(own, run.info["data"].get("canaries"))
-    if isinstance(holdout, Dataset) or holdout is None:
-        return own, holdout or own.held_out()
-    given = open_like(run, holdout)
-    if given.fingerprint == own.fingerprint:
-        raise UserError(f"'{holdout}' is what the run was trained on: give --holdout data that it never saw.")
-    return own, given
 
 
 def format_audit(result: Mapping[str, Any]) -> str:

@@ -2,27 +2,28 @@
 
 A sample is a copy when it is nearer to its nearest training item than every held-out item is to its own, in what one of the
 views sees: pixels or features, stretches of sound, spans of text. A sample that is no copy passes for one in a view with
-chance 1 in m + 1, of m held-out items, were it drawn as they were.
+chance 1 in m + 1, of m held-out items, were it drawn as they were. Where nothing was held out, pictures are compared with
+training pictures among themselves.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from genloom import generate, measure_sound
-from genloom.auditing import Found, Subject
+from genloom.auditing import HELD, Found, Subject, pixels
 from genloom.auditing.finding import Finding, percent, shrunk, wilson
+from genloom.auditing.near import Space, View
+from genloom.auditing.sides import Renamed
 from genloom.data.audio import AudioSet
 from genloom.data.base import Dataset
-from genloom.errors import UserError
 from genloom.measure import DIGITS, images, save_pairs, some_rows
 from genloom.measure_text import training_text
-from genloom.metrics.distribution import nearest
 from genloom.metrics.features import extractor
 from genloom.metrics.text import Repeats
 from genloom.metrics.windows import Windows
@@ -31,164 +32,143 @@ LENGTH = 200  # tokens of a text that is made
 SEARCHED = {"digits": 60_000}  # training items that features are compared with; slower extractors see fewer
 SLOWER = 2_000
 PAIRS = 16  # in the gallery
-PIXELS = 60_000  # training items whose pixels are compared
-SAME = 1e-4  # of the range: items nearer than this, pixel for pixel, are one item
 BATCH = 16
-NEVER = {"image": "pictures", "video": "clips", "audio": "windows", "text": "pieces of text"}
 SPANS = 256  # held-out texts whose longest spans are looked for
-
-
-class View(NamedTuple):
-    """How far each sample [n] is from its nearest training item, which that is [n], and how far held-out ones are [m]."""
-
-    name: str
-    made: Tensor
-    rows: Tensor
-    held: Tensor
-
-    def copies(self) -> Tensor:
-        """[n] bool."""
-        return self.made < self.held.min()
 
 
 def look(subject: Subject, found: Found) -> None:
     """Adds what is memorised to the findings."""
+    kind = subject.run.spec.modality
+    if kind in ("image", "video"):
+        if subject.holdout is None:
+            found.cannot.append(
+                "Nothing was held out, so near is what training items are to each other: where they come in series of nearly the "
+                "same, copies are missed. Give --holdout."
+            )
+        return (_pictures if kind == "image" else _films)(subject, found)
     if subject.holdout is None:
         found.cannot.append(
             "Whether samples are copies cannot be concluded: near is only near beside items that the run never saw. Give "
             "--holdout."
         )
         return
-    kind = subject.run.spec.modality
-    {"image": _pictures, "video": _films, "text": _texts, "audio": _sounds}[kind](subject, subject.holdout, found)
+    (_texts if kind == "text" else _sounds)(subject, subject.holdout, found)
 
 
 def concluded(
-    subject: Subject, copies: Tensor, method: str, what: str, than: str, held: int, views: int = 1
+    subject: Subject, copies: Tensor, method: str, what: str, where: str, held: int, views: int = 1
 ) -> Finding:
     """The finding on so many samples, of which `copies` [n] are, seen in so many views: as many pass by chance as that allows."""
     count, n = int(copies.sum()), len(copies)
     low, high = wilson(count, n)
     limit = max(subject.max_copies, views / (held + 1))
     flagged = low > limit
-    kind = subject.run.spec.modality
-    said = f"{percent(count / n)} of {n:,} {what} ({percent(low)} to {percent(high)}) {than} any of {held:,} {NEVER[kind]} that the run never saw"
+    others = "items that the run never saw" if subject.holdout else "training items is to the rest"
+    nearer = where if subject.run.spec.modality == "text" else f"are nearer to the training data {where}"
+    said = f"{percent(count / n)} of {n:,} {what} ({percent(low)} to {percent(high)}) {nearer} than any of {held:,} {others}"
     judged = "it copies what it was trained on." if flagged else "no more than may happen by chance, or is allowed."
     return Finding("copies", method, n, count / n, low, high, limit, flagged, f"{said}: {judged}")
 
 
 # ── pictures and films ───────────────────────────────────────────────────────────────────────────────────────────
-def _pictures(subject: Subject, holdout: Dataset, found: Found) -> None:
+def _pictures(subject: Subject, found: Found) -> None:
     made, train, seed = subject.made, subject.data, subject.seed
-    held_rows = some_rows(len(holdout), max(subject.n, 1_000), seed)
-    rows = some_rows(len(train), PIXELS, seed)
-    pixels = _view("pixels", made, holdout, held_rows, train, rows)
+    if subject.model.needs and subject.holdout is None:
+        found.cannot.append(
+            "Pictures made from training sources resemble their targets by intent: give --holdout pairs."
+        )
+        return
     eye = extractor("digits" if train.name in DIGITS else "lite0")
     seen = some_rows(len(train), SEARCHED.get(eye.name, SLOWER), seed)
 
-    def features(batches: Any) -> Tensor:
+    def features(batches: Iterable[Tensor]) -> Tensor:
         return torch.cat([eye.features(x)[0] for x in batches])
 
-    known = features(images(train, seen))
-    theirs = nearest(features(images(holdout, _distinct(held_rows, pixels))), known)[0][:, 0]
-    near, which = (x[:, 0] for x in nearest(features(made.split(500)), known))
+    by_pixels, by_eye = subject.pixels, Space(eye.name, features(images(train, seen)), seen)
+    if subject.holdout is None:
+        others = [space.among_themselves(HELD, seed) for space in (by_pixels, by_eye)]
+    else:
+        kept = subject.held(max(subject.n, HELD))
+        theirs = features(images(subject.holdout, kept))
+        others = [by_pixels.apart(pixels(images(subject.holdout, kept))), by_eye.apart(theirs)]
     views = [
-        pixels._replace(held=pixels.held[pixels.held > 0]),
-        View(eye.name, near, torch.from_numpy(seen)[which], theirs),
+        *by_pixels.views(by_pixels.apart(pixels(made.split(500))), others[0]),
+        *by_eye.views(by_eye.apart(features(made.split(500))), others[1]),
     ]
-    copies = views[0].copies() | views[1].copies()
+    beside = "held-out ones, exact duplicates left out" if subject.holdout else "training pictures among themselves"
     method = (
-        f"nearest of {len(rows):,} training pictures in pixels (at most 32 a side) or of {len(seen):,} in the features of "
-        f"{eye.name}, against the nearest of held-out ones, exact duplicates of training pictures left out"
+        f"nearest of {len(by_pixels.known):,} training pictures in pixels (at most 32 a side) or of {len(seen):,} in the features "
+        f"of {eye.name}, by distance or by that over the nearest one's own to its nearest other, against the least of {beside}"
     )
-    held = len(views[1].held)
-    found.findings.append(
-        concluded(
-            subject,
-            copies,
-            method,
-            "samples",
-            "are nearer to the training data in pixels or features than",
-            held,
-            views=2,
-        )
-    )
-    _gallery(subject, made, views)
-    _duplicates(found, pixels, len(held_rows))
+    _conclude(subject, found, views, method, "samples", "in pixels or features")
 
 
-def _view(name: str, made: Tensor, holdout: Dataset, held: np.ndarray, train: Dataset, rows: np.ndarray) -> View:
-    """By pixels. A held-out picture that is a training picture, pixel for pixel, is 0 away."""
-    known = torch.cat([shrunk(x) for x in images(train, rows)])
-    same = SAME * known.shape[1] ** 0.5
-    theirs = nearest(torch.cat([shrunk(x) for x in images(holdout, held)]), known)[0][:, 0]
-    near, which = (x[:, 0] for x in nearest(shrunk(made), known))
-    return View(name, near, torch.from_numpy(rows)[which], torch.where(theirs < same, 0.0, theirs))
+def _conclude(subject: Subject, found: Found, views: list[View], method: str, what: str, where: str) -> None:
+    """The finding, and the worst pairs."""
+    copies = torch.stack([v.copies() for v in views]).any(0)
+    found.findings.append(concluded(subject, copies, method, what, where, len(views[0].held), len(views)))
+    _gallery(subject, found, views)
 
 
-def _distinct(rows: np.ndarray, pixels: View) -> np.ndarray:
-    kept: np.ndarray = rows[(pixels.held > 0).numpy()]
-    if not len(kept):
-        raise UserError("Every held-out picture is a training picture too: give --holdout others.")
-    return kept
-
-
-def _duplicates(found: Found, pixels: View, n: int) -> None:
-    if count := int((pixels.held == 0).sum()):
-        found.cannot.append(
-            f"{count:,} of {n:,} held-out pictures are training pictures too, and were left out: a part that was held out "
-            "should share none."
-        )
-
-
-def _gallery(subject: Subject, made: Tensor, views: list[View]) -> None:
-    """samples/copies.png: the samples that are nearest for what held-out ones are, below their training pictures."""
+def _gallery(subject: Subject, found: Found, views: list[View]) -> None:
+    """samples/copies.png: the samples that are nearest for what others are, below their training pictures; and their numbers."""
     apart = torch.stack([v.made / v.held.min().clamp(min=1e-9) for v in views])  # [views, n]
     least, view = apart.min(0)
     worst = least.argsort()[:PAIRS]
     rows = torch.stack([v.rows for v in views])[view[worst], worst]
     key = subject.run.spec.modality
     above = subject.data.batch(rows.numpy())[key]
-    below = made[worst]
+    below = subject.made[worst]
     if key == "video":
         above, below = (x[:, :, x.shape[2] // 2] for x in (above, below))
     save_pairs(subject.run, above, below, columns=8, name="copies.png")
+    told = zip(worst.tolist(), rows.tolist(), least[worst].tolist(), view[worst].tolist(), strict=True)
+    found.more["pairs"] = [
+        {"sample": sample, "item": item, "view": views[v].name, "distance": round(far, 4)}
+        for sample, item, far, v in told
+    ]  # the distance over the least of others: below 1 is a copy
 
 
-def _films(subject: Subject, holdout: Dataset, found: Found) -> None:
+def _films(subject: Subject, found: Found) -> None:
     """Clips, by the pixels of frames evenly spaced in time."""
     seed = subject.seed
     if subject.model.needs:
         found.cannot.append("Films made from films resemble their sources' targets by intent: copies are not counted.")
         return
-    held, rows = (some_rows(len(d), 1_000, seed) for d in (holdout, subject.data))
-    made = subject.made
-    known = torch.cat([_frames(x) for x in _clips(subject.data, rows)])
-    theirs = nearest(torch.cat([_frames(x) for x in _clips(holdout, held)]), known)[0][:, 0]
-    near, which = (x[:, 0] for x in nearest(_frames(made), known))
-    view = View("frames", near, torch.from_numpy(rows)[which], theirs)
-    method = f"nearest of {len(rows):,} training clips in the pixels of four frames (at most 32 a side), against held-out ones"
-    found.findings.append(
-        concluded(subject, view.copies(), method, "clips", "are nearer to the training data in pixels than", len(held))
+    rows = some_rows(len(subject.data), HELD, seed)
+    space = Space("frames", _frames(_clips(subject.data, rows)), rows)
+    if subject.holdout is None:
+        others = space.among_themselves(HELD, seed)
+    else:
+        others = space.apart(_frames(_clips(subject.holdout, subject.held(HELD))))
+    beside = "held-out ones" if subject.holdout else "training clips among themselves"
+    method = (
+        f"nearest of {len(rows):,} training clips in the pixels of four frames (at most 24 a side), by distance or by that over "
+        f"the nearest one's own to its nearest other, against the least of {beside}"
     )
-    _gallery(subject, made, [view])
+    views = space.views(space.apart(_frames(subject.made.split(BATCH))), others)
+    _conclude(subject, found, views, method, "clips", "in pixels")
 
 
 def _clips(data: Dataset, rows: np.ndarray) -> Iterator[Tensor]:
     return (data.batch(rows[i : i + BATCH])["video"] for i in range(0, len(rows), BATCH))
 
 
-def _frames(clips: Tensor) -> Tensor:
-    """Clips [B, C, T, H, W] as rows [B, d]: four frames of each, small."""
-    times = torch.linspace(0, clips.shape[2] - 1, 4).round().long()
-    frames = clips[:, :, times].transpose(1, 2)
-    return shrunk(frames.flatten(0, 1), 24).view(len(clips), -1)
+def _frames(batches: Iterable[Tensor]) -> Tensor:
+    """Clips [B, C, T, H, W] as rows [N, d]: four frames of each, small."""
+
+    def small(clips: Tensor) -> Tensor:
+        times = torch.linspace(0, clips.shape[2] - 1, 4).round().long()
+        return shrunk(clips[:, :, times].transpose(1, 2).flatten(0, 1), 24).view(len(clips), -1)
+
+    return torch.cat([small(x) for x in batches])
 
 
 # ── sound ────────────────────────────────────────────────────────────────────────────────────────────────────────
 def _sounds(subject: Subject, holdout: Dataset, found: Found) -> None:
     """Windows of 1.6 s, against every stretch of the training sound."""
     model, train = subject.model, subject.data
+    holdout = holdout.data if isinstance(holdout, Renamed) else holdout
     if not isinstance(holdout, AudioSet) or not isinstance(train, AudioSet) or "source" in model.conditions:
         found.cannot.append("Sound that is made again from a source is like it by intent: copies are not counted.")
         return
@@ -198,16 +178,7 @@ def _sounds(subject: Subject, holdout: Dataset, found: Found) -> None:
     made, held = torch.cat([windows.cut(c) for c in clips]), measure_sound.some(holdout, windows, 1_000)
     view = View("stretches", memory.nearest(windows, made)[0], torch.zeros(len(made)), memory.nearest(windows, held)[0])
     method = f"windows of {windows.seconds:.2g} s, log mel, against every stretch of the training sound"
-    found.findings.append(
-        concluded(
-            subject,
-            view.copies(),
-            method,
-            "windows",
-            "are nearer to the training data in their spectra than",
-            len(held),
-        )
-    )
+    found.findings.append(concluded(subject, view.copies(), method, "windows", "in their spectra", len(held)))
 
 
 # ── text ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -230,7 +201,7 @@ def _texts(subject: Subject, holdout: Dataset, found: Found) -> None:
             copies,
             method,
             f"texts of {LENGTH} tokens",
-            "repeat more of the training text in one piece than",
+            "repeat more of the training text in one piece",
             len(held),
         )
     )

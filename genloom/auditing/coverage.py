@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genloom.auditing import Found, Subject
+from genloom.auditing import HELD, Found, Subject
 from genloom.auditing.finding import Finding, percent, wilson
-from genloom.auditing.membership import Judge
+from genloom.auditing.membership import Judge, side
 from genloom.core import Spec
 from genloom.data.base import Dataset
 from genloom.errors import UserError
@@ -89,8 +89,10 @@ def voters_of(data: Dataset, seed: int) -> Voters:
 
 def _real(subject: Subject, data: Dataset) -> tuple[np.ndarray, Dataset]:
     """Items that none of the voters is of, else the data itself."""
-    real = subject.holdout or data
-    return some_rows(len(real), max(subject.n, 1_000), subject.seed), real
+    most = max(subject.n, HELD)
+    if subject.holdout is None:
+        return some_rows(len(data), most, subject.seed), data
+    return subject.held(most), subject.holdout
 
 
 def _shares(made: Tensor, real: Tensor, spec: Spec) -> dict[str, dict[str, Any]]:
@@ -149,14 +151,17 @@ def _quality(shares: dict[str, dict[str, Any]], voters: Voters, made: Tensor, re
 
 
 def _losses(subject: Subject, data: Dataset, found: Found) -> None:
-    """Adds how much worse the losses of each group's items are than the mean of all."""
+    """Adds the mean loss of each group's items."""
     if subject.grouped is not None and subject.model.spec.classes:
         return  # its losses ask for classes of its own
     rows = some_rows(len(data), FEWER, subject.seed)
     try:
-        scores = torch.from_numpy(Judge(subject.run, subject.seed).rows(data, rows))
+        judge = Judge(subject.run, subject.seed)
+        scores = torch.from_numpy(judge.scores(side(data, rows))[0])
     except UserError:
         return  # said beside membership
+    if judge.critic:
+        return  # it judges items, not how well they are made
     truth = data.labels()
     assert truth is not None
     for i, group in enumerate(found.more["groups"].values()):

@@ -8,7 +8,7 @@ direction is fixed beforehand.
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -25,55 +25,93 @@ from genloom.plugins import model_of
 from genloom.run import Run
 
 MOST = 2_000  # items of a side
-DRAWS = 4  # of the noise in a loss
+DRAWS = 4  # of the noise in a loss, at least
+EFFORT = 16_000  # losses that are computed where that is more
 BATCH = 64
+SHARED = 20  # items that share their noise, at least
+CANNOT = "whether items were trained on cannot be concluded"
 FRESH = 1_000  # canaries that were never planted, beside each that was
 NEVER = 1_000_000  # the number of the first of them
 
 
+Side = tuple[int, Callable[[np.ndarray], Batch]]  # how many items there are, and what makes a batch of some of them
+
+
+def side(data: Dataset, rows: np.ndarray) -> Side:
+    """Those items of a data set."""
+    return len(rows), lambda some: data.batch(rows[some])
+
+
 class Judge:
-    """Scores items [n] by a run's losses; `words` says which."""
+    """Scores items by a run's critic, where the model has one, or its losses; `words` says which, once it has."""
 
     def __init__(self, run: Run, seed: int):
         if model_of(run).samples_with and not run.has_state():
-            raise UserError(
-                "whether items were trained on cannot be concluded: what scores them is in state/, which is gone from this run"
-            )
+            raise UserError(f"{CANNOT}: what scores them is in state/, which is gone from this run")
         self.model, self.seed = generate.load(run), seed
-        self.words = ""
+        self.words, self.critic = "losses", False
 
     @torch.inference_mode()
-    def batch(self, batch: Batch) -> torch.Tensor:
-        moved = {k: v.to(self.model.device) for k, v in batch.items()}
-        critic = self.model.critic(moved)
-        if critic is not None:
-            self.words = "how real its critic holds each"
-            return critic.float().flatten(1).mean(1).cpu() if critic.ndim > 1 else critic.float().cpu()
-        self.words = f"the loss of each, mean of {DRAWS} draws of its noise"
-        total = torch.zeros(len(next(iter(batch.values()))))
-        for k in range(DRAWS):
-            torch.manual_seed(mix(self.seed, k))
-            drawn = _loss(self.model, moved)
-            if k and torch.equal(drawn, -total):  # there is no noise in it
-                self.words = "the loss of each"
-                return total
-            total = (total * k - drawn) / (k + 1)
-        return total
+    def scores(self, *sides: Side) -> list[np.ndarray]:
+        """[n] of the items of each side.
 
-    def rows(self, data: Dataset, rows: np.ndarray) -> np.ndarray:
-        parts = [self.batch(data.batch(rows[i : i + BATCH])) for i in range(0, len(rows), BATCH)]
-        return torch.cat(parts).double().numpy()
+        A loss with noise of its own is averaged over draws of that. Items at the same place of a batch share them, so what the
+        noise does to a loss is known and taken off: the mean of all sides at that place.
+        """
+        total = sum(n for n, _ in sides)
+        size = max(1, min(BATCH, total // SHARED))
+        first = self._batch(sides[0], np.arange(size) % sides[0][0])
+        drawn = not torch.equal(self._once(first, 0), self._once(first, 1))
+        draws = max(DRAWS, min(8 * DRAWS, EFFORT // total)) if drawn else 1
+        found = [self._all(each, size, draws) for each in sides]
+        if drawn:
+            self.words += f", mean of {draws} draws of its noise"
+        return _evened(found, size) if drawn else [x[:, 0] for x in found]
+
+    def _all(self, each: Side, size: int, draws: int) -> np.ndarray:
+        """[n, draws] of one side, in batches that are all of one size: the same noise at the same place."""
+        n, parts = each[0], []
+        for i in range(0, n, size):
+            batch = self._batch(each, np.resize(np.arange(i, min(i + size, n)), size))
+            parts.append(torch.stack([self._once(batch, k) for k in range(draws)], 1))
+        return torch.cat(parts)[:n].double().numpy()
+
+    def _batch(self, each: Side, some: np.ndarray) -> Batch:
+        return {k: v.to(self.model.device) for k, v in each[1](some).items()}
+
+    def _once(self, batch: Batch, draw: int) -> torch.Tensor:
+        """[B] of one draw. Raises UserError where the items lack what the model asks for."""
+        with torch.random.fork_rng():
+            torch.manual_seed(mix(self.seed, draw))
+            try:
+                if (critic := self.model.critic(batch)) is not None:
+                    self.words, self.critic = "how real its critic holds each", True
+                    return critic.float().flatten(1).mean(1).cpu() if critic.ndim > 1 else critic.float().cpu()
+                self.words = "the loss of each"
+                return -_loss(self.model, batch)
+            except KeyError as lacking:
+                raise UserError(
+                    f"{CANNOT}: this model asks for the {lacking.args[0]} of each, and held-out items have none that it knows"
+                ) from None
+
+
+def _evened(found: list[np.ndarray], size: int) -> list[np.ndarray]:
+    """Means over draws [n] of scores [n, draws], less what their place in a batch of that size does to all."""
+    both = np.concatenate(found)
+    both[~np.isfinite(both)] = np.nan
+    places = np.concatenate([np.arange(len(x)) % size for x in found])
+    usual = np.stack([np.nanmean(both[places == p], 0) for p in range(places.max() + 1)])
+    even = np.mean(both - usual[places], 1) + np.nanmean(both)
+    return np.split(even, np.cumsum([len(x) for x in found])[:-1])
 
 
 def _loss(model: Model, batch: Batch) -> torch.Tensor:
     """[B]: the terms of the first phase that are an item's own. Raises UserError where none is."""
     count = len(next(iter(batch.values())))
-    with torch.random.fork_rng(), generate.autocast(model.device, generate.resolve_precision(model, "auto")):
+    with generate.autocast(model.device, generate.resolve_precision(model, "auto")):
         terms = [v.float().cpu() for v in model(batch, model.phases()[0].name).values() if v.shape == (count,)]
     if not terms:
-        raise UserError(
-            f"whether items were trained on cannot be concluded: '{model.name}' has no loss of single items"
-        )
+        raise UserError(f"{CANNOT}: '{model.name}' has no loss of single items")
     return torch.stack(terms).sum(0)
 
 
@@ -96,14 +134,14 @@ def look(subject: Subject, found: Found) -> None:
 
 def _members(subject: Subject, holdout: Dataset, judge: Judge, found: Found) -> None:
     data, seed = subject.data, subject.seed
-    rows, others = some_rows(len(data), MOST, seed), some_rows(len(holdout), MOST, seed)
-    inside, outside = judge.rows(data, rows), judge.rows(holdout, others)
+    both = side(data, some_rows(len(data), MOST, seed)), side(holdout, subject.held(MOST))
+    inside, outside = judge.scores(*both)
     calibrated = ""
     if subject.reference is not None:
         if subject.reference.info["model"] != subject.run.info["model"]:
             raise UserError("The reference is of another model: give --reference a run of the same one on other data.")
-        other = Judge(subject.reference, seed)
-        inside, outside = inside - other.rows(data, rows), outside - other.rows(holdout, others)
+        usual = Judge(subject.reference, seed).scores(*both)
+        inside, outside = inside - usual[0], outside - usual[1]
         calibrated = f", less that of {subject.reference.folder.name}"
     good = np.isfinite(inside), np.isfinite(outside)
     inside, outside = inside[good[0]], outside[good[1]]
@@ -112,7 +150,7 @@ def _members(subject: Subject, holdout: Dataset, judge: Judge, found: Found) -> 
     value, n = auc(inside, outside), min(len(inside), len(outside))
     low, high = resampled(auc, inside, outside, seed)
     flagged = low > subject.max_membership
-    told = f"{judge.words}{calibrated}" if judge.words else "losses"
+    told = f"{judge.words}{calibrated}"
     sides = f"{len(inside):,} training items against {len(outside):,} held-out ones"
     sentence = (
         f"Told from items that it never saw by {told}, its training items come first {100 * value:.0f} times in 100 "
@@ -152,13 +190,11 @@ def _canaries(train: Planted, judge: Judge, found: Found) -> None:
     like = train.data.batch(np.zeros(1, np.int64))
     count = max(train.rows) + 1
 
-    def scores(numbers: range) -> np.ndarray:
-        return np.concatenate(
-            [_scored(judge, train, like, numbers[i : i + BATCH]) for i in range(0, len(numbers), BATCH)]
-        )
+    def made(first: int, n: int) -> Side:
+        return n, lambda some: _stacked([canary(train.spec, train.seed, first + int(i), like=like) for i in some])
 
-    fresh = np.sort(scores(range(NEVER, NEVER + FRESH)))
-    ours = scores(range(count))
+    ours, fresh = judge.scores(made(0, count), made(NEVER, FRESH))
+    fresh = np.sort(fresh)
     above = len(fresh) - np.searchsorted(fresh, ours, "right")
     bits = math.log2(FRESH + 1) - np.log2(above + 1)
     times = np.array([TIMES[i % len(TIMES)] for i in range(count)])
@@ -179,6 +215,5 @@ def _canaries(train: Planted, judge: Judge, found: Found) -> None:
     found.more["canaries"] = {str(t): [round(float(x), 2) for x in b] for t, b in by.items()}
 
 
-def _scored(judge: Judge, train: Planted, like: Batch, numbers: range) -> np.ndarray:
-    items: list[dict[str, Any]] = [canary(train.spec, train.seed, i, like=like) for i in numbers]
-    return judge.batch({k: torch.stack([x[k] for x in items]) for k in items[0]}).double().numpy()
+def _stacked(items: list[dict[str, torch.Tensor]]) -> Batch:
+    return {k: torch.stack([x[k] for x in items]) for k in items[0]}

@@ -1,0 +1,76 @@
+"""What near is: distances to the nearest training item, and the same over what is usual there."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genloom.measure import some_rows
+from genloom.metrics.distribution import nearest
+
+SAME = 1e-4  # of the length of a row of numbers: items nearer than this are one item
+NEIGHBOURS = 5  # of a training item, among which another one is looked for that is not the same again
+
+
+class View(NamedTuple):
+    """How far each sample [n] is from its nearest training item, which that is [n], and how far others are [m] that it never saw."""
+
+    name: str
+    made: Tensor
+    rows: Tensor
+    held: Tensor
+
+    def copies(self) -> Tensor:
+        """[n] bool."""
+        return self.made < self.held.min()
+
+
+class Apart(NamedTuple):
+    """Distances [n] to the nearest training item, its numbers [n] in a Space, and the distances over that item's own to its
+    nearest other one [n]: a copy of a rare item may be farther than a common one's neighbours are, and nearer than its own."""
+
+    distances: Tensor
+    items: Tensor
+    relative: Tensor
+
+
+class Space:
+    """Training items as rows [N, d], in which near is measured; `rows` [N] are their numbers in the data."""
+
+    def __init__(self, name: str, known: Tensor, rows: np.ndarray):
+        self.name, self.known, self.rows = name, known, torch.from_numpy(rows)
+        self.same = SAME * float(known.double().square().sum(1).mean().sqrt())
+
+    def apart(self, x: Tensor) -> Apart:
+        """Of others [n, d]."""
+        distances, items = (v[:, 0] for v in nearest(x, self.known))
+        return self._relative(distances, items, torch.full_like(items, -1))
+
+    def holds(self, x: Tensor) -> Tensor:
+        """[n] bool: which of others [n, d] are training items again."""
+        return nearest(x, self.known)[0][:, 0] <= self.same
+
+    def among_themselves(self, most: int, seed: int) -> Apart:
+        """Of some of the training items, each as if it were not there."""
+        own = torch.from_numpy(some_rows(len(self.known), most, seed))
+        return self._relative(*self._others(own, own), own)
+
+    def views(self, made: Apart, held: Apart) -> list[View]:
+        """By distance, and by distance over what is usual there."""
+        rows = self.rows[made.items]
+        pairs = [(self.name, made.distances, held.distances), (f"{self.name}, relative", made.relative, held.relative)]
+        return [View(name, mine, rows, theirs) for name, mine, theirs in pairs]
+
+    def _relative(self, distances: Tensor, items: Tensor, but: Tensor) -> Apart:
+        usual = self._others(items, but)[0]
+        return Apart(distances, items, torch.where(usual.isfinite(), distances / usual, torch.inf))
+
+    def _others(self, items: Tensor, but: Tensor) -> tuple[Tensor, Tensor]:
+        """The nearest training item of each that is neither the same again nor `but`, and how far that is."""
+        distances, found = nearest(self.known[items], self.known, min(NEIGHBOURS, len(self.known)))
+        wrong = (distances <= self.same) | (found == items[:, None]) | (found == but[:, None])
+        least, place = distances.masked_fill(wrong, torch.inf).min(1)
+        return least, found.gather(1, place[:, None])[:, 0]
