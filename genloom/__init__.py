@@ -1,6 +1,6 @@
 """genloom trains, samples, measures, audits and serves generative models on a person's own data.
 
-Verbs: fit, import_, sample, interpolate, project, edit, mix, evaluate, compare, load, inspect, models, data.
+Verbs: fit, import_, sample, interpolate, project, edit, mix, evaluate, audit, compare, load, inspect, models, data.
 Words: Spec, Model, Phase, Card, Recipe, Result, Run, Policy.
 """
 
@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 
 _NAMES = {
     "api": (
+        "audit",
         "compare",
         "edit",
         "evaluate",
@@ -40,6 +41,7 @@ __all__ = sorted(_HOME)
 if TYPE_CHECKING:
     from genloom import data, models
     from genloom.api import (
+        audit,
         compare,
         edit,
         evaluate,

@@ -16,6 +16,7 @@ from genloom import budget, core, generate, machine, parallel, private, transfer
 from genloom.core import Model, build
 from genloom.data import open_data
 from genloom.data.base import Dataset
+from genloom.data.canaries import Planted
 from genloom.errors import UserError
 from genloom.latents import verbs
 from genloom.plugins import resolve
@@ -37,6 +38,9 @@ def fit(
     config: Mapping[str, Any] | None = None,
     data_options: Mapping[str, Any] | None = None,
     init: str | os.PathLike[str] | Run | None = None,
+    licence: str | None = None,
+    consent: str | None = None,
+    canaries: int = 0,
     quiet: bool = False,
     **overrides: Any,
 ) -> Run:
@@ -44,8 +48,10 @@ def fit(
 
     `model`: a registered name, a Python file that registers one, or a class. `data`: a built-in name, a path, or a
     Dataset. `recipe`: one of the model's, by default the one that fits the machine. `config`: hyper-parameters of the
-    model. `init`: a run to start from, its hyper-parameters the defaults. `overrides`: fields of Options (steps, minutes,
-    batch_size, lr, seed, precision ...).
+    model. `init`: a run to start from, its hyper-parameters the defaults. `canaries`: made-up items to plant in the data, that
+    `audit` looks for. `licence`, `consent`: under which licence the data is, and what the people in it agreed to (or the path of a
+    note that says it): kept in the run and shown on its card. `overrides`: fields of Options (steps, minutes, batch_size, lr,
+    seed, precision ...).
     Raises UserError for anything that the caller can mend, KeyboardInterrupt after Ctrl-C, when all has been saved.
     """
     parallel.setup()
@@ -64,6 +70,7 @@ def fit(
     if not isinstance(dataset, Dataset):
         asked = cls.asks(options.model) | dict(data_options)
         dataset = open_data(dataset, modality=cls.modality, needs=cls.needs, like=old.spec if old else None, **asked)
+    dataset = Planted(dataset, canaries, options.seed) if canaries else dataset
     machine.keep_freed_memory()
     machine.multiply_fast()
     torch.manual_seed(core.mix(options.seed, 0))
@@ -80,8 +87,14 @@ def fit(
     if dataset.spec.modality == "video":
         budget.check(net, dataset, options.batch_size // share)
     named = source.name if isinstance(source, Dataset) else str(source)
-    info = request(cls, recipe, options, named, dataset, data_options, os.fspath(init) if init else None, net.spec)
+    said = {"licence": licence, "consent": consent}
+    info = request(
+        cls, recipe, options, named, dataset, data_options, os.fspath(init) if init else None, net.spec, said
+    )
     info["data"]["options"] = asked
+    if canaries:
+        info["data"]["canaries"] = {"count": canaries, "seed": options.seed}
+        info["command"] += f" --canaries {canaries}"
     info["parents"] = [parent_of(Run.open(init))] if init else []
     run = open_or_create(out, info) if parallel.main() else None
     run = run or Run(Path(), info)
@@ -256,10 +269,9 @@ def evaluate(
     from genloom.measure import evaluate_run
 
     opened = Run.open(run)
-    against = Path(data) if isinstance(data, os.PathLike) else data
     result = evaluate_run(
         opened,
-        against,
+        _place(data),
         metrics=metrics or None,
         n=n,
         extractor=extractor,
@@ -268,6 +280,47 @@ def evaluate(
     )
     _tell(opened, ("metrics.json",))
     return result
+
+
+def audit(
+    run: str | os.PathLike[str] | Run,
+    data: str | os.PathLike[str] | Dataset | None = None,
+    *,
+    holdout: str | os.PathLike[str] | Dataset | None = None,
+    n: int | None = None,
+    attributes: str | os.PathLike[str] | None = None,
+    reference: str | os.PathLike[str] | Run | None = None,
+    max_copies: float = 0.01,
+    max_membership: float = 0.6,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Whether a run gives away its training data, and which groups it leaves out: writes audit.json and the report.
+
+    `data`: the training data, where it has moved. `holdout`: items that the run never saw, by default what its data holds
+    out. `n`: samples, by default 1,000 pictures, 128 clips, 64 texts or sounds. `attributes`: a labels file of groups.
+    `reference`: a run of the same model on other data, to calibrate membership by. `passed` of the result is False where
+    more than a share `max_copies` of samples are copies, or the AUC of membership is above `max_membership`, for certain.
+    """
+    from genloom.auditing import audit_run
+
+    opened = Run.open(run)
+    result = audit_run(
+        opened,
+        _place(data),
+        holdout=_place(holdout),
+        n=n,
+        attributes=None if attributes is None else os.fspath(attributes),
+        reference=None if reference is None else Run.open(reference),
+        max_copies=max_copies,
+        max_membership=max_membership,
+        seed=seed,
+    )
+    _tell(opened, ("audit.json",))
+    return result
+
+
+def _place(data: str | os.PathLike[str] | Dataset | None) -> str | Path | Dataset | None:
+    return Path(data) if isinstance(data, os.PathLike) else data
 
 
 def evaluate_tasks(
@@ -294,12 +347,25 @@ def compare(runs: Sequence[str | os.PathLike[str] | Run]) -> list[dict[str, Any]
     return compare_runs([Run.open(r).folder for r in runs])
 
 
-def inspect(path: str | os.PathLike[str], **options: Any) -> dict[str, Any]:
-    """The preflight of a data set: what is there, what is unreadable, and what fit would do with it."""
-    from genloom.data import inspector
+def inspect(
+    path: str | os.PathLike[str],
+    *,
+    audit: bool = False,
+    names: str | os.PathLike[str] | None = None,
+    **options: Any,
+) -> dict[str, Any]:
+    """The preflight of a data set: what is there, what is unreadable, and what fit would do with it.
+
+    `audit`: also near-duplicates, leaks into the held-out part, personal data (and the names in the file `names`) and unsafe
+    pictures, under the key `audit` (`genloom.data.hygiene.audit`).
+    """
+    from genloom.data import hygiene, inspector
 
     source = path if isinstance(path, str | Path) else Path(path)
-    facts: dict[str, Any] = inspector(source)[1].inspect(source, **options)
+    modality, module = (audit and hygiene.only_written(source)) or inspector(source)
+    facts: dict[str, Any] = module.inspect(source, **options)
+    if audit:
+        facts["audit"] = hygiene.audit(source, modality, facts, None if names is None else Path(names))
     return facts
 
 

@@ -48,10 +48,11 @@ HELP = """genloom: train, sample, measure and compare generative models on your 
   genloom edit RUN            directions that change a picture's meaning, and sheets of what they do
   genloom mix RUN             pictures with the coarse styles of some seeds and the fine ones of others
   genloom evaluate RUN        measure a run against real data
+  genloom audit RUN           whether a run gives away its training data, and which groups it leaves out
   genloom compare RUN…        runs side by side
   genloom verify RUN          whether a run is as it was sealed, and what it comes from
   genloom models              the models, their papers and recipes
-  genloom data                the built-in data sets;  genloom data inspect PATH: what fit would do with yours
+  genloom data                the built-in data sets;  genloom data inspect PATH [--audit]: look at yours
 
   genloom VERB --help         the options of a verb;  genloom fit MODEL --help: also the model's own
 
@@ -60,7 +61,7 @@ Try: genloom fit gan mnist --minutes 3
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run one command. Exit code 0, or 2 after one sentence on what to do."""
+    """Run one command. Exit code 0, 1 where an audit flags something, or 2 after one sentence on what to do."""
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         code = _run(words)
@@ -79,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _run(words: list[str]) -> int:
-    verbs: dict[str, Callable[[list[str]], None]] = {
+    verbs: dict[str, Callable[[list[str]], int | None]] = {
         "fit": _fit,
         "import": _import,
         "export": _export,
@@ -89,6 +90,7 @@ def _run(words: list[str]) -> int:
         "edit": _edit,
         "mix": _mix,
         "evaluate": _evaluate,
+        "audit": cli_safe.audit,
         "compare": _compare,
         "models": _models,
         "data": cli_data.data,
@@ -100,7 +102,7 @@ def _run(words: list[str]) -> int:
     elif verb in ("-V", "--version", "version"):
         print(f"genloom {__version__}")
     elif verb in verbs:
-        verbs[verb](words[1:])
+        return verbs[verb](words[1:]) or 0
     else:
         raise unknown("verb", verb, verbs)
     return 0
@@ -130,6 +132,9 @@ def _fit(words: list[str]) -> None:
         recipe=recipe,
         config=vars(args.model),
         init=args.init,
+        licence=args.licence,
+        consent=args.consent,
+        canaries=args.canaries,
         data_options=changed(args.data, default.data),
         quiet=args.quiet,
         **{k: getattr(args, k) for k, v in vars(options).items() if k != "model" and getattr(args, k) != v},
@@ -153,6 +158,13 @@ def _fit_form(cls: type[Model], recipe: str, options: Options) -> Any:
         ("out", Annotated[Path | None, arg(help="the run folder; by default runs/MODEL-DATA")], None),
         ("recipe", Annotated[str, arg(help=f"one of: {', '.join(cls.recipes)}")], recipe),
         ("init", Annotated[str | None, arg(help="a run of the same model to start from")], None),
+        ("licence", Annotated[str | None, arg(help="of the data, in words: kept in the run and on its card")], None),
+        ("consent", Annotated[str | None, arg(help="what the people in it agreed to, or a note that says it")], None),
+        (
+            "canaries",
+            Annotated[int, arg(help="made-up items to plant in the data, for `genloom audit` to look for")],
+            0,
+        ),
         ("quiet", Annotated[bool, arg(help="print nothing while training")], False),
         ("model", model, field(default_factory=model)),
         ("data", data, field(default_factory=data)),
@@ -217,6 +229,8 @@ def _sample(words: list[str]) -> None:
 def _to_files(run: Run, args: Sample, out: Path, asked: dict[str, Any]) -> list[Path]:
     from genloom import generate
 
+    if args.balance:
+        return _balanced(run, args, out, asked)
     if args.frames is not None:
         asked["frames"] = args.frames
     if run.spec.modality == "video" and asked.get("source"):
@@ -227,6 +241,15 @@ def _to_files(run: Run, args: Sample, out: Path, asked: dict[str, Any]) -> list[
         raise UserError("--beside shows the source of a film: give a model that makes films of films a --source.")
     asked |= {"form": args.form, "visible_label": args.visible_label}
     return generate.to_files(run, args.n, out, seed=args.seed, **asked)
+
+
+def _balanced(run: Run, args: Sample, out: Path, asked: dict[str, Any]) -> list[Path]:
+    from genloom.auditing.balance import balanced_files
+
+    asked |= {"visible_label": args.visible_label}
+    paths, drawn = balanced_files(run, args.n or 64, args.balance or "", out, seed=args.seed, **asked)
+    print(f"note: {drawn:,} were drawn, and {len(paths):,} kept.", file=sys.stderr)
+    return paths
 
 
 def _tell(run: Run, n: int, seed: int, asked: dict[str, Any]) -> None:

@@ -28,22 +28,38 @@ def data(words: list[str]) -> None:
 
 
 def inspect(words: list[str]) -> None:
-    from genloom.data import inspector, options_of
+    from genloom.data import hygiene, inspector, options_of
 
     source = first_word(words) or "mnist"
-    modality, module = inspector(source)
-    options = options_of(modality)
+    audited = "--audit" in words
+    modality, module = (audited and hygiene.only_written(source)) or inspector(source)
+    options = options_of(modality) if modality else make_dataclass("NoOptions", [])
     path = Annotated[str, Positional, arg(metavar="PATH", help="a file, folder, zip or tar, or a built-in name")]
     as_json = Annotated[bool, arg(help="print JSON")]
     card = Annotated[
         Path | None, arg(help="write a data card into this file too: what you add in its marked places stays")
     ]
+    audit = Annotated[
+        bool,
+        arg(help="look for near-duplicates, leaks into the held-out part, personal data in texts, and unsafe pictures"),
+    ]
+    names = Annotated[Path | None, arg(help="people's names, one a line, that --audit looks for too")]
     fields: list[Any] = [("PATH", path), ("json", as_json, False), ("card", card, None)]
+    fields += [("audit", audit, False), ("names", names, None)]
     fields.append(("data", options, field(default_factory=options)))
     args = parse(make_dataclass("Inspect", fields), "data inspect", words)
+    if args.names and not args.audit:
+        raise UserError("--names belongs to --audit: give both.")
     facts = module.inspect(args.PATH, **changed(args.data, options()))
+    if args.audit:
+        facts["audit"] = hygiene.audit(args.PATH, modality, facts, args.names)
     if args.card:
         from genloom.report import write_data_card
 
         write_data_card(args.card, args.PATH, modality, facts)
-    show(facts, module.format_report, args.json)
+
+    def as_text(facts: dict[str, Any]) -> str:
+        audited = [hygiene.format_audit(facts["audit"])] if args.audit else []
+        return "\n".join([module.format_report(facts), *audited])
+
+    show(facts, as_text, args.json)

@@ -1,4 +1,4 @@
-"""The verbs that tell where things come from: detect, sample --like, verify."""
+"""The verbs that tell where things come from and what they give away: detect, sample --like, verify, audit."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from genloom.errors import UserError
-from genloom.forms import Detect, Like, Verify, parse
+from genloom.forms import Audit, Detect, Like, Verify, parse
 
 
 def detect(words: list[str]) -> None:
@@ -39,6 +39,23 @@ def like(words: list[str]) -> None:
     made, difference = again(args.like, args.run, args.out, args.source)
     same = f"not the same: {difference}. This machine rounds otherwise, or its libraries are others"
     print(f"file    {made}, {same if difference else 'exactly the same'}")
+
+
+def audit(words: list[str]) -> int:
+    args = parse(Audit, "audit", words)
+    if args.code is not None:
+        from genloom.plugins import resolve
+
+        resolve(args.code)
+    from genloom import api
+    from genloom.auditing import format_audit
+
+    asked = {k: v for k, v in vars(args).items() if k not in ("RUN", "json", "code")}
+    result = api.audit(args.RUN, **asked)
+    print(json.dumps(result, indent=1, ensure_ascii=False) if args.json else format_audit(result))
+    if not args.json:
+        print(f"report  {Path(args.RUN) / 'report.html'}")
+    return 0 if result["passed"] else 1
 
 
 def verify(words: list[str]) -> None:

@@ -41,6 +41,9 @@ class Sample:
     form: Literal["mp4", "gif", "webp", "frames"] | None = None  # of clips in a folder; by default mp4
     beside: bool = False  # of films made of a --source: show it at the left of each
     like: Path | None = None  # in place of all: make this file again, from the recipe in it: --like FILE [--run RUN]
+    balance: str | None = (
+        None  # as many pictures of each group: label, for the classes of the data, or a labels file of groups
+    )
     provenance: bool = True  # write into each file that it is generated, by which run and how, and sign it
     watermark: bool = True  # put a mark into what is made that is neither seen nor heard, and that `detect` finds
     visible_label: bool = False  # draw AI and its Chinese words into a corner of each picture
@@ -144,6 +147,25 @@ class Evaluate:
     vocoder: str | None = None  # of text to speech: the run that makes its waves; by default Griffin-Lim
     tasks: Path | None = None  # of a language model: JSON lines of few-shot tasks, in place of the data
     shots: str = "0"  # solved examples before each task: 0,1,5
+    seed: int = 0  # of the samples
+    json: bool = False  # print JSON
+    code: Code = None
+
+
+@dataclass
+class Audit:
+    """Whether a run gives away its training data, and which groups it leaves out. Ends with 1 where something is flagged."""
+
+    RUN: RunFolder
+    data: str | None = None  # the training data, where it has moved
+    holdout: str | None = None  # items of the same kind that the run never saw; by default what its data holds out
+    n: Annotated[int | None, arg(aliases=["-n"])] = (
+        None  # samples: by default 1,000 pictures, 128 clips, 64 texts or sounds
+    )
+    attributes: str | None = None  # a CSV or JSONL file with columns file and label: groups to count samples by
+    reference: str | None = None  # a run of the same model on other data, to calibrate membership by
+    max_copies: float = 0.01  # the share of copies among samples that is allowed
+    max_membership: float = 0.6  # the AUC of membership that is allowed; 0.5 is chance
     seed: int = 0  # of the samples
     json: bool = False  # print JSON
     code: Code = None

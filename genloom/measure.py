@@ -200,8 +200,8 @@ def evaluate_run(
         raise UserError(f"-n {n} is too few to measure: give {FEWEST} or more, {MOST} for figures to compare.")
     if run.spec.modality not in ("image", "text", "audio", "video"):
         raise UserError(f"evaluate measures no {run.spec.modality} yet, which this run makes.")
-    own, lost = _own_data(run)
-    given = _open_like(run, data) if isinstance(data, str | Path) else data or own
+    own, lost = own_data(run)
+    given = open_like(run, data) if isinstance(data, str | Path) else data or own
     if given is None:
         raise UserError(lost)
     reference = given.held_out() or given
@@ -327,7 +327,7 @@ def _eye(asked: str | Extractor | None, data: str) -> Extractor:
     return extractor(name) if isinstance(name, str) else name
 
 
-def _own_data(run: Run) -> tuple[Dataset | None, str]:
+def own_data(run: Run) -> tuple[Dataset | None, str]:
     """The data that the run was trained on, or why it cannot be opened."""
     about = run.info["data"]
     if not about["source"]:
@@ -338,23 +338,23 @@ def _own_data(run: Run) -> tuple[Dataset | None, str]:
         return None, f"The run's training data could not be opened, so copies were not looked for: {error}"
 
 
-def _open_like(run: Run, data: str | Path) -> Dataset:
-    """Other data, read as the run's own was: same size and colours, but with labels of its own."""
+def open_like(run: Run, data: str | Path, **more: Any) -> Dataset:
+    """Other data, read as the run's own was: same size and colours, but with labels of its own, and `more` options."""
     options = {k: v for k, v in run.info["data"].get("options", {}).items() if k not in ("labels", "limit")}
-    return _opened(run, data, options)
+    return _opened(run, data, options | more)
 
 
 def _opened(run: Run, data: str | Path, options: Mapping[str, Any]) -> Dataset:
     return open_data(data, modality=run.spec.modality, needs=model_of(run).needs, like=run.spec, **options)
 
 
-def save_pairs(run: Run, above: Tensor, below: Tensor, columns: int) -> None:
+def save_pairs(run: Run, above: Tensor, below: Tensor, columns: int, name: str = "nearest.png") -> None:
     """samples/nearest.png, so many pairs a row of a training picture above a sample."""
     from genloom.data.image import preview
 
     cut = [(above[i : i + columns], below[i : i + columns]) for i in range(0, len(above), columns)]
     sheet = preview(torch.cat([side for pair in cut for side in pair]), columns)
-    with atomic(run.folder / "samples" / "nearest.png") as path:
+    with atomic(run.folder / "samples" / name) as path:
         sheet.save(path, format="PNG")
 
 

@@ -207,10 +207,7 @@ def novelty(run: Run, sides: Sides, seen: AudioSet | None) -> Found:
     """
     if seen is None:
         raise UserError("it needs the training sound, and other sound that was kept out of it: give --data.")
-    windows, clips = sides.windows, [clip for _, clip in seen.clips()]
-    stride = -(-sum(len(c) for c in clips) // (windows.step * MEMORY))
-    pictures = [windows.every(whole(c))[::stride].flatten(1) for c in clips]
-    memory = Memory(seen, torch.cat(pictures), np.cumsum([len(p) for p in pictures]), stride * windows.step)
+    windows, memory = sides.windows, remembered(sides.windows, seen)
     unseen = memory.nearest(windows, torch.cat([sides.reference, sides.sides["recordings"]]))[0]
     distances, places = memory.nearest(windows, sides.sides["made"])
     keep_nearest(run, sides, distances, places, memory)
@@ -244,6 +241,14 @@ class Memory(NamedTuple):
         start = (row - int(self.ends[file - 1] if file else 0)) * self.step - before
         start = max(0, min(start, len(clip) - length))
         return name, whole(clip[start : start + length])[None]
+
+
+def remembered(windows: Windows, seen: AudioSet) -> Memory:
+    """Every stretch of the training sound, as many as fit."""
+    clips = [clip for _, clip in seen.clips()]
+    stride = -(-sum(len(c) for c in clips) // (windows.step * MEMORY))
+    pictures = [windows.every(whole(c))[::stride].flatten(1) for c in clips]
+    return Memory(seen, torch.cat(pictures), np.cumsum([len(p) for p in pictures]), stride * windows.step)
 
 
 def keep_nearest(run: Run, sides: Sides, distances: Tensor, places: Sequence[tuple[int, int]], memory: Memory) -> None:

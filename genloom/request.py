@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import shlex
@@ -25,6 +26,10 @@ from genloom.seal import break_seal, code_version
 from genloom.state import Options
 
 BUDGET = ("steps", "minutes", "save_minutes", "compile")  # may change from one call to the next on the same run
+
+TERMS = ("licence", "consent")  # of the data, as its user says; kept when the same run goes on and nothing else is said
+NOTES = (".txt", ".md", ".pdf", ".doc", ".docx", ".png", ".jpg")  # what is named so is a file, and no sentence
+LONGEST_TEXT, LARGEST_NOTE = 64 * 2**10, 64 * 2**20  # bytes of a note that are kept, and that are hashed
 
 
 def default_recipe(cls: type[Model], device: torch.device) -> str:
@@ -63,12 +68,13 @@ def request(
     data_options: Mapping[str, Any],
     init: str | None,
     spec: core.Spec,
+    said: Mapping[str, str | None],
 ) -> dict[str, Any]:
     """run.json: the whole resolved request, which is also the config to reuse. `spec` is the model's: it may say more than
-    the data's, such as what its mel spectrograms are."""
+    the data's, such as what its mel spectrograms are. `said`: licence and consent, see `terms`."""
     settings = asdict(options)
     asked = {
-        **about(cls, recipe, command(cls, recipe, options, source, data_options, init)),
+        **about(cls, recipe, command(cls, recipe, options, source, data_options, {"init": init, **said})),
         "init": init,
         "config": settings.pop("model"),
         "options": settings,
@@ -78,6 +84,7 @@ def request(
             "name": data.name,
             "fingerprint": data.fingerprint,
             "summary": data.summary,
+            **terms(**said),
         },
         "spec": spec.to_json(),
     }
@@ -106,12 +113,12 @@ def command(
     options: Options,
     source: str,
     data_options: Mapping[str, Any],
-    init: str | None,
+    more: Mapping[str, str | None],
 ) -> str:
-    """The command that makes this run again: the recipe, and what departs from it."""
+    """The command that makes this run again: the recipe, what departs from it, and `more` options by name."""
     plain = resolve_options(cls, recipe, {})
     given = {k: v for k, v in vars(options).items() if v != getattr(plain, k) and v is not None}
-    given |= {"init": init} if init else {}
+    given |= {k: v for k, v in more.items() if v}
     given.pop("model", None)
     given |= {f"model.{k}": v for k, v in options.model.items() if v != plain.model[k]}
     given |= {f"data.{k}": v for k, v in data_options.items()}
@@ -138,9 +145,42 @@ def open_or_create(out: str | os.PathLike[str] | None, info: dict[str, Any]) -> 
             raise UserError(f"'{folder}' holds another run ({changed}): give another --out, or ask for the same.")
         break_seal(folder)
         as_begun: dict[str, Any] = {k: old[k] for k in ("started", "parents", "privacy") if k in old}
+        info["data"] = {k: old["data"][k] for k in TERMS if k in old["data"]} | info["data"]
         return Run.create(folder, {**info, **as_begun})
     refuse_occupied(folder)
     return Run.create(folder, info)
+
+
+def terms(licence: str | None = None, consent: str | None = None) -> dict[str, Any]:
+    """What run.json says of the right to use the data, where somebody said it. Of a note in a file its name, its SHA-256, and its
+    text where it is one.
+
+    Raises UserError for an empty sentence, and for a note that is not there or is too large.
+    """
+    told: dict[str, Any] = {}
+    for name, said in (("licence", licence), ("consent", consent)):
+        if said is not None and not said.strip():
+            raise UserError(f"--{name} says nothing: write it in words, or leave it out.")
+        if said is not None:
+            told[name] = said.strip()
+    if consent is None:
+        return told
+    if os.path.isfile(consent):
+        return told | {"consent": _note(Path(consent))}
+    if " " not in told["consent"] and Path(told["consent"]).suffix in NOTES:
+        raise UserError(f"There is no note '{consent}': check the path, or say in words what was agreed to.")
+    return told | {"consent": {"text": told["consent"]}}
+
+
+def _note(path: Path) -> dict[str, str]:
+    if path.stat().st_size > LARGEST_NOTE:
+        raise UserError(f"The note '{path}' is larger than {LARGEST_NOTE >> 20} MB: give a shorter one.")
+    raw = path.read_bytes()
+    said = {"file": path.name, "sha256": hashlib.sha256(raw).hexdigest()}
+    try:
+        return {"text": raw.decode("utf-8-sig").strip(), **said} if len(raw) <= LONGEST_TEXT else said
+    except UnicodeDecodeError:
+        return said  # a scan, a PDF: its hash tells which
 
 
 def refuse_occupied(folder: Path) -> None:

@@ -145,7 +145,7 @@ class Looker:
 
     def evaluate(self, n: int, metrics: list[str] | None = None) -> dict[str, Any]:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(measure, "_own_data", lambda run: (self.data, ""))
+            patch.setattr(measure, "own_data", lambda run: (self.data, ""))
             return measure.evaluate_run(self.run, n=n, metrics=metrics)
 
 

@@ -57,7 +57,9 @@ def write_model_card(folder: Path) -> Path:
 
 def write_data_card(path: Path, source: str, modality: str, facts: Mapping[str, Any]) -> Path:
     """Write the card of a data set, from what its preflight found."""
-    shown = {k.replace("_", " "): v for k, v in facts.items() if v not in (None, "", [], {}) and k != "notes"}
+    kept = {k: v for k, v in facts.items() if k not in ("notes", "audit") and v not in (None, "", [], {})}
+    shown = {k.replace("_", " "): v for k, v in kept.items()}
+    audited = "\n".join(f"- {plain(s)}" for s in facts.get("audit", {}).get("sentences", ()))
     name = Path(source).stem
     front = {"pretty_name": name, "tags": ["genloom", modality], "license": "unknown"}
     asked = {
@@ -71,6 +73,7 @@ def write_data_card(path: Path, source: str, modality: str, facts: Mapping[str, 
         f"Data for generative models, {plain(modality)}. Found by `genloom data inspect`.",
         "\n".join(f"- {plain(k)}: {plain(v)}" for k, v in shown.items()),
         "\n".join(f"- {plain(note)}" for note in facts.get("notes") or ()),
+        f"## Audit\n\n{audited}" if audited else "",
         *(block for key, words in asked.items() for block in (f"## {words}", place(key))),
     ]
     return write(path, blocks)
@@ -143,7 +146,12 @@ def limits(story: Story) -> str:
 
 def data(story: Story) -> str:
     info = story.info["data"]
-    facts = {"source": info.get("source"), **story.data_facts, "fingerprint": str(info.get("fingerprint", ""))[:16]}
+    facts = {
+        "source": info.get("source"),
+        **story.terms,
+        **story.data_facts,
+        "fingerprint": str(info.get("fingerprint", ""))[:16],
+    }
     return "\n".join(f"- {plain(k)}: {plain(v)}" for k, v in facts.items() if v not in (None, "", [], {}))
 
 

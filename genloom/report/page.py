@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from string import Template
@@ -19,7 +19,7 @@ from PIL import Image, ImageOps
 from genloom.monitor import TEXTS
 from genloom.report.curves import chart, number
 from genloom.report.story import Story, duration, family, interval, words
-from genloom.run import HEARD_IN, SEEN_IN
+from genloom.run import HEARD_IN, SEEN_IN, read_json
 
 LARGE = 2_000_000  # bytes of a picture beyond which the page embeds a lossy copy
 LAST, EARLIER = 2000, 160  # characters of a text that are shown
@@ -40,6 +40,7 @@ def write_report(folder: Path) -> Path:
         section("How good it is", metrics(story)),
         section("Which classes", classes(story)),
         section("Does it copy?", repeats(story) if spoken(story) else nearest(story)),
+        section("Audit", audited(story)),
         section("What happened", happened(story)),
         section("The idea", idea(story)),
         section("The data", about_data(story)),
@@ -291,6 +292,37 @@ def nearest(story: Story) -> str:
     return figure(path, f"Pairs of a real {what} and the generated one nearest to it", caption)
 
 
+def audited(story: Story) -> str:
+    """What the audit found, flagged or not, what it could not tell, the nearest pairs, and the groups."""
+    path = story.run.folder / "audit.json"
+    if not path.is_file():
+        what = "Not audited yet. This tells whether it gives away its training data, and which groups it leaves out:"
+        return kindly(what, f"genloom audit {story.run.folder}")
+    found = read_json(path)
+    rows = [
+        ("flagged" if f.get("flagged") else "", text(f["sentence"]), f"{f['n']:,}", number(f["value"]), interval(f))
+        for f in found.get("findings") or []
+    ]
+    shown = table(("", "Finding", "N", "Value", "95 % interval"), rows, numbers=("N", "Value", "95 % interval"))
+    shown += "".join(f'<p class="note">{text(sentence)}</p>' for sentence in found.get("cannot") or [])
+    spans = [(f"{s['length']:,}", f"<q>{escape(s['text'])}</q>") for s in found.get("spans") or []]
+    shown += table(("Bytes", "Copied word for word"), spans, numbers=("Bytes",)) if spans else ""
+    pairs = story.run.folder / "samples" / "copies.png"
+    if pairs.is_file():
+        caption = "<b>Real above, generated below.</b> The samples that are nearest to training items, nearest first."
+        shown += figure(pairs, "Pairs of a training picture and the sample nearest to it", caption)
+    return shown + _groups(found.get("groups") or {})
+
+
+def _groups(groups: Mapping[str, Mapping[str, Any]]) -> str:
+    if not groups:
+        return ""
+    names = ("samples", "data", "precision", "recall", "loss")
+    rows = [(text(k), text(g["state"]), *(number(g[n]) if n in g else "" for n in names)) for k, g in groups.items()]
+    heads = ("Share of samples", "Of the data", "Precision", "Recall", "Loss")
+    return table(("Group", "", *heads), rows, numbers=heads)
+
+
 def repeats(story: Story) -> str:
     found = story.measured.get("repeats") or []
     rows = [(str(r["sample"]), f"{r['length']:,}", f"<q>{escape(r['text'])}</q>") for r in found if r["length"]]
@@ -323,7 +355,8 @@ def idea(story: Story) -> str:
 
 def about_data(story: Story) -> str:
     data = story.info["data"]
-    facts = [("name", data.get("name")), ("source", data["source"]), ("one item", story.item)]
+    facts = [("name", data.get("name")), ("source", data["source"]), *story.terms.items()]
+    facts.append(("one item", story.item))
     facts += [*story.data_facts.items(), *data.get("options", {}).items()]
     return listing([*facts, ("fingerprint", data.get("fingerprint", "")[:16])])
 

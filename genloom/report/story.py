@@ -13,6 +13,7 @@ from genloom.report.curves import number
 from genloom.run import Run, atomic, read_json
 
 SHOWN = 24  # of a list, at most
+NOTE = 400  # characters of a note on consent
 
 GLOSSARY = {  # family of a metric: what it is in plain words, and which way is better
     "fd": ("How far generated pictures are from real ones as a whole (Fréchet distance)", "↓"),
@@ -90,6 +91,19 @@ class Story:
         summary = self.info["data"].get("summary") or {}
         kept = {k: v for k, v in summary.items() if v and not (isinstance(v, Mapping) and not any(v.values()))}
         return {k.replace("_", " "): v for k, v in kept.items()}
+
+    @property
+    def terms(self) -> dict[str, str]:
+        """What the user said of the right to use the data; of a long note the beginning."""
+        told, said = self.info["data"], {}
+        if told.get("licence"):
+            said["licence"] = str(told["licence"])
+        if note := told.get("consent"):
+            text, file = " ".join(note.get("text", "").split()), note.get("file")
+            text = text if len(text) <= NOTE else f"{text[:NOTE]}…"
+            proof = f"{file}, SHA-256 {note['sha256'][:16]}" if file else ""
+            said["consent"] = f"{text} ({proof})" if text and proof else text or proof
+        return said
 
     @property
     def item(self) -> str:

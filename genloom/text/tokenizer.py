@@ -180,7 +180,7 @@ class Pairs(Tokenizer):
         return found
 
     def encode(self, text: str) -> list[int]:
-        return self.inner.encode(text, add_special_tokens=False).ids
+        return self.inner.encode_batch_fast([text], add_special_tokens=False)[0].ids  # without offsets
 
     @cached_property
     def pieces(self) -> list[bytes]:

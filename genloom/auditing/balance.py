@@ -1,0 +1,85 @@
+"""As many samples of each group as of the others, by leaving out what there is too much of: sample --balance."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from genloom import generate
+from genloom.auditing.coverage import voters_of
+from genloom.core import Model
+from genloom.data.base import Dataset
+from genloom.errors import UserError
+from genloom.measure import open_like, own_data
+from genloom.run import Run
+
+PIECE = 256  # samples that are drawn at once
+TRIES = 100  # samples that are drawn for one that is wanted, at most
+
+
+def balanced(run: Run, n: int, by: str, *, seed: int = 0, **conditions: Any) -> tuple[Tensor, list[int], int]:
+    """n samples, their numbers in the seed's own order, and how many were drawn.
+
+    `by`: "label" for the data's classes, or a labels file of groups (columns file and label). Each sample is of the group of
+    the training items that are nearest to it. Raises UserError where there are no groups, or one is hardly ever made.
+    """
+    data, model = grouped(run, by), generate.load(run)
+    given = generate.checked(model, conditions)
+    voters, names = voters_of(data, seed), data.spec.classes
+    wanted = torch.tensor([n // len(names) + (i < n % len(names)) for i in range(len(names))])
+    kept: list[tuple[int, Tensor]] = []
+    for start in range(0, TRIES * n, PIECE):
+        made = draw(model, seed, (start, start + PIECE), given)
+        for number, group in enumerate(voters.vote(voters.features([made])).tolist(), start):
+            if wanted[group] > 0:
+                wanted[group] -= 1
+                kept.append((number, made[number - start]))
+        if not wanted.any():
+            return torch.stack([x for _, x in kept]), [i for i, _ in kept], start + PIECE
+    lacking = ", ".join(name for name, count in zip(names, wanted.tolist(), strict=True) if count)
+    raise UserError(
+        f"Of {TRIES * n:,} samples too few are of {lacking}: this run hardly makes them. Train it on more of them, or leave "
+        "--balance out."
+    )
+
+
+def draw(model: Model, seed: int, span: tuple[int, int], given: dict[str, Any]) -> Tensor:
+    return torch.as_tensor(generate.draw(model, span[1], seed=seed, span=span, **given))
+
+
+def grouped(run: Run, by: str) -> Dataset:
+    """The training data with its groups. Raises UserError where it cannot be had or has none."""
+    if run.spec.modality != "image":
+        raise UserError(f"--balance is of pictures, and this run makes {run.spec.modality}: leave it out.")
+    own, lost = own_data(run)
+    if own is None:
+        raise UserError(f"--balance tells groups by the training data. {lost}")
+    data = own if by == "label" else open_like(run, run.info["data"]["source"], labels=by)
+    if len(data.spec.classes) < 2:
+        raise UserError("The training data has no classes to balance: give --balance a labels file of groups.")
+    return data
+
+
+def balanced_files(
+    run: Run,
+    n: int,
+    by: str,
+    out: Path,
+    *,
+    seed: int = 0,
+    provenance: bool = True,
+    watermark: bool = True,
+    visible_label: bool = False,
+    **given: Any,
+) -> tuple[list[Path], int]:
+    """The same as files, each under its own number and with its own recipe, and how many were drawn."""
+    told: dict[str, Any] = {"seed": seed, "options": {"seed": seed}, "conditions": given, "watermark": watermark}
+    marks = generate.marks_of(run, provenance, visible_label, **told)
+    made, numbers, drawn = balanced(run, n, by, seed=seed, **given)
+    paths: list[Path] = []
+    for one, number in zip(made, numbers, strict=True):
+        paths += generate.written(run, one[None], out, marks, first=number, of=drawn, names=[f"{number:05d}.png"])
+    return paths, drawn

@@ -1,0 +1,328 @@
+"""What should be known of a data set before it is trained on: what is there nearly twice, what of it is in the held-out part
+too, which personal data its texts hold, and which pictures look unsafe.
+
+It reads every file once more, and holds some 300 bytes of each. That nothing is found proves nothing; what is found is for people
+to look at.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from genloom.data import find_modality, resolve, unsafe
+from genloom.data.alike import SIDE, Alike
+from genloom.data.catalog import Entry
+from genloom.data.decode import SUFFIXES as PICTURES
+from genloom.data.decode import Plan, Unreadable, decode, in_threads
+from genloom.data.files import Files, UnreadableError, shown, streams
+from genloom.data.labels import SPLITS, pick_split, spread
+from genloom.data.personal import Names, find
+from genloom.data.translation import find_sides
+from genloom.data.written import WRITTEN, Block, blocks
+from genloom.errors import UserError
+
+SHOWN = 5  # of each list, when it is written as text; and places of each kind of personal data that are kept
+JUDGED = 10_000  # pictures that the filter looks at, evenly spaced over all
+FRAME = 0.032  # seconds of sound that a spectrum is taken of, about
+LOWEST, HIGHEST = 100.0, 3400.0  # Hz that are compared: even telephones keep them
+RANGE = 60.0  # dB below the loudest
+LENGTHS = 0.02  # by which sounds that are the same may differ in length
+_INDENT = "\n" + 13 * " "
+
+
+def audit(source: str | Path, modality: str, facts: Mapping[str, Any], names: Path | None = None) -> dict[str, Any]:
+    """What `inspect` adds under `audit`, JSON-able.
+
+    `facts`: what the preflight of that modality found. `names`: a file of people's names to look for. Keys: looked_at (kind: how
+    many), near (groups of names), leaks (groups that lie on both sides of a held-out part, and in held_out_leaked how many of its
+    pictures those are), personal (kind: count, and the first
+    places with masked values), unsafe (judge, looked_at, unsafe {name: chance}, doubtful), unreadable (name: why), and
+    `sentences`, which say all that in words. Raises UserError for a list of names that cannot be read.
+    """
+    known, found = Names.read(names) if names else None, resolve(source)
+    at: Entry | Path = found
+    if isinstance(found, Entry) and modality == "audio":
+        at = found.load("train")
+    made: dict[str, Any] = {"looked_at": {}, "near": [], "leaks": [], "personal": {}, "unsafe": None, "unreadable": {}}
+    made |= _written(at, known, made["looked_at"])
+    if modality == "image":
+        found_here = pictures(at, made["looked_at"])
+        made |= found_here | {"unreadable": made["unreadable"] | found_here["unreadable"]}
+        made["unsafe"] = judged(at) if isinstance(at, Path) else None
+    elif modality == "audio":
+        made["near"] = sounds(Path(str(at)), made["looked_at"])
+    elif modality == "text":
+        made["near"] = [list(group) for group in facts.get("near", ())]
+    return made | {"sentences": sentences(made, modality, facts)}
+
+
+# ── personal data ────────────────────────────────────────────────────────────────────────────────────────────────
+def _written(found: Entry | Path, names: Names | None, looked_at: dict[str, int]) -> dict[str, Any]:
+    bad: dict[str, str] = {}
+    if isinstance(found, Entry):
+        texts = found.load("train")[0] if found.modality == "text" else []
+        read: Iterator[Block] = (Block(text, lambda row, name=name: f"{name}:{row + 1}") for name, text in texts)  # type: ignore[misc]
+        count = len(texts)
+    else:
+        files = streams(found, WRITTEN)
+        read, count = blocks(files, bad), len(files.names)
+    if count:
+        looked_at["texts"] = count
+    return {"personal": personal(read, names), "unreadable": bad}
+
+
+def personal(read: Iterable[Block], names: Names | None = None) -> dict[str, dict[str, Any]]:
+    """Kind of personal data: how often it is there, and the first places, with the values masked. The most frequent first."""
+    found: dict[str, dict[str, Any]] = {}
+    for block in read:
+        for kind, start, value in find(block.text, names):
+            entry = found.setdefault(kind, {"count": 0, "places": []})
+            entry["count"] += 1
+            if len(entry["places"]) < SHOWN:
+                entry["places"].append({"place": block.place(block.text.count("\n", 0, start)), "value": value})
+    return dict(sorted(found.items(), key=lambda item: -item[1]["count"]))
+
+
+# ── pictures ─────────────────────────────────────────────────────────────────────────────────────────────────────
+def pictures(found: Entry | Path, looked_at: dict[str, int]) -> dict[str, Any]:
+    """near, leaks and unreadable of a built-in set, or of the pictures of a folder, zip or tar: all parts of it."""
+    if isinstance(found, Entry):
+        parts = {split: found.load(split).pixels for split in found.splits}
+        names = [f"{split} #{i}" for split, pixels in parts.items() for i in range(len(pixels))]
+        sketches: Iterator[Any] = (_sketch(p.tobytes(), _small(p)) for pixels in parts.values() for p in pixels)
+        held = np.array([name.startswith("test") for name in names])
+        alone: Sequence[str] = names
+    else:
+        files = streams(found, PICTURES)
+        names, alone = files.names, _without_side(files.names)
+        sketches = in_threads(partial(_read, files), names)
+        held = np.isin(np.array(names), np.array(_held_out(names)))
+    alike, digests, bad = Alike(len(names)), np.arange(len(names), dtype=np.uint64), {}
+    for i, sketch in enumerate(sketches):
+        if isinstance(sketch, str):
+            bad[shown(names[i])] = sketch
+        else:
+            digests[i] = sketch[0]
+            alike.add(i, sketch[1])
+    looked_at["pictures"] = len(names) - len(bad)
+    near, leaks = [], [g for g in _copies(digests) if not alike.usable[g[0]] and _crosses(held, g)]
+    for group in alike.groups():
+        if _crosses(held, group):
+            leaks.append(group)
+        different = {alone[i]: i for i in {digests[i]: i for i in reversed(group)}.values()}
+        if len(different) > 1:
+            near.append(sorted(different.values()))
+    by_name = [[[shown(names[i]) for i in group] for group in groups] for groups in (near, leaks)]
+    return {
+        "near": by_name[0],
+        "leaks": by_name[1],
+        "held_out_leaked": int(sum(held[g].sum() for g in leaks)),
+        "unreadable": bad,
+    }
+
+
+def _read(files: Files, name: str) -> tuple[int, np.ndarray] | str:
+    try:
+        picture = decode(files, name, Plan(SIDE, 1, "stretch", (255, 255, 255)))[0]
+        with files.open(name) as stream:
+            return _sketch(stream.read(), picture)
+    except (Unreadable, OSError) as error:
+        return str(error)
+
+
+def _sketch(content: bytes, picture: np.ndarray) -> tuple[int, np.ndarray]:
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "big"), picture
+
+
+def _small(pixels: np.ndarray) -> np.ndarray:
+    """uint8 [C, H, W] -> grey [SIDE, SIDE]."""
+    grey = Image.fromarray(pixels.mean(0).round().astype(np.uint8))
+    return np.asarray(grey.resize((SIDE, SIDE), Image.Resampling.BILINEAR))
+
+
+def _held_out(names: list[str]) -> list[str]:
+    if not any(word in name for name in names[-1:] + names[:1] for word in (*SPLITS["train"], *SPLITS["test"])):
+        return []
+    try:
+        return pick_split(names, "test")
+    except UserError:
+        return []
+
+
+def _without_side(names: list[str]) -> list[str]:
+    """Names in which a source and its target, which are meant to be alike, are the same."""
+    changed = dict(zip(names, names, strict=True))
+    for split in SPLITS:
+        for folder, side in find_sides(names, split) or ():
+            changed |= {name: f"{split}/{name[len(folder) :].rpartition('.')[0]}" for name in side}
+    return list(changed.values())
+
+
+def _copies(digests: np.ndarray) -> list[list[int]]:
+    """Groups of numbers with the same digest."""
+    order = np.argsort(digests, kind="stable")
+    edges = np.flatnonzero(np.diff(digests[order])) + 1
+    return [group.tolist() for group in np.split(order, edges) if len(group) > 1]
+
+
+def _crosses(held: np.ndarray, group: list[int]) -> bool:
+    return bool(held[group].any() and not held[group].all())
+
+
+def judged(path: Path) -> dict[str, Any]:
+    """What the filter of unsafe pictures says, where one is installed; else how to install one."""
+    weights = unsafe.weights()
+    if weights is None:
+        return {"judge": None, "install": unsafe.INSTALL}
+    name, score = unsafe.judge(weights)
+    files = streams(path, PICTURES)
+    flagged, doubtful, looked_at = dict[str, float](), 0, 0
+    for i in spread(JUDGED, len(files.names)):
+        try:
+            chance = score(files, files.names[i])
+        except (Unreadable, OSError):
+            continue  # it is named where pictures are compared
+        looked_at += 1
+        doubtful += unsafe.DOUBTFUL < chance <= unsafe.UNSAFE
+        if chance > unsafe.UNSAFE:
+            flagged[shown(files.names[i])] = round(chance, 3)
+    flagged = dict(sorted(flagged.items(), key=lambda item: -item[1]))
+    return {"judge": name, "looked_at": looked_at, "unsafe": flagged, "doubtful": doubtful}
+
+
+# ── sounds ───────────────────────────────────────────────────────────────────────────────────────────────────────
+def sounds(path: Path, looked_at: dict[str, int]) -> list[list[str]]:
+    """Groups of sounds nearly the same and of nearly one length: at another loudness or rate, or compressed. Copies count once."""
+    from genloom.data.sound import SUFFIXES, read
+
+    files = streams(path, SUFFIXES)
+    alike, seconds, digests = Alike(len(files.names)), np.zeros(len(files.names)), dict[bytes, int]()
+    for i, name in enumerate(files.names):
+        try:
+            with files.open(name) as stream:
+                sound = read(stream, name)
+        except (UnreadableError, OSError, EOFError):
+            continue  # inspect names it
+        seconds[i] = sound.seconds
+        looked_at["sounds"] = looked_at.get("sounds", 0) + 1
+        digest = hashlib.blake2b(sound.samples.tobytes(), digest_size=16).digest()
+        if digests.setdefault(digest, i) == i:
+            alike.add(i, spectrum(sound.samples, sound.rate))
+    found = []
+    for group in alike.groups():
+        fits = [i for i in group if abs(seconds[i] - seconds[group[0]]) <= LENGTHS * seconds[group[0]] + 0.1]
+        found += [[shown(files.names[i]) for i in fits]] if len(fits) > 1 else []
+    return found
+
+
+def spectrum(samples: np.ndarray, rate: int) -> np.ndarray:
+    """A sound [N] f32 as a grey picture [SIDE bands, SIDE times]: the energy of equal bands in equal times, in dB."""
+    hop = 1 << round(np.log2(FRAME * rate))
+    samples = np.pad(samples, (0, max(0, SIDE * hop - len(samples))))
+    edges = np.searchsorted(np.fft.rfftfreq(hop, 1 / rate), np.linspace(LOWEST, HIGHEST, SIDE + 1))
+    ends = np.linspace(0, len(samples) // hop, SIDE + 1).astype(int)
+    picture = np.zeros((SIDE, SIDE))
+    for time, (first, last) in enumerate(pairwise(ends)):
+        power = np.zeros(hop // 2 + 1)
+        for start in range(first, last, 1024):  # frames at once
+            frames = samples[start * hop : min(last, start + 1024) * hop].reshape(-1, hop) * np.hanning(hop)
+            power += np.square(np.abs(np.fft.rfft(frames))).sum(0)
+        bands = [power[low : max(high, low + 1)].mean() for low, high in pairwise(edges)]
+        picture[:, time] = np.array(bands) / (last - first)
+    level = 10 * np.log10(picture + 1e-12)
+    return np.asarray((255 * (1 + (level - level.max()) / RANGE).clip(0, 1)).round().astype(np.uint8))
+
+
+# ── in words ─────────────────────────────────────────────────────────────────────────────────────────────────────
+def sentences(made: Mapping[str, Any], modality: str, facts: Mapping[str, Any]) -> list[str]:
+    """What was found and what to do about it. No value and no file is named: these may be shown to anybody."""
+    said = []
+    what = {"image": "pictures", "text": "texts", "audio": "sounds"}.get(modality, "items")
+    if exact := sum(len(group) - 1 for group in facts.get("duplicates", ())):
+        said.append(
+            f"{exact:,} {what} are exact copies of others: a model learns by heart what it sees often. Keep one of each."
+        )
+    if near := sum(len(group) - 1 for group in made["near"]):
+        said.append(f"{near:,} {what} are nearly the same as others: look at the groups, and keep one of each.")
+    if made["leaks"]:
+        said.append(
+            f"{made['held_out_leaked']:,} held-out {what} are in the training part too, or nearly: figures measured against them "
+            "flatter. Remove them from one of the parts."
+        )
+    elif (exact or near) and modality in ("text", "audio"):
+        said.append(f"A part of the {what} is held out of training: with copies on both sides its figures flatter.")
+    if made["personal"]:
+        counts = ", ".join(f"{kind} {entry['count']:,}" for kind, entry in made["personal"].items())
+        said.append(
+            f"The texts seem to hold personal data ({counts}): remove or replace what people did not agree to, for a model may "
+            "repeat it."
+        )
+    if (found := made["unsafe"]) and found["judge"]:
+        share = f"of {found['looked_at']:,} pictures that {found['judge']} looked at"
+        if found["unsafe"] or found["doubtful"]:
+            said.append(
+                f"{len(found['unsafe']):,} {share} seem unsafe, and {found['doubtful']:,} are doubtful: look at them."
+            )
+        else:
+            said.append(f"None {share} seems unsafe.")
+    elif found:
+        said.append(f"Whether pictures are unsafe was not looked at, for no filter is installed: {found['install']}")
+    looked = (
+        ", ".join(f"{kind} {count:,}" for kind, count in made["looked_at"].items()) or "nothing that the audit can read"
+    )
+    return [f"Looked at: {looked}. What is not found may still be there.", *said]
+
+
+def format_audit(made: Mapping[str, Any]) -> str:
+    """What the audit found, as lines to read."""
+
+    def some(groups: Sequence[Sequence[str]]) -> str:
+        more = [f"{len(groups) - SHOWN:,} more"] if len(groups) > SHOWN else []
+        return _INDENT.join(["", *(" ≈ ".join(group[:4]) for group in groups[:SHOWN]), *more])
+
+    lines = [("alike", f"{len(made['near']):,} groups nearly the same{some(made['near'])}")]
+    if made["leaks"]:
+        lines.append(("LEAK", f"{len(made['leaks']):,} groups on both sides of the held-out part{some(made['leaks'])}"))
+    for kind, entry in made["personal"].items():
+        places = _INDENT.join(["", *(f"{p['place']}: {p['value']}" for p in entry["places"])])
+        lines.append(("personal", f"{kind} {entry['count']:,}{places}"))
+    if made["unsafe"] and made["unsafe"]["judge"]:
+        listed = [f"{name} {chance:.2f}" for name, chance in list(made["unsafe"]["unsafe"].items())[:SHOWN]]
+        lines.append(("unsafe", _INDENT.join([f"{len(made['unsafe']['unsafe']):,}", *listed])))
+    lines += [("unreadable", f"{name}: {why}") for name, why in list(made["unreadable"].items())[:SHOWN]]
+    lines += [("audit", sentence) for sentence in made["sentences"]]
+    return "\n".join(f"{name:<12} {text}" for name, text in lines)
+
+
+# ── files that are written, and of no modality ───────────────────────────────────────────────────────────────────
+def only_written(source: str | Path) -> tuple[str, ModuleType] | None:
+    """What stands for modality and preflight where files hold text and are no data of a modality, such as a table alone."""
+    found = resolve(source)
+    if isinstance(found, Path) and streams(found, WRITTEN).names:
+        try:
+            find_modality(found)
+        except UserError:
+            return "", sys.modules[__name__]
+    return None
+
+
+def inspect(source: str | Path) -> dict[str, Any]:
+    """Keys: source, kind, files, notes."""
+    files = streams(Path(source), WRITTEN)
+    note = "fit cannot learn from these files: they are looked at for what they hold."
+    return {"source": str(source), "kind": files.kind, "files": len(files.names), "notes": [note]}
+
+
+def format_report(facts: Mapping[str, Any]) -> str:
+    notes = (f"{'note':<12} {note}" for note in facts["notes"])
+    return "\n".join([f"{facts['source']} ({facts['kind']})", f"{'files':<12} {facts['files']:,}", *notes])

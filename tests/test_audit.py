@@ -1,0 +1,261 @@
+"""The audit finds what was planted: copies, members, canaries, groups that are left out; and not what was not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+import genloom
+from genloom import auditing, cli
+from genloom.auditing import copies, coverage
+from genloom.auditing.finding import auc, tpr_at, wilson
+from genloom.core import Batch, Card, Model, Recipe, Spec, generator, register
+from genloom.data.canaries import TIMES, Planted
+from genloom.run import Run, read_json
+
+SIDE, COUNT = 8, 60
+
+
+@register("test_parrot")
+class Parrot(Model):
+    """Says what it was shown, word for word; or, when it is `honest`, what is like it."""
+
+    modality = "image"
+    card = Card("none", "none", 2026, "", "Repeats its training data.")
+    recipes = {"cpu": Recipe(steps=1, batch_size=4)}
+    looks_at = COUNT
+    memory: Tensor
+
+    def __init__(self, spec: Spec, *, honest: bool = False):
+        super().__init__(spec)
+        self.honest = honest
+        self.bias = nn.Parameter(torch.zeros(1))
+        self.register_buffer("memory", torch.zeros(COUNT, *spec.shape))
+
+    def prepare(self, batch: Batch) -> None:
+        self.memory[: len(batch["image"])] = batch["image"]
+
+    def loss(self, batch: Batch, phase: str) -> dict[str, Tensor]:
+        apart = torch.cdist(batch["image"].flatten(1), self.memory.flatten(1))
+        near = apart.mean(1) if self.honest else apart.min(1).values
+        return {"distance": near + 0 * self.bias}
+
+    def sample(self, n: int, *, seed: int = 0, start: int = 0) -> Tensor:
+        if self.honest:
+            return torch.stack([picture(generator(seed, 9, i)) for i in range(start, start + n)])
+        return self.memory[torch.arange(start, start + n) % COUNT]
+
+
+def picture(random: torch.Generator) -> Tensor:
+    return torch.rand(1, SIDE, SIDE, generator=random) * 2 - 1
+
+
+def folder(path: Path, seed: int, count: int = COUNT) -> Path:
+    for i in range(count):
+        group = path / ("dark" if i % 3 else "light")
+        group.mkdir(parents=True, exist_ok=True)
+        pixels = (picture(generator(seed, i)) / 4 + (-0.5 if i % 3 else 0.5) + 1) * 127.5
+        Image.fromarray(pixels[0].round().to(torch.uint8).numpy()).save(group / f"{i:03}.png")
+    return path
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    root = tmp_path_factory.mktemp("audited")
+    return folder(root / "train", 1), folder(root / "other", 2)
+
+
+@pytest.fixture(scope="module")
+def parrot(pictures: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return genloom.fit("test_parrot", pictures[0], tmp_path_factory.mktemp("run") / "parrot", quiet=True)
+
+
+class Pixels:
+    """Sees pixels as they are: quicker than a network."""
+
+    name = "pixels"
+
+    def features(self, images: Tensor) -> tuple[Tensor, None]:
+        return images.flatten(1), None
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (copies, coverage):
+        monkeypatch.setattr(module, "extractor", lambda name: Pixels())
+
+
+def named(result: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {f["name"]: f for f in result["findings"]}
+
+
+def test_a_parrot_is_flagged_with_its_pairs(parrot: Run, pictures: tuple[Path, Path]) -> None:
+    result = genloom.audit(parrot, holdout=pictures[1], n=40)
+    found = named(result)
+    assert found["copies"]["value"] >= 0.9 and found["copies"]["flagged"] and found["copies"]["low"] > 0.8
+    assert found["membership-auc"]["value"] > 0.95 and found["membership-auc"]["flagged"]
+    assert not result["passed"] and read_json(parrot.folder / "audit.json")["passed"] is False
+    with Image.open(parrot.folder / "samples" / "copies.png") as sheet:
+        rows = np.asarray(sheet.convert("L"), float)
+    assert rows.std() > 0
+    page = (parrot.folder / "report.html").read_text()
+    assert "it copies what it was trained on" in page and "nearest to training items" in page
+    assert "it copies what it was trained on" in (parrot.folder / "README.md").read_text()
+
+
+@pytest.mark.usefixtures("quick")
+def test_what_only_resembles_is_not_flagged(pictures: tuple[Path, Path], tmp_path: Path) -> None:
+    run = genloom.fit("test_parrot", pictures[0], tmp_path / "run", config={"honest": True}, quiet=True)
+    found = named(genloom.audit(run, holdout=pictures[1], n=40))
+    assert found["copies"]["value"] == 0 and not found["copies"]["flagged"]
+    assert not found["membership-auc"]["flagged"] and abs(found["membership-auc"]["value"] - 0.5) < 0.15
+
+
+@pytest.mark.usefixtures("quick")
+def test_groups_that_are_left_out_are_named(pictures: tuple[Path, Path], tmp_path: Path) -> None:
+    run = genloom.fit("test_parrot", pictures[0], tmp_path / "run", quiet=True)
+
+    def dark(self: Parrot, n: int, *, seed: int = 0, start: int = 0) -> Tensor:
+        return self.memory[self.memory.mean((1, 2, 3)) < 0][:1].expand(n, -1, -1, -1)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Parrot, "sample", dark)
+        result = genloom.audit(run, holdout=pictures[1], n=60)
+    assert result["groups"]["light"]["state"] == "left out"
+    assert "light left out" in named(result)["groups"]["sentence"] and named(result)["groups"]["flagged"]
+
+
+@pytest.mark.usefixtures("quick")
+def test_without_a_holdout_it_says_what_cannot_be_concluded(parrot: Run) -> None:
+    result = genloom.audit(parrot, n=20)
+    assert "copies" not in named(result) and "membership-auc" not in named(result)
+    assert [s for s in result["cannot"] if "copies cannot be concluded" in s and "--holdout" in s]
+    assert [s for s in result["cannot"] if "cannot be told from losses" in s]
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_command_ends_with_one_where_something_is_flagged(
+    parrot: Run, pictures: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["audit", str(parrot.folder), "--holdout", str(pictures[1]), "-n", "20"]
+    with pytest.raises(SystemExit) as end:
+        cli.main(words)
+    assert end.value.code == 1 and "FLAG" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as end:
+        cli.main([*words, "--max-membership", "1"])
+    assert end.value.code == 1
+    capsys.readouterr()
+    cli.main([*words, "--max-copies", "1", "--max-membership", "1", "--json"])
+    assert json.loads(capsys.readouterr().out)["passed"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--holdout", "TRAIN"], "is what the run was trained on"),
+        (["--holdout", "EMPTY"], "holds no picture"),
+        (["--attributes", "WRONG", "--holdout", "OTHER"], "nothing.png"),
+        (["-n", "2"], "too few"),
+    ],
+)
+@pytest.mark.usefixtures("quick")
+def test_mistakes_are_one_sentence(
+    words: list[str],
+    said: str,
+    parrot: Run,
+    pictures: tuple[Path, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    wrong = tmp_path / "groups.csv"
+    wrong.write_text("file,label\nnothing.png,a\n")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    places = {"TRAIN": pictures[0], "OTHER": pictures[1], "EMPTY": empty, "WRONG": wrong}
+    with pytest.raises(SystemExit) as end:
+        cli.main(["audit", str(parrot.folder), *(str(places.get(w, w)) for w in words)])
+    assert end.value.code == 2
+    complaint = capsys.readouterr().err
+    assert said in complaint and complaint.count("\n") == 1
+
+
+@pytest.mark.usefixtures("quick")
+def test_groups_of_a_file_of_attributes(parrot: Run, pictures: tuple[Path, Path], tmp_path: Path) -> None:
+    lines = [
+        f"{p.relative_to(pictures[0])},{'first' if int(p.stem) < 30 else 'second'}" for p in pictures[0].rglob("*.png")
+    ]
+    table = tmp_path / "groups.csv"
+    table.write_text("\n".join(["file,label", *lines]))
+    result = genloom.audit(parrot, holdout=pictures[1], n=60, attributes=table)
+    assert result["groups"].keys() == {"first", "second"}
+
+
+@pytest.mark.usefixtures("quick")
+def test_balanced_samples_are_as_many_of_each_group(
+    pictures: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = genloom.fit("test_parrot", pictures[0], tmp_path / "run", quiet=True)
+    words = ["sample", str(run.folder), "--balance", "label"]
+    cli.main([*words, "-n", "12", "--out", str(tmp_path / "made")])
+    made = sorted((tmp_path / "made").glob("*.png"))
+    light = [p for p in made if np.asarray(Image.open(p)).mean() > 127]
+    assert len(made) == 12 and len(light) == 6  # of three that it makes one is light
+    alone = genloom.sample(run, int(made[-1].stem) + 1)[-1]
+    assert np.array_equal(np.asarray(Image.open(made[-1])), ((alone[0] + 1) * 127.5).round().to(torch.uint8).numpy())
+    monkeypatch.setattr(Parrot, "sample", lambda self, n, **_: torch.full((n, 1, SIDE, SIDE), -0.5))
+    with pytest.raises(SystemExit) as end:
+        cli.main([*words, "-n", "4", "--out", str(tmp_path / "none")])
+    assert end.value.code == 2 and "hardly makes them" in capsys.readouterr().err
+
+
+def test_canaries_are_the_more_exposed_the_more_often_they_were_planted(tmp_path: Path) -> None:
+    words = ["the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog", "while", "nine", "zebras", "yawn"]
+    random = np.random.default_rng(0)
+    text = tmp_path / "small.txt"
+    text.write_text(" ".join(random.choice(words, 1500)))
+    run = genloom.fit("gpt", text, tmp_path / "run", recipe="tiny", steps=120, lr=1e-2, canaries=10, quiet=True)
+    assert run.info["data"]["canaries"] == {"count": 10, "seed": 0} and "--canaries 10" in run.info["command"]
+    result = genloom.audit(run, n=10)
+    bits = {int(t): float(np.mean(b)) for t, b in result["canaries"].items()}
+    assert bits[16] > bits[1] + 1 and bits[16] > 4
+    assert "canary-exposure" in named(result)
+
+
+def test_canaries_are_planted_as_often_as_said_and_depend_on_their_number_alone(pictures: tuple[Path, Path]) -> None:
+    data = genloom.data.open_data(pictures[0], modality="image")
+    with_canaries = Planted(data, 7, 3)
+    assert len(with_canaries) == len(data) + sum(TIMES) + sum(TIMES[:2])
+    first = with_canaries.batch(np.array([0, len(data), len(data) + 1, len(data) + 2]))
+    assert torch.equal(first["image"][:1], data.batch(np.array([0]))["image"])
+    assert torch.equal(first["image"][2], first["image"][3]) and not torch.equal(first["image"][1], first["image"][2])
+    assert len(with_canaries.labels()) == len(with_canaries)  # type: ignore[arg-type]
+    assert with_canaries.fingerprint != data.fingerprint != Planted(data, 7, 4).fingerprint
+
+
+def test_spans_longer_than_any_of_held_out_text_are_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(1)
+    text = "".join(random.choice(list("abcdefgh "), 6000))
+    (tmp_path / "text.txt").write_text(text)
+    run = genloom.fit("gpt", tmp_path / "text.txt", tmp_path / "run", recipe="tiny", steps=2, quiet=True)
+    stolen = [text[100 + 80 * i :][:80] if i % 2 else "".join(random.choice(list("abcdefgh "), 80)) for i in range(20)]
+    monkeypatch.setattr(copies.generate, "draw", lambda *_, **__: stolen)
+    result = auditing.audit_run(run, n=20)
+    found = named(result)["copies"]
+    assert found["value"] == 0.5 and found["flagged"]
+    assert result["spans"][0]["text"] in text and result["spans"][0]["length"] == 80
+
+
+def test_statistics_have_known_values() -> None:
+    low, high = wilson(0, 10)
+    assert low == 0 and high == pytest.approx(0.2775, abs=1e-4)
+    assert wilson(5, 10) == pytest.approx((0.2366, 0.7634), abs=1e-4)
+    assert auc(np.array([1.0, 2.0]), np.array([0.0, 1.0])) == 0.875
+    outside = np.arange(100.0)
+    assert tpr_at(np.array([98.5, 99.5, 50.0, 97.0]), outside, 0.01) == 0.5  # one of a hundred may be above
