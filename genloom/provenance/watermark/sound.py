@@ -20,7 +20,7 @@ from torch import Tensor
 
 BAND = (400, 7000)  # Hz: telephones and speech codecs keep most of it
 HIGHEST = 0.45  # of the rate
-SHARE = 10 ** (-25.5 / 20)  # of the sound's own amplitude around each place and frequency
+SHARE = 10 ** (-24.5 / 20)  # of the sound's own amplitude around each place and frequency
 WINDOW = 0.032  # seconds
 AROUND = 70.0  # Hz to each side, over which the sound's amplitude is taken
 SHIFTS = 1 << 15  # places in a second that are tried
