@@ -27,7 +27,7 @@ from genloom.provenance.watermark import picture, sound
 from genloom.run import Run
 from genloom.text import mark
 
-KEY, SURE, OTHERS, MOST = b"k" * 32, 1e-3, 8, 200
+KEY, SURE, OTHERS, MOST = b"k" * 32, 1e-3, 8, 120
 LANCZOS = Image.Resampling.LANCZOS
 Score = tuple[float, float] | None
 Fates = dict[str, Callable[[Any], Any]]
@@ -90,7 +90,8 @@ def pictures(folder: Path, side: int) -> None:
     fates |= {"mirrored": lambda image: image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)}
     fates |= {f"noise of {s} levels": noisy(s) for s in (5, 10)} | {"grey": lambda image: image.convert("L")}
     plain, marked, spent, near = [], [], 0.0, []
-    for path in sorted(folder.rglob("*.png"))[:MOST]:
+    paths = sorted(folder.rglob("*.png"))
+    for path in paths[:: max(1, len(paths) // MOST)]:
         with Image.open(path) as opened:
             image = opened.convert("RGBA" if "A" in opened.getbands() else "RGB")
         image = image if min(image.size) == side else image.resize((side, side), LANCZOS)
@@ -160,7 +161,7 @@ def sounds(folder: Path) -> None:
     for path in sorted(p for p in folder.rglob("*.g722")):
         with open(path, "rb") as stream:
             samples = read(stream, path.name, 16000).samples
-        if len(samples) < 3 * 16000 or len(plain) == MOST:
+        if len(samples) < 3 * 16000 or np.abs(samples).max() < 0.01 or len(plain) == MOST:  # silence hides nothing
             continue
         samples = samples[: 5 * 16000]
         plain.append(samples)

@@ -25,7 +25,7 @@ LEAST = 32  # of a picture, perhaps made smaller, in which a mark is looked for
 BAND = (4.0, 18.0)  # waves in a tile: JPEG takes what is finer, and what is coarser drowns in the picture
 WAVES = int(BAND[1]) + 1  # from left to right, 0 and on
 C2 = (0.03 * 255) ** 2  # of SSIM (Wang et al. 2004)
-LOST = 0.022  # of SSIM, at most
+LOST = 0.0175  # of SSIM, at most
 NOISE = 5.8  # mean square of the mark at most, in levels of 255: 40.5 dB
 EVEN = 0.06  # of the variance that hides it, at most
 BUSIEST = 500.0  # beyond that variance the mark grows no more: it would take all that is allowed
@@ -74,7 +74,7 @@ def _marked(picture: Tensor, key: bytes) -> Tensor:
     bytes_ = picture.nan_to_num(0.0).clamp(-1, 1).add(1).mul(127.5)
     colours = bytes_[:3] if len(bytes_) >= 3 else bytes_[:1]
     bright = colours.mean(0)
-    strength, hides = _strength(colours)
+    strength, hides = _strength(colours, bright)
     tile = _tile(bright, strength, pattern(key))
     mark = strength * _tiled(tile, *bright.shape)
     power = _box(mark.square(), SIGHT)
@@ -85,10 +85,10 @@ def _marked(picture: Tensor, key: bytes) -> Tensor:
     return torch.cat([(colours + mark).clamp(0, 255), bytes_[len(colours) :]]).div(127.5).sub(1)
 
 
-def _strength(colours: Tensor) -> tuple[Tensor, Tensor]:
+def _strength(colours: Tensor, bright: Tensor) -> tuple[Tensor, Tensor]:
     """[H, W]: the mark's standard deviation at each place; and the variance that hides it there, as SSIM counts it."""
-    mean, square = _box(colours, SIGHT), _box(colours.square(), SIGHT)
-    hides = (square - mean.square()).clamp(min=0).amin(0).mul(2).add(C2)
+    mean, square = _box(bright, SIGHT), _box(bright.square(), SIGHT)
+    hides = (square - mean.square()).clamp(min=0).mul(2).add(C2)
     busy = hides.clamp(max=BUSIEST)
     share = min(LOST / float((busy / hides).mean()), NOISE / float(busy.mean()), EVEN)
     room = torch.minimum(colours, 255 - colours).mean(0)  # on black it could only brighten, which SSIM does not forgive

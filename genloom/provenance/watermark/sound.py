@@ -20,9 +20,9 @@ from torch import Tensor
 
 BAND = (400, 7000)  # Hz: telephones and speech codecs keep most of it
 HIGHEST = 0.45  # of the rate
-SHARE = 10 ** (-22 / 20)  # of the sound's own amplitude around each place and frequency
+SHARE = 10 ** (-24.5 / 20)  # of the sound's own amplitude around each place and frequency
 WINDOW = 0.032  # seconds
-AROUND = 150.0  # Hz to each side, over which the sound's amplitude is taken
+AROUND = 70.0  # Hz to each side, over which the sound's amplitude is taken
 SHIFTS = 1 << 15  # places in a second that are tried
 SHORTEST = 0.5  # seconds of sound that is marked, and in which a mark is looked for
 PIECE = 1 << 18  # samples that are worked on at once
