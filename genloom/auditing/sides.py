@@ -22,13 +22,11 @@ def sides(
 ) -> tuple[Dataset, Dataset | None]:
     """What it was trained on, and what it was not. Raises UserError where the first cannot be had."""
     check(run)
-    own = data if isinstance(data, Dataset) else None
+    own, lost = (data, "") if isinstance(data, Dataset) else own_data(run, data)
     if own is None:
-        own, lost = own_data(run, data)
-        if own is None:
-            raise UserError(
-                f"An audit compares with the training data: where that has moved give its place as --data. {lost}"
-            )
+        raise UserError(
+            f"An audit compares with the training data: where that has moved give its place as --data. {lost}"
+        )
     given = open_like(run, holdout) if isinstance(holdout, str | Path) else holdout
     if given is None:
         given = own.held_out()
