@@ -159,9 +159,7 @@ class Audit:
     RUN: RunFolder
     data: str | None = None  # the training data, where it has moved
     holdout: str | None = None  # items of the same kind that the run never saw; by default what its data holds out
-    n: Annotated[int | None, arg(aliases=["-n"])] = (
-        None  # samples: by default 1,000 pictures, 128 clips, 64 texts or sounds
-    )
+    n: Annotated[int | None, arg(aliases=["-n"])] = None  # samples; by default 1,000 pictures, 128 clips, else 64
     attributes: str | None = None  # a CSV or JSONL file with columns file and label: groups to count samples by
     reference: str | None = None  # a run of the same model on other data, to calibrate membership by
     max_copies: float = 0.01  # the share of copies among samples that is allowed
