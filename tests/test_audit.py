@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from stand_ins import Moving, saved
 from torch import Tensor, nn
 
 import genloom
@@ -56,6 +57,29 @@ class Parrot(Model):
         if self.honest:
             return torch.stack([picture(generator(seed, 9, i)) for i in range(start, start + n)])
         return self.memory[torch.arange(start, start + n) % COUNT]
+
+
+@register("test_tape")
+class Tape(Model):
+    """Makes silence."""
+
+    modality = "audio"
+    card = Card("none", "none", 2026, "", "Silent.")
+    recipes = {"cpu": Recipe(steps=1, batch_size=4)}
+    conditions = ("source",)
+
+    def __init__(self, spec: Spec):
+        super().__init__(spec)
+        self.level = nn.Parameter(torch.zeros(1))
+
+    def loss(self, batch: Batch, phase: str) -> dict[str, Tensor]:
+        return {"level": (batch["audio"] - self.level).square().mean((1, 2))}
+
+    def sheet(self, samples: Tensor, *, seed: int = 0) -> Tensor:
+        return torch.zeros(1, 1, 8, 8)
+
+    def sample(self, n: int, *, seed: int = 0, start: int = 0, source: Tensor | None = None) -> Tensor:
+        return torch.zeros(n, *self.spec.shape)
 
 
 def picture(random: torch.Generator) -> Tensor:
@@ -369,3 +393,26 @@ def test_statistics_have_known_values() -> None:
     assert auc(np.array([1.0, 2.0]), np.array([0.0, 1.0])) == 0.875
     outside = np.arange(100.0)
     assert tpr_at(np.array([98.5, 99.5, 50.0, 97.0]), outside, 0.01) == 0.5  # one of a hundred may be above
+
+
+def test_sound_from_nothing_that_is_training_sound_is_flagged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = genloom.fit("test_tape", "speech", tmp_path / "run", quiet=True)
+    for clips, share in zip(sides(run, None, None), (1, 0), strict=True):
+        monkeypatch.setattr(copies.measure_sound, "made", lambda model, data, n, seed, of=clips: clips_of(of, n))
+        assert abs(named(genloom.audit(run, n=10))["copies"]["value"] - share) < 0.1
+
+
+def clips_of(data: Any, n: int) -> list[Tensor]:
+    """Two seconds out of the middle of each."""
+    long = [torch.from_numpy(np.array(clip, np.float32)) for _, clip in data.clips() if len(clip) > 48_000]
+    return [clip[8_000:40_000] for clip in long[:n]]
+
+
+def test_clips_that_are_training_clips_are_flagged(tmp_path: Path) -> None:
+    train, other = Moving(0, 40), Moving(40, 40)
+    for shown, share in ((train, 1), (other, 0)):
+        run = saved(tmp_path / str(share), "clips_for_test", train.spec, {"clips": shown.batch(np.arange(40))["video"]})
+        found = auditing.Found([], [], {})
+        copies.look(auditing.Subject(run, train, Moving(80, 40), 16, 0, 0.01, 0.6), found)
+        assert abs(found.findings[0].value - share) < 0.1 and found.findings[0].flagged == bool(share)
+        assert (run.folder / "samples" / "copies.png").is_file()

@@ -167,10 +167,12 @@ def _frames(batches: Iterable[Tensor]) -> Tensor:
 # ── sound ────────────────────────────────────────────────────────────────────────────────────────────────────────
 def _sounds(subject: Subject, holdout: Dataset, found: Found) -> None:
     """Windows of 1.6 s, against every stretch of the training sound."""
-    model, train = subject.model, subject.data
+    model: Any = subject.model
+    train = subject.data
     holdout = holdout.data if isinstance(holdout, Renamed) else holdout
-    if not isinstance(holdout, AudioSet) or not isinstance(train, AudioSet) or "source" in model.conditions:
-        found.cannot.append("Sound that is made again from a source is like it by intent: copies are not counted.")
+    again = bool(model.needs) or getattr(model, "makes_again", False)
+    if again or not isinstance(holdout, AudioSet) or not isinstance(train, AudioSet):
+        found.cannot.append("Sound that is made again from its own data is like it by intent: copies are not counted.")
         return
     windows = Windows.at(int(model.spec.extra["rate"]), model.spec.shape[1])
     clips = measure_sound.made(model, train, subject.n, subject.seed)
