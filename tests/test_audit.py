@@ -134,7 +134,17 @@ def test_groups_that_are_left_out_are_named(pictures: tuple[Path, Path], tmp_pat
         patch.setattr(Parrot, "sample", dark)
         result = genloom.audit(run, holdout=pictures[1], n=60)
     assert result["groups"]["light"]["state"] == "left out"
+    told = named(result)["groups"]
+    assert 0.2 < told["low"] < told["value"] <= told["high"]  # a third of the data is missing
     assert "light left out" in named(result)["groups"]["sentence"] and named(result)["groups"]["flagged"]
+
+
+def test_groups_that_only_chance_keeps_apart_may_be_as_they_should() -> None:
+    random, found = np.random.default_rng(0), auditing.Found([], [], {})
+    votes = tuple(torch.from_numpy(random.integers(0, 10, 300)) for _ in range(2))
+    spec = Spec("image", (1, 8, 8), tuple("0123456789"))
+    coverage._judged(coverage._shares(*votes, spec), found, votes, "eye", False, 0)
+    assert found.findings[0].low < 0.03 < found.findings[0].value and not found.findings[0].flagged
 
 
 @pytest.mark.usefixtures("quick")

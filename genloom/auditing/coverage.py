@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from genloom.auditing import HELD, Found, Subject
-from genloom.auditing.finding import Finding, percent, wilson
+from genloom.auditing.finding import Finding, percent, resampled, wilson
 from genloom.auditing.membership import Judge, side
 from genloom.core import Spec
 from genloom.data.base import Dataset
@@ -34,25 +34,23 @@ def look(subject: Subject, found: Found) -> None:
     """Adds the groups' shares and, where there are enough of each, how good they are."""
     data = subject.grouped or subject.data
     truth = data.labels()
-    if subject.run.spec.modality != "image" or truth is None:
-        if subject.run.spec.modality == "image":
-            found.cannot.append("Which groups are left out cannot be told: the data has no classes. Give --attributes.")
+    if subject.run.spec.modality != "image":
+        if truth is not None:
+            found.cannot.append(
+                "Which groups are left out is told of pictures alone: what is made here was not counted."
+            )
         return
-    if len(data.spec.classes) < 2:
+    if truth is None or len(data.spec.classes) < 2:
+        found.cannot.append("Which groups are left out cannot be told: the data has no classes. Give --attributes.")
         return
     voters = voters_of(data, subject.seed)
     real_rows, real = _real(subject, data)
     made = subject.made
     ours, theirs = voters.features(made.split(500)), voters.features(images(real, real_rows))
-    shares = _shares(voters.vote(ours), voters.vote(theirs), data.spec)
-    _judged(
-        shares,
-        found,
-        len(made),
-        len(real_rows),
-        voters.eye.name,
-        asked=subject.grouped is None and subject.model.takes("label"),
-    )
+    votes = voters.vote(ours), voters.vote(theirs)
+    shares = _shares(*votes, data.spec)
+    asked = subject.grouped is None and subject.model.takes("label")
+    _judged(shares, found, votes, voters.eye.name, asked, subject.seed)
     found.more["groups"] = _quality(shares, voters, ours, theirs) if len(ours) >= ENOUGH else shares
     _losses(subject, data, found)
 
@@ -115,11 +113,13 @@ def _shares(made: Tensor, real: Tensor, spec: Spec) -> dict[str, dict[str, Any]]
     return found
 
 
-def _judged(shares: dict[str, dict[str, Any]], found: Found, n: int, m: int, judge: str, asked: bool) -> None:
+def _judged(
+    shares: dict[str, dict[str, Any]], found: Found, votes: tuple[Tensor, Tensor], judge: str, asked: bool, seed: int
+) -> None:
+    """The finding: how far the shares are apart, and which groups are left out or overdone."""
     wrong = {k: v for k, v in shares.items() if v["state"]}
     worst = max(shares.values(), key=lambda v: abs(v["samples"] - v["data"]))
     name = next(k for k, v in shares.items() if v is worst)
-    apart = 0.5 * sum(abs(v["samples"] - v["data"]) for v in shares.values())
     if wrong:
         told = [
             f"{k} {v['state']} ({percent(v['samples'])} of samples, {percent(v['data'])} of the data)"
@@ -132,12 +132,22 @@ def _judged(shares: dict[str, dict[str, Any]], found: Found, n: int, m: int, jud
         sentence = f"None of {len(shares)} groups is left out or made twice too often; furthest off is {name}, {percent(worst['samples'])} of samples and {percent(worst['data'])} of the data."
     if asked:
         sentence += " Samples were asked for in the data's proportions."
+    made, real = (v.numpy() for v in votes)
     method = (
-        f"total variation between the shares of groups in {n:,} samples and {m:,} real items, each told by its {VOTES} nearest "
-        f"labelled training items in the features of {judge}; left out: below half of its share, overdone: above twice"
+        f"total variation between the shares of groups in {len(made):,} samples and {len(real):,} real items, each told by its "
+        f"{VOTES} nearest labelled training items in the features of {judge}; left out: below half of its share, overdone: above "
+        "twice"
     )
-    low, high = max(0.0, apart - 0.98 * (len(shares) / n) ** 0.5), apart
-    found.findings.append(Finding("groups", method, n, apart, low, high, None, bool(wrong), sentence))
+
+    def apart(a: np.ndarray, b: np.ndarray) -> float:
+        x, y = (np.bincount(v, minlength=len(shares)) / len(v) for v in (a, b))
+        return float(0.5 * np.abs(x - y).sum())
+
+    value = apart(made, real)
+    least, most = resampled(apart, made, real, seed)
+    # Drawing again adds a second time what chance keeps apart, so the interval is mirrored at the value.
+    low, high = max(0.0, 2 * value - max(value, most)), min(1.0, max(value, 2 * value - least))
+    found.findings.append(Finding("groups", method, len(made), value, low, high, None, bool(wrong), sentence))
 
 
 def _quality(shares: dict[str, dict[str, Any]], voters: Voters, made: Tensor, real: Tensor) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from genloom.run import Run
 
 MOST = 2_000  # items of a side
 DRAWS = 4  # of the noise in a loss, at least
-EFFORT = 16_000  # losses that are computed where that is more
+EFFORT = 6_400  # losses that are computed where that is more
 BATCH = 64
 SHARED = 20  # items that share their noise, at least
 CANNOT = "whether items were trained on cannot be concluded"
@@ -62,7 +62,7 @@ class Judge:
         size = max(1, min(BATCH, total // SHARED))
         first = self._batch(sides[0], np.arange(size) % sides[0][0])
         drawn = not torch.equal(self._once(first, 0), self._once(first, 1))
-        draws = max(DRAWS, min(8 * DRAWS, EFFORT // total)) if drawn else 1
+        draws = max(DRAWS, min(4 * DRAWS, EFFORT // total)) if drawn else 1
         found = [self._all(each, size, draws) for each in sides]
         if drawn:
             self.words += f", mean of {draws} draws of its noise"
