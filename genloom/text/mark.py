@@ -43,9 +43,11 @@ class Marker:
         marked = [i for i, seed in enumerate(seeds) if seed is not None]
         if not marked:
             return scores
-        at = torch.tensor(marked, device=scores.device)
         chosen = torch.tensor([seeds[i] for i in marked], device=scores.device)
-        return scores.double().index_copy(0, at, tournament(scores[at].double(), chosen))
+        if len(marked) == len(rows):
+            return tournament(scores, chosen)
+        at = torch.tensor(marked, device=scores.device)
+        return scores.index_copy(0, at, tournament(scores[at], chosen))
 
     def push(self, rows: Sequence[int], tokens: Sequence[int]) -> None:
         for row, token in zip(rows, tokens, strict=True):
@@ -63,18 +65,18 @@ class Marker:
 
 
 def tournament(scores: Tensor, seeds: Tensor) -> Tensor:
-    """Logits [N, V] f64 after all layers: p(t) becomes p(t) (1 + g(t) - sum of p g), for each layer's bit g of a token."""
-    count = min(LIKELIEST, scores.shape[1])
-    top, tokens = scores.topk(count, 1) if count < scores.shape[1] else (scores, None)
-    if tokens is None:
-        tokens = torch.arange(count, device=scores.device).expand(len(scores), -1)
-    mass = top.logsumexp(1, keepdim=True)
+    """Logits [N, V] after all layers: p(t) becomes p(t) (1 + g(t) - sum of p g), for each layer's bit g of a token.
+
+    The likeliest tokens play for what they have together; the others keep theirs.
+    """
+    top, tokens = scores.topk(min(LIKELIEST, scores.shape[1]), 1, sorted=False)
+    mass = top.double().logsumexp(1, keepdim=True)
     share = (top - mass).exp()
     bits = drawn_bits(seeds[:, None], tokens)
     for layer in range(LAYERS):
         gains = (bits >> layer & 1).double()
         share = share * (1 + gains - (share * gains).sum(1, keepdim=True))
-    return scores.scatter(1, tokens, share.clamp(min=0).log() + mass)
+    return scores.scatter(1, tokens, (share.clamp(min=0).log() + mass).to(scores.dtype))
 
 
 def seed_of(key: bytes, tokens: Sequence[int]) -> int:
