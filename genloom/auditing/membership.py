@@ -8,7 +8,7 @@ direction is fixed beforehand.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ MOST = 2_000  # items of a side
 DRAWS = 4  # of the noise in a loss, at least
 EFFORT = 6_400  # losses that are computed where that is more
 BATCH = 64
+CLASSES = 20  # that items of unknown class are scored under, at most
 SHARED = 20  # items that share their noise, at least
 CANNOT = "whether items were trained on cannot be concluded"
 FRESH = 1_000  # canaries that were never planted, beside each that was
@@ -40,6 +41,16 @@ Side = tuple[int, Callable[[np.ndarray], Batch]]  # how many items there are, an
 def side(data: Dataset, rows: np.ndarray) -> Side:
     """Those items of a data set."""
     return len(rows), lambda some: data.batch(rows[some])
+
+
+def under_each(data: Dataset, rows: np.ndarray, classes: Sequence[int]) -> Side:
+    """Those items under each of some classes, in turn."""
+    numbers, k = torch.tensor(classes), len(classes)
+    return k * len(rows), lambda some: data.batch(rows[some // k]) | {"label": numbers[some % k]}
+
+
+class LackingError(UserError):
+    """Items lack what a model's losses ask for."""
 
 
 class Judge:
@@ -90,7 +101,7 @@ class Judge:
                 self.words = "the loss of each"
                 return -_loss(self.model, batch)
             except KeyError as lacking:
-                raise UserError(
+                raise LackingError(
                     f"{CANNOT}: this model asks for the {lacking.args[0]} of each, and held-out items have none that it knows"
                 ) from None
 
@@ -133,14 +144,13 @@ def look(subject: Subject, found: Found) -> None:
 
 
 def _members(subject: Subject, holdout: Dataset, judge: Judge, found: Found) -> None:
-    data, seed = subject.data, subject.seed
-    both = side(data, some_rows(len(data), MOST, seed)), side(holdout, subject.held(MOST))
-    inside, outside = judge.scores(*both)
+    seed = subject.seed
+    inside, outside = _sides(subject, holdout, judge)
     calibrated = ""
     if subject.reference is not None:
         if subject.reference.info["model"] != subject.run.info["model"]:
             raise UserError("The reference is of another model: give --reference a run of the same one on other data.")
-        usual = Judge(subject.reference, seed).scores(*both)
+        usual = _sides(subject, holdout, Judge(subject.reference, seed))
         inside, outside = inside - usual[0], outside - usual[1]
         calibrated = f", less that of {subject.reference.folder.name}"
     good = np.isfinite(inside), np.isfinite(outside)
@@ -168,6 +178,26 @@ def _members(subject: Subject, holdout: Dataset, judge: Judge, found: Found) -> 
     found.findings.append(Finding("membership-auc", method, n, value, low, high, limit, flagged, sentence))
     for fpr in (0.01, 0.001):
         _caught(inside, outside, fpr, method, seed, found)
+
+
+def _sides(subject: Subject, holdout: Dataset, judge: Judge) -> list[np.ndarray]:
+    """Scores of training items and of held-out ones.
+
+    Where those are of no class that the model knows, both are scored under the class that fits each best: under their own and
+    none, the classes alone would tell them apart.
+    """
+    data, classes = subject.data, len(judge.model.spec.classes)
+    rows, others = some_rows(len(data), MOST, subject.seed), subject.held(MOST)
+    try:
+        return judge.scores(side(data, rows), side(holdout, others))
+    except LackingError:
+        if not classes or holdout.labels() is not None:
+            raise
+    some = some_rows(classes, CLASSES, subject.seed).tolist()
+    few = (x[some_rows(len(x), MOST // len(some), subject.seed)] for x in (rows, others))
+    found = judge.scores(*(under_each(d, x, some) for d, x in zip((data, holdout), few, strict=True)))
+    judge.words += f", under the one of {len(some)} classes that fits it best"
+    return [x.reshape(-1, len(some)).max(1) for x in found]
 
 
 def _caught(inside: np.ndarray, outside: np.ndarray, fpr: float, method: str, seed: int, found: Found) -> None:
