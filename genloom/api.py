@@ -89,12 +89,9 @@ def fit(
     named = source.name if isinstance(source, Dataset) else str(source)
     said = {"licence": licence, "consent": consent}
     info = request(
-        cls, recipe, options, named, dataset, data_options, os.fspath(init) if init else None, net.spec, said
+        cls, recipe, options, named, dataset, data_options, os.fspath(init) if init else None, net.spec, said, canaries
     )
     info["data"]["options"] = asked
-    if canaries:
-        info["data"]["canaries"] = {"count": canaries, "seed": options.seed}
-        info["command"] += f" --canaries {canaries}"
     info["parents"] = [parent_of(Run.open(init))] if init else []
     run = open_or_create(out, info) if parallel.main() else None
     run = run or Run(Path(), info)

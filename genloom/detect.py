@@ -10,7 +10,7 @@ from typing import Any
 from genloom.core import Spec
 from genloom.data.files import hidden
 from genloom.errors import UserError
-from genloom.origin import locate
+from genloom.origin import locate, weights_hash
 from genloom.provenance import Check, Origin, check, keys, label, watermark
 from genloom.run import Run
 
@@ -105,25 +105,32 @@ def _finding(path: Path, key: bytes | None, runs: Runs) -> Finding:
 
 
 class Runs:
-    """The runs that made files: looked for once for all files of a folder."""
+    """The runs that made files: looked for once for all files of a folder, first of all the one that is `given`."""
 
     def __init__(self, given: Path | None = None) -> None:
-        self.given = Run.open(given).spec if given else None
+        self.given = Run.open(given) if given else None
         self.found: dict[tuple[str, str, Path], tuple[str | None, str]] = {}
 
     def find(self, origin: Origin, path: Path) -> tuple[str | None, str]:
         """The folder of the run; or, in words, why it is not found."""
         where = (origin.run, origin.run_hash, path.parent)
         if where not in self.found:
-            try:
-                self.found[where] = str(locate(origin, path).folder), ""
-            except UserError as error:
-                self.found[where] = None, str(error)
+            self.found[where] = self._found(origin, path)
         return self.found[where]
+
+    def _found(self, origin: Origin, path: Path) -> tuple[str | None, str]:
+        if self.given and weights_hash(self.given) == origin.run_hash:
+            return str(self.given.folder), ""
+        try:
+            return str(locate(origin, path).folder), ""
+        except UserError as error:
+            return None, str(error)
 
     def spec(self, folder: str | None) -> Spec | None:
         """Of the run that was given, else of the one that was found."""
-        return self.given or (Run.open(folder).spec if folder else None)
+        if self.given:
+            return self.given.spec
+        return Run.open(folder).spec if folder else None
 
 
 # ── for people ───────────────────────────────────────────────────────────────────────────────────────────────────

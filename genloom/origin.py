@@ -29,8 +29,8 @@ TOLD = "told-of-c2pa"  # in genloom's home: the sentence on the missing extra ha
 class Marks:
     """The marks of what one command makes. Made before the work: what is amiss with the keys is said at once.
 
-    `provenance`: the file says its origin; `watermark`: what is in it is marked. `how` is sample, another way of that verb (seeds, interpolate, stream, films), or mix; `options` are what the command took
-    beside the conditions.
+    `provenance`: the file says its origin; `watermark`: what is in it is marked. `how` is sample, another way of that verb
+    (seeds, interpolate, stream, films), or mix; `options` are what the command took beside the conditions.
     """
 
     def __init__(

@@ -69,12 +69,18 @@ def request(
     init: str | None,
     spec: core.Spec,
     said: Mapping[str, str | None],
+    canaries: int = 0,
 ) -> dict[str, Any]:
     """run.json: the whole resolved request, which is also the config to reuse. `spec` is the model's: it may say more than
-    the data's, such as what its mel spectrograms are. `said`: licence and consent, see `terms`."""
+    the data's, such as what its mel spectrograms are. `said`: licence and consent, see `terms`;
+    `canaries`: how many are planted."""
     settings = asdict(options)
     asked = {
-        **about(cls, recipe, command(cls, recipe, options, source, data_options, {"init": init, **said})),
+        **about(
+            cls,
+            recipe,
+            command(cls, recipe, options, source, data_options, {"init": init, **said, "canaries": canaries}),
+        ),
         "init": init,
         "config": settings.pop("model"),
         "options": settings,
@@ -85,6 +91,7 @@ def request(
             "fingerprint": data.fingerprint,
             "summary": data.summary,
             **terms(**said),
+            **({"canaries": {"count": canaries, "seed": options.seed}} if canaries else {}),
         },
         "spec": spec.to_json(),
     }
@@ -113,7 +120,7 @@ def command(
     options: Options,
     source: str,
     data_options: Mapping[str, Any],
-    more: Mapping[str, str | None],
+    more: Mapping[str, str | int | None],
 ) -> str:
     """The command that makes this run again: the recipe, what departs from it, and `more` options by name."""
     plain = resolve_options(cls, recipe, {})

@@ -69,6 +69,8 @@ def test_each_fate_is_told(folder: Path) -> None:
 
 
 def test_the_run_is_found(folder: Path, run: genloom.Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    (given,) = detect([folder / "00000.png"], run.folder)
+    assert given.run == str(run.folder) and not given.note
     monkeypatch.chdir(run.folder.parent)
     (found,) = detect([folder / "00000.png"])
     assert found.run == "digits-run"
