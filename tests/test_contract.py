@@ -26,7 +26,7 @@ from genloom.generate import draw
 from genloom.state import State
 from genloom.train import some, step, update
 
-MODELS = core.models()
+MODELS = {k: m for k, m in core.models().items() if m.__module__.startswith("genloom.")}  # not those of other tests
 every_model = pytest.mark.parametrize("name", MODELS)
 
 
