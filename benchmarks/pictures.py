@@ -28,7 +28,7 @@ FACES = ["--data.size", "64", "--data.channels", "grey", "--data.mirror"]
 WIDTHS = ["--model.widths", "64 32 16 8", "--model.groups", "8 4 2 1"]
 CASES: dict[str, dict[str, list[str]]] = {  # the options of each model
     "faces": {"r3gan": [*WIDTHS, *FACES], "dcgan": ["--lr", "5e-4", *FACES]},
-    "emoji": {"sngan": ["--data.channels", "rgba"], "dcgan": ["--data.channels", "rgba"]},
+    "emoji": {"r3gan": [*WIDTHS, "--data.channels", "rgba"], "dcgan": ["--lr", "5e-4", "--data.channels", "rgba"]},
     "cifar": {"biggan": ["--model.critic-steps", "2"], "dcgan": []},
 }
 TITLES = {"faces": "ORL faces, 64x64", "emoji": "Google's emoji, 64x64, RGBA", "cifar": "CIFAR-10, 32x32"}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+
+import pytest
 import torch
 
 from genloom import machine
@@ -14,3 +17,22 @@ def test_fast_products_are_still_float32() -> None:
     for product in (a @ b, torch.nn.functional.linear(a, b.T.contiguous())):
         assert product.dtype == torch.float32
         assert float((product - exact).norm() / exact.norm()) < 1e-6
+
+
+def test_work_at_once_keeps_its_order_and_the_first_error_is_raised() -> None:
+    def slow_first(i: int, j: int) -> int:
+        time.sleep(0.02 * (i == 0))
+        return i * j
+
+    assert machine.at_once(slow_first, range(50), range(50)) == [i * i for i in range(50)]
+    done = list[int]()
+
+    def fails(i: int) -> None:
+        done.append(i)
+        if i in (1, 2):
+            raise ValueError(str(i))
+        time.sleep(0.005)
+
+    with pytest.raises(ValueError, match="1"):
+        machine.at_once(fails, range(1000))
+    assert len(done) < 1000  # what had not begun was left

@@ -68,6 +68,20 @@ def test_a_mark_is_not_seen(side: int, channels: int) -> None:
     assert psnr(plain, marked) >= 40 and ssim(plain, marked, window="gaussian", size=11) >= 0.98
 
 
+@pytest.mark.parametrize(("side", "channels"), [(64, 3), (100, 4), (256, 1)])
+def test_a_picture_is_marked_the_same_alone_and_among_others(side: int, channels: int) -> None:
+    several = torch.cat([scene(seed, side, channels) for seed in range(9)])
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        together = picture.marked(several, KEY)
+        torch.set_num_threads(1)
+        alone = torch.cat([picture.marked(one[None], KEY) for one in several])
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(together, alone)
+
+
 def test_nothing_is_put_under_nothing_nor_on_black() -> None:
     plain = scene(2, 64, 4)
     plain[:, 3], plain[:, 3, :32] = 1, -1

@@ -17,6 +17,7 @@ from genloom.core import Spec
 from genloom.data.decode import MODES
 from genloom.data.files import safe_name
 from genloom.errors import UserError, unknown
+from genloom.machine import at_once
 from genloom.run import atomic, cannot_write
 
 FILMS: dict[str, dict[str, Any]] = {
@@ -53,20 +54,24 @@ def write(
     What is written can be trained on again. Each file appears whole or not at all. Raises UserError when it cannot.
     """
     classes = spec.classes if spec else ()
-    paths: list[Path] = []
+
+    def place(i: int) -> Path:
+        into = Path(folder)
+        if labels is not None:
+            number = int(labels[i])
+            into /= safe_name(classes[number]) if number < len(classes) else str(number)
+        return into / (names[i] if names else f"{start + i:05d}.png")
+
+    def put(pixels: np.ndarray, path: Path) -> None:
+        part = path.with_name(f".{path.name}.{os.getpid()}")
+        Image.fromarray(pixels).save(part, "PNG", compress_level=4)
+        os.replace(part, path)
+
+    paths = [place(i) for i in range(len(samples))]
     try:
-        for i, pixels in enumerate(to_bytes(samples)):
-            into = Path(folder)
-            if labels is not None:
-                number = int(labels[i])
-                into /= safe_name(classes[number]) if number < len(classes) else str(number)
-            path = into / (names[i] if names else f"{start + i:05d}.png")
-            if not paths or paths[-1].parent != path.parent:
-                path.parent.mkdir(parents=True, exist_ok=True)
-            part = path.with_name(f".{path.name}.{os.getpid()}")
-            Image.fromarray(pixels).save(part, "PNG", compress_level=4)
-            os.replace(part, path)
-            paths.append(path)
+        for parent in {path.parent for path in paths}:
+            parent.mkdir(parents=True, exist_ok=True)
+        at_once(put, to_bytes(samples), paths)
     except OSError as error:
         raise cannot_write(Path(folder), error) from error
     return paths

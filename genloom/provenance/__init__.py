@@ -12,6 +12,7 @@ from tempfile import TemporaryFile
 from typing import Any, BinaryIO
 
 from genloom.errors import UserError
+from genloom.machine import at_once
 from genloom.provenance import label, visible
 from genloom.provenance.label import Kind, Origin, read_label, write_label
 from genloom.provenance.manifest import Check, Signer, check
@@ -31,20 +32,25 @@ def mark(
     Of a folder (a film as pictures) each file is marked. Each file is marked whole or stays as it was; with `targets` it
     goes there, and nothing that is not marked ever stands there. Raises UserError for the first that cannot be marked.
     """
+    rows = list[tuple[Path, Origin, Path]]()
     for path, origin, target in zip(paths, origins, targets or paths, strict=True):
-        try:
-            if path.is_dir():
-                target.mkdir(parents=True, exist_ok=True)
-                for file in sorted(p for p in path.iterdir() if p.is_file()):
-                    _mark(file, origin, signer, target / file.name)
-            else:
-                target.parent.mkdir(parents=True, exist_ok=True)
-                _mark(path, origin, signer, target)
-        except OSError as error:
-            raise cannot_write(target, error) from None
+        files = sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else None
+        rows += [(path, origin, target)] if files is None else [(f, origin, target / f.name) for f in files]
+    large = [row for row in rows if row[0].stat().st_size > MEMORY]  # which take memory that there is for one
+    at_once(lambda row: _mark(row[0], row[1], signer, row[2]), [row for row in rows if row not in large])
+    for path, origin, target in large:
+        _mark(path, origin, signer, target)
 
 
 def _mark(path: Path, origin: Origin, signer: Signer | None, target: Path) -> None:
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _put(path, origin, signer, target)
+    except OSError as error:
+        raise cannot_write(target, error) from None
+
+
+def _put(path: Path, origin: Origin, signer: Signer | None, target: Path) -> None:
     kind = label.kind_of(path)
     if kind is None:
         label.write_beside(target, origin, path)

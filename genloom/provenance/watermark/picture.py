@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -36,6 +36,7 @@ SIGHT, AROUND, GROUND = (
 )  # sides of the squares that variance and brightness are taken over; a floor of the latter
 ROUNDS, SOFT = 5, 1.0  # of fitting the phases to the picture; the noise expected afterwards, of the median magnitude
 SIZES, FINEST = (0.4, 4.2), 0.01  # that a picture may have been changed to, times its own; from one tried to the next
+TOGETHER = 1 << 16  # pixels of pictures that are marked at once: what fits the processor's cache
 LARGEST = 2048  # pixels of a side that are looked at
 CENTRE = 512  # pixels of the middle of a large picture that other sizes are tried on
 CERTAIN = 1e-6  # p-value from which no further search is made
@@ -64,58 +65,88 @@ def pattern(key: bytes) -> Pattern:
 
 # ── to put it in ─────────────────────────────────────────────────────────────────────────────────────────────────
 def marked(pictures: Tensor, key: bytes) -> Tensor:
-    """Pictures [N, C, H, W] in [-1, 1] with the mark; those below 64 pixels as they are. Each depends on itself alone."""
-    if min(pictures.shape[-2:]) < SMALLEST:
+    """Pictures [N, C, H, W] in [-1, 1] with the mark; those below 64 pixels as they are.
+
+    Each depends on itself alone, to the bit, on any number of threads: it is made again without the others. So what
+    joins places is added in double precision, and the rest is one exactly rounded operation after another.
+    """
+    if min(pictures.shape[-2:]) < SMALLEST or not len(pictures):
         return pictures
-    return torch.stack([_marked(picture.detach().float().cpu(), key) for picture in pictures])
+    several = max(1, TOGETHER // (pictures.shape[-1] * pictures.shape[-2]))
+    return torch.cat([_marked(part.detach().float().cpu(), pattern(key)) for part in pictures.split(several)])
 
 
-def _marked(picture: Tensor, key: bytes) -> Tensor:
-    bytes_ = picture.nan_to_num(0.0).clamp(-1, 1).add(1).mul(127.5)
-    colours = bytes_[:3] if len(bytes_) >= 3 else bytes_[:1]
-    bright = colours.mean(0)
+def _marked(pictures: Tensor, key: Pattern) -> Tensor:
+    levels = pictures.nan_to_num(0.0).clamp_(-1, 1).add_(1).mul_(127.5)
+    colours = list(levels.unbind(1))[: 3 if levels.shape[1] >= 3 else 1]
+    bright = _added(colours) / len(colours)  # [N, H, W]
     strength, hides = _strength(colours, bright)
-    tile = _tile(bright, strength, pattern(key))
-    mark = strength * _tiled(tile, *bright.shape)
+    mark = strength * _tiled(_tile(bright, strength, key), *bright.shape[1:])
     power = _box(mark.square(), SIGHT)
-    lost = float((power / (hides + power)).mean())
-    mark = mark * min(1.0, math.sqrt(LOST / max(lost, 1e-9)))
-    if len(bytes_) == 4:
-        mark = mark * (bytes_[3] > 0)  # nobody sees what is under nothing
-    return torch.cat([(colours + mark).clamp(0, 255), bytes_[len(colours) :]]).div(127.5).sub(1)
+    lost = _mean(power / (hides + power)).clamp(min=1e-9)
+    mark = mark * (LOST / lost).sqrt().clamp(max=1)
+    if levels.shape[1] == 4:
+        mark = mark * (levels[:, 3] > 0)  # nobody sees what is under nothing
+    for colour in colours:
+        colour.add_(mark).clamp_(0, 255)
+    return levels.div_(127.5).sub_(1)
 
 
-def _strength(colours: Tensor, bright: Tensor) -> tuple[Tensor, Tensor]:
-    """[H, W]: the mark's standard deviation at each place; and the variance that hides it there, as SSIM counts it."""
+def _strength(colours: list[Tensor], bright: Tensor) -> tuple[Tensor, Tensor]:
+    """[N, H, W]: the mark's standard deviation at each place; and the variance that hides it there, as SSIM counts it."""
     mean, square = _box(bright, SIGHT), _box(bright.square(), SIGHT)
     hides = (square - mean.square()).clamp(min=0).mul(2).add(C2)
     busy = hides.clamp(max=BUSIEST)
-    share = min(LOST / float((busy / hides).mean()), NOISE / float(busy.mean()), EVEN)
-    room = torch.minimum(colours, 255 - colours).mean(0)  # on black it could only brighten, which SSIM does not forgive
-    return torch.minimum((share * busy).sqrt(), 0.5 * room), hides
+    share = torch.minimum(LOST / _mean(busy / hides), NOISE / _mean(busy)).clamp(max=EVEN)
+    room = [torch.minimum(c, 255 - c) for c in colours]  # on black it could only brighten, which SSIM does not forgive
+    most = _added(room) * (0.5 / len(room))
+    return torch.minimum((share * busy).sqrt(), most), hides
+
+
+def _mean(values: Tensor) -> Tensor:
+    """[N, H, W] -> [N, 1, 1]."""
+    return values.mean((1, 2), keepdim=True, dtype=torch.float64).float()
 
 
 def _tile(bright: Tensor, strength: Tensor, key: Pattern) -> Tensor:
-    """[64, 64] of variance 1, whose phases turn those of the picture as near as may be to the key's.
+    """[N, 64, 64] of variance 1, whose phases turn those of the pictures as near as may be to the key's.
 
     What the score counts is the sum of cosines between both. Its gradient says where a wave of the mark helps most: where
     the picture's own is weak, and turned away (informed embedding, Miller et al. 2000). A few rounds come near the best.
+    Waves [2, N, K] are told by their real and imaginary parts.
     """
     level, spread = _flattened(bright)
-    own, phases = _spectrum(level)[key.half], key.phases[key.half]
-    wave = math.sqrt(2 / len(phases))  # amplitude of one, of a tile of variance 1
-    gain = float((strength / spread).sum()) * wave / 2 * _passed()[key.half]
-    noise = SOFT * own.abs().median() + 0.3 * gain.mean() + 1e-6  # also where the picture has nothing
+    own, phases = _parts(_spectrum(level)[:, key.half]), _parts(key.phases[key.half])[:, None]
+    wave = math.sqrt(2 / phases.shape[2])  # amplitude of one, of a tile of variance 1
+    seen = (strength / spread).sum((1, 2), dtype=torch.float64).float()
+    gain = (seen[:, None] * (wave / 2) * _passed()[key.half]).numpy()  # [N, K]
+    noise = SOFT * np.median(np.sqrt(_power(own)), 1, keepdims=True)  # also where the picture has nothing
+    noise = noise + np.float32(0.3) * _mean_wave(gain) + np.float32(1e-6)
     added = phases
     for _ in range(ROUNDS):
         both = own + gain * added
-        size = (both.abs().square() + noise.square()).sqrt()
-        slope = gain * (phases / size - both * (both * phases.conj()).real / size**3)
-        added = added + slope / slope.abs().square().mean().sqrt().clamp(min=1e-9)
-        added = added / added.abs().square().mean().sqrt()
-    spectrum = torch.zeros_like(key.phases)
-    spectrum[key.half] = added * wave
+        squared = _power(both) + noise * noise
+        along = (both[0] * phases[0] + both[1] * phases[1]) / squared
+        slope = (phases - both * along) * (gain / np.sqrt(squared))
+        added = added + slope / np.maximum(np.sqrt(_mean_wave(_power(slope))), np.float32(1e-9))
+        added = added / np.sqrt(_mean_wave(_power(added)))
+    spectrum = torch.zeros(len(bright), *key.phases.shape, dtype=torch.complex64)
+    spectrum[:, key.half] = torch.complex(*torch.from_numpy(added * np.float32(wave)))
     return _waves(spectrum)
+
+
+def _parts(waves: Tensor) -> np.ndarray:
+    """Complex [...] -> f32 [2, ...]. Products of complex numbers are not rounded the same in every place of an array."""
+    return np.moveaxis(torch.view_as_real(waves).numpy(), -1, 0).copy()
+
+
+def _power(waves: np.ndarray) -> np.ndarray:
+    return waves[0] * waves[0] + waves[1] * waves[1]
+
+
+def _mean_wave(values: np.ndarray) -> np.ndarray:
+    """[N, K] -> [N, 1]."""
+    return values.mean(1, keepdims=True, dtype=np.float64).astype(np.float32)
 
 
 @lru_cache(1)
@@ -127,7 +158,7 @@ def _passed() -> Tensor:
 
 
 def _tiled(tile: Tensor, height: int, width: int) -> Tensor:
-    return tile.repeat(-(-height // PERIOD), -(-width // PERIOD))[:height, :width]
+    return tile.repeat(1, -(-height // PERIOD), -(-width // PERIOD))[:, :height, :width]
 
 
 # ── to find it again ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -138,11 +169,11 @@ def score(frames: Iterable[np.ndarray], key: bytes) -> tuple[float, float] | Non
     below 32 pixels. Half of the chance of a false find is spent on the picture as it stands, a quarter on one that was cut
     or mirrored, a quarter on other sizes.
     """
-    levels = [_flattened(_bright(pixels))[0] for pixels in frames if min(pixels.shape[:2]) >= LEAST]
+    levels = [_flattened(_bright(pixels)[None])[0] for pixels in frames if min(pixels.shape[:2]) >= LEAST]
     if not levels:
         return None
-    marks, level = pattern(key), torch.stack(levels).mean(0)
-    spectrum = _spectrum(level)[None]
+    marks, level = pattern(key), torch.cat(levels).mean(0)
+    spectrum = _spectrum(level[None])
     best = _judged(float(_agreement(spectrum, marks)[0, 0, 0, 0]), 2.0)
     if best[1] > CERTAIN:
         best = min(best, _searched(spectrum, marks), key=lambda b: b[1])
@@ -198,33 +229,46 @@ def _resized(level: Tensor) -> Tensor:
 
 # ── both ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 def _flattened(bright: Tensor) -> tuple[Tensor, Tensor]:
-    """[H, W]: the picture with its brightness and contrast evened out; and the contrast that it was divided by."""
+    """[N, H, W]: the pictures with brightness and contrast evened out; and the contrast that they were divided by."""
     high = bright - _box(bright, AROUND)
     spread = _box(high.square(), AROUND).clamp(min=0).sqrt() + GROUND
     return high / spread, spread
 
 
 def _spectrum(level: Tensor) -> Tensor:
-    """[64, WAVES]: the tile's frequencies in a picture, all tiles laid one upon another."""
-    height, width = level.shape
+    """[N, 64, WAVES]: the tile's frequencies in pictures [N, H, W], all tiles of each laid one upon another."""
+    height, width = level.shape[1:]
     whole = F.pad(level, (0, -width % PERIOD, 0, -height % PERIOD))
-    return torch.fft.rfft2(whole.unflatten(0, (-1, PERIOD)).unflatten(2, (-1, PERIOD)).sum((0, 2)))[:, :WAVES]
+    rows = _added(whole.unflatten(1, (-1, PERIOD)).unbind(1))
+    tile = _added(rows.unflatten(2, (-1, PERIOD)).unbind(2)).numpy()
+    halves = np.fft.rfft(tile)[..., :WAVES]  # by NumPy: how torch's are rounded depends on N and threads
+    return torch.from_numpy(np.fft.fft(halves, axis=-2))
+
+
+def _added(several: Sequence[Tensor]) -> Tensor:
+    """Their sum, in their order."""
+    total = several[0].clone()
+    for one in several[1:]:
+        total += one
+    return total
 
 
 def _waves(halves: Tensor) -> Tensor:
     """[..., 64, 64]: the sum of the waves [..., 64, WAVES] of the half-plane, each with its amplitude and phase."""
     first = halves[..., :1]
     whole = torch.cat([first + torch.roll(first.flip(-2), 1, -2).conj(), halves[..., 1:]], -1)
-    return torch.fft.irfft2(whole, s=(PERIOD, PERIOD)) * (PERIOD**2 / 2)
+    made = np.fft.irfft(np.fft.ifft(whole.numpy(), axis=-2), PERIOD)
+    return torch.from_numpy(made) * (PERIOD**2 / 2)
 
 
 def _box(values: Tensor, side: int) -> Tensor:
-    """The mean over the square around each place of [H, W] or [C, H, W]."""
-    half, (height, width) = side // 2, values.shape[-2:]
-    rows = F.pad(values.reshape(1, -1, height, width), (half,) * 4, "reflect")
-    for axis, size in ((2, height), (3, width)):  # sums of shifted views: several times faster than a pooling
-        total = rows.narrow(axis, 0, size).clone()
-        for offset in range(1, side):
-            total += rows.narrow(axis, offset, size)
-        rows = total
-    return rows.mul_(1 / side**2).reshape(values.shape)
+    """The mean over the square around each place of [N, H, W]; `side` is a power of two and one."""
+    half = side // 2
+    rows = F.pad(values[None], (half,) * 4, "reflect")[0]
+    for axis, size in ((1, values.shape[1]), (2, values.shape[2])):  # sums of shifted views: faster than a pooling
+        total, width = rows, 1
+        while width < side - 1:
+            rest = total.shape[axis] - width
+            total, width = total.narrow(axis, 0, rest) + total.narrow(axis, width, rest), 2 * width
+        rows = total.narrow(axis, 0, size) + rows.narrow(axis, side - 1, size)
+    return rows.mul_(1 / side**2)
