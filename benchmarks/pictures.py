@@ -46,8 +46,8 @@ def start(model: str, data: str, out: Path, minutes: float, options: list[str], 
 
 def measure(case: str, model: str, folder: Path, args: argparse.Namespace) -> dict[str, Any]:
     run, minutes, samples = Run.open(folder), args.minutes, args.samples
-    command = read_json(folder / "run.json")["command"].replace(str(args.folder), "FOLDER")
-    command = command.replace(str(args.labels), "LABELS.csv")
+    command = read_json(folder / "run.json")["command"].replace(str(args.labels), "LABELS.csv")
+    command = command.replace(str(args.folder), "FOLDER")
     found = genloom.evaluate(folder, metrics=["fd", "kid", "precision", "recall"], n=samples)
     _, numbers = run.load_tensors("state/latest.safetensors")
     picture = ROOT / "docs" / "pictures" / f"{case}-{model}.webp"

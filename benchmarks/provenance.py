@@ -37,8 +37,13 @@ def pictures() -> torch.Tensor:
     return (smooth + 0.04 * torch.from_numpy(grain.normal(size=smooth.shape)).float()).clamp(-1, 1)
 
 
+CLOCK = "--clock" in sys.argv
+
+
 def seconds(work: Callable[[], object]) -> float:
     def spent() -> float:
+        if CLOCK:
+            return time.perf_counter()
         children = resource.getrusage(resource.RUSAGE_CHILDREN)
         return time.process_time() + children.ru_utime + children.ru_stime
 
@@ -77,10 +82,15 @@ def a_run(run: Run, folder: Path) -> dict[str, float]:
     """Samples a second, made and written."""
     Marks(run)  # the weights' digest is computed once
 
-    def sampled(provenance: bool) -> Callable[[], object]:
-        return lambda: generate.to_files(run, COUNT, folder / str(provenance), provenance=provenance)
+    def sampled(name: str, **marks: bool) -> Callable[[], object]:
+        return lambda: generate.to_files(run, COUNT, folder / name, **marks)
 
-    return {k: COUNT / v for k, v in by_turns({"without": sampled(False), "with": sampled(True)}).items()}
+    works = {
+        "bare": sampled("bare", provenance=False, watermark=False),
+        "watermarked": sampled("watermarked", provenance=False),
+        "with all": sampled("all"),
+    }
+    return {k: COUNT / v for k, v in by_turns(works).items()}
 
 
 def a_command(run: str, folder: Path) -> dict[str, float]:
@@ -90,25 +100,24 @@ def a_command(run: str, folder: Path) -> dict[str, float]:
     def called(*more: str) -> Callable[[], object]:
         return lambda: subprocess.run([*words, *more], check=True, capture_output=True)
 
-    return by_turns({"without": called("--no-provenance"), "with": called()})
+    return by_turns({"bare": called("--no-provenance", "--no-watermark"), "with all": called()})
+
+
+def told(rates: dict[str, float]) -> str:
+    bare = rates["bare"]
+    return ", ".join(f"{k} {v:.4g} ({v / bare - 1:+.1%})" if k != "bare" else f"bare {v:.4g}" for k, v in rates.items())
 
 
 def main() -> None:
-    torch.set_num_threads(1)
+    if not CLOCK:
+        torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         cost = a_picture(Path(folder))
         print(f"a picture of {SIDE}²: " + ", ".join(f"{k} {v:.2f} ms" for k, v in cost.items()))
         print(f"provenance adds {cost['signed'] - cost['bare']:.2f} ms")
-        for name in sys.argv[1:]:
-            rate = a_run(Run.open(name), Path(folder))
-            share = rate["with"] / rate["without"] - 1
-            print(
-                f"{name}: {rate['without']:.1f} samples a second without, {rate['with']:.1f} with, {share:+.1%}",
-                end="; ",
-            )
-            whole = a_command(name, Path(folder))
-            share = whole["with"] / whole["without"] - 1
-            print(f"the command {whole['without']:.2f} s without, {whole['with']:.2f} s with, {share:+.1%}")
+        for name in [a for a in sys.argv[1:] if a != "--clock"]:
+            print(f"{name}: samples a second {told(a_run(Run.open(name), Path(folder)))}", end="; ", flush=True)
+            print(f"seconds of the command {told(a_command(name, Path(folder)))}")
 
 
 if __name__ == "__main__":
