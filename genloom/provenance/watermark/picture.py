@@ -79,14 +79,14 @@ def marked(pictures: Tensor, key: bytes) -> Tensor:
 def _marked(pictures: Tensor, key: Pattern) -> Tensor:
     levels = pictures.nan_to_num(0.0).clamp_(-1, 1).add_(1).mul_(127.5)
     colours = list(levels.unbind(1))[: 3 if levels.shape[1] >= 3 else 1]
-    bright = _added(colours) / len(colours)  # [N, H, W]
+    bright = _added(colours).div_(len(colours))  # [N, H, W]
     strength, hides = _strength(colours, bright)
-    mark = strength * _tiled(_tile(bright, strength, key), *bright.shape[1:])
+    mark = _tiled(_tile(bright, strength, key), *bright.shape[1:]).mul_(strength)
     power = _box(mark.square(), SIGHT)
-    lost = _mean(power / (hides + power)).clamp(min=1e-9)
-    mark = mark * (LOST / lost).sqrt().clamp(max=1)
+    lost = _mean(power.div_(hides.add_(power))).clamp(min=1e-9)
+    mark.mul_((LOST / lost).sqrt().clamp(max=1))
     if levels.shape[1] == 4:
-        mark = mark * (levels[:, 3] > 0)  # nobody sees what is under nothing
+        mark.mul_(levels[:, 3] > 0)  # nobody sees what is under nothing
     for colour in colours:
         colour.add_(mark).clamp_(0, 255)
     return levels.div_(127.5).sub_(1)
@@ -95,12 +95,12 @@ def _marked(pictures: Tensor, key: Pattern) -> Tensor:
 def _strength(colours: list[Tensor], bright: Tensor) -> tuple[Tensor, Tensor]:
     """[N, H, W]: the mark's standard deviation at each place; and the variance that hides it there, as SSIM counts it."""
     mean, square = _box(bright, SIGHT), _box(bright.square(), SIGHT)
-    hides = (square - mean.square()).clamp(min=0).mul(2).add(C2)
+    hides = square.sub_(mean.square_()).clamp_(min=0).mul_(2).add_(C2)
     busy = hides.clamp(max=BUSIEST)
     share = torch.minimum(LOST / _mean(busy / hides), NOISE / _mean(busy)).clamp(max=EVEN)
-    room = [torch.minimum(c, 255 - c) for c in colours]  # on black it could only brighten, which SSIM does not forgive
-    most = _added(room) * (0.5 / len(room))
-    return torch.minimum((share * busy).sqrt(), most), hides
+    room = _added([(c - 127.5).abs_().neg_() for c in colours]).div_(len(colours)).add_(127.5)
+    # on black it could only brighten, which SSIM does not forgive
+    return torch.minimum(busy.mul_(share).sqrt_(), room.mul_(0.5)), hides
 
 
 def _mean(values: Tensor) -> Tensor:
@@ -231,8 +231,8 @@ def _resized(level: Tensor) -> Tensor:
 def _flattened(bright: Tensor) -> tuple[Tensor, Tensor]:
     """[N, H, W]: the pictures with brightness and contrast evened out; and the contrast that they were divided by."""
     high = bright - _box(bright, AROUND)
-    spread = _box(high.square(), AROUND).clamp(min=0).sqrt() + GROUND
-    return high / spread, spread
+    spread = _box(high.square(), AROUND).clamp_(min=0).sqrt_().add_(GROUND)
+    return high.div_(spread), spread
 
 
 def _spectrum(level: Tensor) -> Tensor:
