@@ -304,6 +304,8 @@ def class_number(label: str, classes: tuple[str, ...]) -> int:
         return classes.index(label)
     if label.isdecimal() and int(label) < len(classes):
         return int(label)
+    if not classes:
+        raise UserError(f"This run was trained without classes: it makes none of label '{label}'. Leave --label out.")
     shown = ", ".join(classes[:20]) + (" …" if len(classes) > 20 else "")
     raise UserError(f"There is no class '{label}'.{nearest(label, classes)} Known: {shown}.")
 

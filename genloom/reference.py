@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import re
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,6 +26,7 @@ from genloom.run import read_json
 from genloom.text import tokenizer
 
 LARGEST = 16 << 30  # bytes
+ADVICE = ("Weights only load failed", "Check the documentation", "Please file an issue")  # torch's, of no use here
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -83,12 +85,19 @@ def _state_dict(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         held = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises whatever its parser meets
-        why = (str(error).splitlines() or [type(error).__name__])[0][:120]
-        raise UserError(f"'{path}' is not a checkpoint of plain tensors, and was not read: {why}") from None
+        if asked := re.search(r"GLOBAL (\S+)", str(error)):
+            raise _refused(path, asked[1]) from None
+        lines = [line for line in str(error).splitlines() if line and not line.startswith(ADVICE)]
+        why = (lines or [type(error).__name__])[0][:120].rstrip(".")
+        raise UserError(f"'{path}' is not a checkpoint of plain tensors, and was not read: {why}.") from None
     weights = dict(_flat(held)) if isinstance(held, Mapping) else {}
     if not weights:
         raise UserError(f"'{path}' holds no tensors.")
     return weights, {}
+
+
+def _refused(path: Path, asked: object) -> UserError:
+    return UserError(f"'{path}' was refused: it asks for {asked}, which is not part of a tensor. Nothing in it was run.")
 
 
 def _flat(held: Mapping[Any, Any], prefix: str = "") -> list[tuple[str, Tensor]]:
@@ -181,9 +190,7 @@ def _networks(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with path.open("rb") as file:
             held = Reader(file).load()
     except HostileError as error:
-        raise UserError(
-            f"'{path}' was refused: it asks for {error}, which is not part of a tensor. Nothing in it was run."
-        ) from None
+        raise _refused(path, error) from None
     except Exception as error:  # a damaged pickle raises anything
         raise UserError(f"'{path}' is not a whole pickle: {type(error).__name__}: {str(error)[:100]}") from None
     networks = {k: held[k] for k in ("G_ema", "D") if isinstance(held, Mapping) and isinstance(held.get(k), Record)}
