@@ -1,6 +1,6 @@
-"""What watermarks outlive, and what they cost: `python -m benchmarks.watermark pictures FOLDER [SIDE] | sound FOLDER | text RUN`.
+"""What watermarks outlive, and what they cost: `python -m benchmarks.watermark pictures FOLDER [SIDE] | films FOLDER [SIDE] | sound FOLDER | text RUN`.
 
-Of pictures and sounds of the folder: how far the mark changes them, and how many of the marked ones are found at p <= 0.001 after
+Of pictures, films (cut into clips of CLIP frames) and sounds of the folder: how far the mark changes them, and how many of the marked ones are found at p <= 0.001 after
 each thing that happens to files; of those without a mark, under several keys, how many are taken for marked. Of a run's texts:
 the same by length, and the perplexity (of the run's own model) of texts with the mark and without.
 """
@@ -28,6 +28,7 @@ from genloom.run import Run
 from genloom.text import mark
 
 KEY, SURE, OTHERS, MOST = b"k" * 32, 1e-3, 8, 120
+CLIP = 16  # frames
 LANCZOS = Image.Resampling.LANCZOS
 Score = tuple[float, float] | None
 Fates = dict[str, Callable[[Any], Any]]
@@ -114,6 +115,55 @@ def pictures(folder: Path, side: int) -> None:
         f"{len(plain)} pictures of {side}²; PSNR least {quality[:, 0].min():.1f} dB, median {np.median(quality[:, 0]):.1f}; SSIM least {quality[:, 1].min():.4f}, median {np.median(quality[:, 1]):.4f}; {1e3 * spent / len(plain):.1f} ms each"
     )
     judged(fates, marked, plain, lambda image, key: picture.score([np.asarray(image)], key))
+
+
+# ── films ────────────────────────────────────────────────────────────────────────────────────────────────────────
+Film = list[np.ndarray]  # frames uint8 [H, W, 3]
+
+
+def filmed(codec: str, quality: int, share: float = 1.0) -> Callable[[Film], Film]:
+    """Coded at a constant quality (CRF; of MPEG-4 its scale) and decoded, at `share` of the size."""
+    import av
+
+    def code(film: Film) -> Film:
+        file, (height, width) = io.BytesIO(), film[0].shape[:2]
+        with av.open(file, "w", format="matroska") as out:
+            track: Any = out.add_stream(codec, rate=25)
+            track.width, track.height = (round(share * side) // 2 * 2 for side in (width, height))
+            track.pix_fmt = "yuv420p"
+            track.options = {"crf": str(quality), "b": "0"} if codec != "mpeg4" else {"qscale": str(quality)}
+            if codec == "mpeg4":
+                track.codec_context.qmin = track.codec_context.qmax = quality
+            for frame in film:
+                out.mux(track.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+            out.mux(track.encode(None))
+        file.seek(0)
+        with av.open(file) as made:
+            return [frame.to_ndarray(format="rgb24") for frame in made.decode(video=0)]
+
+    return code
+
+
+def films(folder: Path, side: int) -> None:
+    import av
+
+    fates: Fates = {f"H.264, CRF {q}": filmed("libx264", q) for q in (18, 23, 28, 33)}
+    fates |= {f"VP9, CRF {q}": filmed("libvpx-vp9", q) for q in (30, 40)} | {"MPEG-4, 5": filmed("mpeg4", 5)}
+    fates |= {f"{s:g} times the size, H.264, CRF 23": filmed("libx264", 23, s) for s in (0.75, 0.5)}
+    fates |= {"one frame of it": lambda film: film[:1], "4 frames of it": lambda film: film[:4]}
+    plain, marked = list[Film](), list[Film]()
+    for path in sorted(p for p in folder.rglob("*") if p.suffix in (".mp4", ".avi", ".mov", ".webm")):
+        with av.open(str(path)) as opened:
+            stills = [frame.to_image() for frame in opened.decode(video=0)]
+        narrow = min(stills[0].size)
+        sides = tuple(round(side * s / narrow) // 2 * 2 for s in stills[0].size)
+        frames = [np.asarray(s.resize(sides, LANCZOS)) for s in stills]
+        for start in range(0, len(frames) - CLIP + 1, CLIP):
+            plain.append(frames[start : start + CLIP])
+            values = torch.from_numpy(np.stack(plain[-1])).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+            marked.append(list(draw.to_bytes(picture.marked(values, KEY))))
+    print(f"{len(plain)} clips of {CLIP} frames, {side} pixels on the shorter side")
+    judged(fates, marked, plain, picture.score)
 
 
 # ── sound ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -220,6 +270,8 @@ def main() -> None:
     what, where, *more = sys.argv[1:]
     if what == "pictures":
         pictures(Path(where), int(more[0]) if more else 256)
+    elif what == "films":
+        films(Path(where), int(more[0]) if more else 128)
     elif what == "sound":
         sounds(Path(where))
     else:

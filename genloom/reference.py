@@ -97,7 +97,9 @@ def _state_dict(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def _refused(path: Path, asked: object) -> UserError:
-    return UserError(f"'{path}' was refused: it asks for {asked}, which is not part of a tensor. Nothing in it was run.")
+    return UserError(
+        f"'{path}' was refused: it asks for {asked}, which is not part of a tensor. Nothing in it was run."
+    )
 
 
 def _flat(held: Mapping[Any, Any], prefix: str = "") -> list[tuple[str, Tensor]]:

@@ -247,6 +247,7 @@ def test_models_and_options_that_do_not_fit(runs: dict[str, Run], tmp_path: Path
         "--steps is 0": lambda: genloom.project(run, face, steps=0),
         "no space 'z'": lambda: genloom.project(run, face, space="z"),
         "no class '11'": lambda: genloom.project(run, face, label="11"),
+        "trained without classes": lambda: generate.class_number("1", ()),
         "cannot be used as a picture": lambda: genloom.project(run, run.folder / "run.json"),
         "the file is gone": lambda: genloom.project(run, tmp_path / "nothing.png"),
         "no file": lambda: genloom.edit(run, start=tmp_path / "nothing"),

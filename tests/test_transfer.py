@@ -123,7 +123,10 @@ def test_a_hostile_pickle_is_refused_and_not_run(tmp_path: Path) -> None:
             genloom.import_("stylegan2", tmp_path / name, tmp_path / "run")
     (tmp_path / "d.pth").write_bytes(pickle.dumps(Bomb()))
     torch.save({"a": Bomb()}, tmp_path / "e.pth")
-    for name, why in {"d.pth": "not a checkpoint of plain tensors", "e.pth": r"refused: it asks for \w+\.system"}.items():
+    for name, why in {
+        "d.pth": "not a checkpoint of plain tensors",
+        "e.pth": r"refused: it asks for \w+\.system",
+    }.items():
         with pytest.raises(UserError, match=why) as told:
             genloom.import_("biggan", tmp_path / name, tmp_path / "run")
         assert "weights_only" not in str(told.value)  # torch's advice is to run it
