@@ -258,10 +258,12 @@ def evaluate(
     extractor: str | None = None,
     seed: int = 0,
     vocoder: str | os.PathLike[str] | None = None,
+    **conditions: Any,
 ) -> dict[str, Any]:
     """Measure a run against data (its own by default): writes metrics.json and the report, returns the figures.
 
-    `n`: samples, by default 10,000 pictures, 256 clips (1,000 of digits), or all films up to 10,000 frames.
+    `n`: samples, by default 10,000 pictures, 256 clips (1,000 of digits), or all films up to 10,000 frames. `conditions`:
+    numbers that `sample` takes for pictures and clips from nothing, as `truncation=0.7`.
     """
     from genloom.measure import evaluate_run
 
@@ -274,6 +276,7 @@ def evaluate(
         extractor=extractor,
         seed=seed,
         vocoder=None if vocoder is None else os.fspath(vocoder),
+        **conditions,
     )
     _tell(opened, ("metrics.json",))
     return result

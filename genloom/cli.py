@@ -316,15 +316,15 @@ def _with_conditions(form: Any, verb: str, words: list[str]) -> tuple[Any, dict[
 
 
 def _evaluate(words: list[str]) -> None:
-    args = parse(Evaluate, "evaluate", words)
+    args, conditions = _with_conditions(Evaluate, "evaluate", words)
     from genloom import api
     from genloom.measure import format_result
 
-    _trust(args.code)
     if args.tasks:
         return _tasks(args)
     metrics = [m.strip() for m in args.metrics.split(",")] if args.metrics else None
     asked = {k: getattr(args, k) for k in ("n", "extractor", "seed", "vocoder")}
+    asked |= {k: v for k, v in conditions.items() if v is not None and v is not False}
     result = api.evaluate(args.RUN, args.data, metrics=metrics, **asked)
     if args.json:
         print(json.dumps(result, indent=1))

@@ -280,7 +280,7 @@ def stream_to(
     return file.samples / rate
 
 
-def checked(model: Model, conditions: dict[str, Any]) -> dict[str, Any]:
+def checked(model: Model, conditions: Mapping[str, Any]) -> dict[str, Any]:
     """The conditions that were given, with class names turned into numbers, and run folders into their models."""
     given = {k: v for k, v in conditions.items() if v is not None}
     for name in given:

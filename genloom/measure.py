@@ -35,6 +35,7 @@ MOST = 10_000  # samples, unless others are asked for
 SMALL = 2000  # below, the bias of a Fréchet distance (about d / N) hides most differences
 TRAIN_LOOKED_AT = {"digits": 60_000}  # training pictures searched for copies; with slower extractors, n of them
 PAIRS = 10
+NOT_MEASURED = ("label", "frames", "code", "style")  # conditions that choose what is made, not how
 
 
 class Features(NamedTuple):
@@ -183,6 +184,7 @@ def evaluate_run(
     extractor: str | Extractor | None = None,
     seed: int = 0,
     vocoder: str | None = None,
+    **conditions: Any,
 ) -> dict[str, Any]:
     """Measure n samples (10,000 pictures; clips: see measure_video) of a run against data (by default the run's own).
 
@@ -190,7 +192,8 @@ def evaluate_run(
 
     The reference is the data's held-out part, or all of it where there is none. Labels asked of a conditional model
     follow the reference's proportions; a model that starts from pictures makes one of each of the reference's sources.
-    Speech is made by that `vocoder`'s run, or by Griffin-Lim.
+    Speech is made by that `vocoder`'s run, or by Griffin-Lim. `conditions` are numbers that `sample` takes for pictures and
+    clips from nothing: guidance, truncation.
     Raises UserError for what the caller can mend.
     """
     started = time.perf_counter()
@@ -200,6 +203,7 @@ def evaluate_run(
         raise UserError(f"-n {n} is too few to measure: give {FEWEST} or more, {MOST} for figures to compare.")
     if run.spec.modality not in ("image", "text", "audio", "video"):
         raise UserError(f"evaluate measures no {run.spec.modality} yet, which this run makes.")
+    check_conditions(run, conditions)
     own, lost = own_data(run)
     given = open_like(run, data) if isinstance(data, str | Path) else data or own
     if given is None:
@@ -208,16 +212,22 @@ def evaluate_run(
     if run.spec.modality == "video":
         from genloom import measure_video
 
-        result, n = measure_video.measured(run, own, reference, _eye(extractor, given.name), metrics, n, seed)
+        result, n = measure_video.measured(
+            run, own, reference, _eye(extractor, given.name), metrics, n, seed, conditions
+        )
     elif run.spec.modality == "text":
         result, n = measure_text.measured(run, own, reference, metrics, seed), len(reference)
     elif run.spec.modality == "audio":
         result, n = _measured_sound(run, own, reference, metrics, n or MOST, seed, vocoder)
     else:
         eye = _eye(extractor, given.name)
-        result, n = _measured_pictures(run, own, reference, eye, metrics, n or MOST, seed)
+        result, n = _measured_pictures(run, own, reference, eye, metrics, n or MOST, seed, conditions)
     if own is None:
         result["warnings"].append(lost)
+    if conditions:
+        result["conditions"] = conditions
+        told = ", ".join(f"{name} {value:g}" for name, value in conditions.items())
+        result["warnings"].append(f"The samples were drawn with {told}: figures of others differ.")
     part = "all of it, no part was held out" if reference is given else "held-out part"
     about = {"data": f"{given.name} ({part})", "n": n}
     result = {**about, **result, "seconds": time.perf_counter() - started}
@@ -247,8 +257,26 @@ def _measured_sound(
     return measure_sound.measured(run, own, reference, metrics, n, seed)
 
 
+def check_conditions(run: Run, conditions: Mapping[str, Any]) -> None:
+    """Raises UserError for what does not steer all samples of a run alike."""
+    if conditions and (run.spec.modality not in ("image", "video") or model_of(run).needs):
+        raise UserError(
+            f"What steers samples ({', '.join(conditions)}) is measured of pictures and clips from nothing alone."
+        )
+    for name, value in conditions.items():
+        if name in NOT_MEASURED or not isinstance(value, int | float):
+            raise UserError(f"evaluate asks for all classes and whole clips as the data has them: leave {name} out.")
+
+
 def _measured_pictures(
-    run: Run, own: Dataset | None, reference: Dataset, eye: Extractor, metrics: Sequence[str] | None, n: int, seed: int
+    run: Run,
+    own: Dataset | None,
+    reference: Dataset,
+    eye: Extractor,
+    metrics: Sequence[str] | None,
+    n: int,
+    seed: int,
+    conditions: Mapping[str, Any],
 ) -> tuple[dict[str, Any], int]:
     """Sample, look, compare, and how many samples; and the pairs of samples and training pictures where there are such."""
     check_shape(run, reference)
@@ -256,7 +284,7 @@ def _measured_pictures(
         n = min(n, len(reference))  # a sample of each source
     rows, truth = some_rows(len(reference), n, seed), reference.labels()
     model = generate.load(run)
-    given = labels_to_ask(model, reference, rows, n, seed)
+    given = labels_to_ask(model, reference, rows, n, seed) | generate.checked(model, conditions)
     if model.needs:
         given["source"] = torch.cat([*images(reference, rows, "source")])
     fake = torch.as_tensor(generate.draw(model, n, seed=seed, **given))

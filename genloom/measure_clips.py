@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -49,6 +49,7 @@ def measured(
     metrics: Sequence[str] | None,
     n: int | None,
     seed: int,
+    conditions: Mapping[str, Any],
 ) -> tuple[dict[str, Any], int]:
     """Distances between sets of clips, copies and, of digits, whether they are those asked for and stay so; and how many clips.
 
@@ -61,7 +62,7 @@ def measured(
     n, wanted = n or (OF_DIGITS if eye.name == "digits" else CLIPS), tuple(metrics or METRICS)
     digits = eye.name == "digits" and reference.spec.classes == DIGITS
     rows = some_rows(len(reference), n, seed)
-    given = labels_to_ask(model, reference, rows, n, seed)
+    given = labels_to_ask(model, reference, rows, n, seed) | generate.checked(model, conditions)
     real = Looked(eye, shown(reference, rows), digits)
     made = Looked(eye, generate.drawn(model, n, seed=seed, batch_size=BATCH, **given), digits, keep=True)
     train, train_rows = None, rows

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import islice
 from typing import Any
@@ -62,6 +62,7 @@ def measured(
     metrics: Sequence[str] | None,
     n: int | None,
     seed: int,
+    conditions: Mapping[str, Any],
 ) -> tuple[dict[str, Any], int]:
     """Figures, and how many frames of films or clips they are of: n at most, else 10,000 frames, or 256 clips (1,000 of digits).
 
@@ -69,7 +70,7 @@ def measured(
     """
     model: Any = generate.load(run)
     if not model.needs:
-        return measure_clips.measured(run, model, own, reference, eye, metrics, n, seed)
+        return measure_clips.measured(run, model, own, reference, eye, metrics, n, seed, conditions)
     for name in metrics or ():
         if name not in NOTES:
             raise unknown("metric of films", name, NOTES)

@@ -155,3 +155,19 @@ def test_a_model_that_leaves_labels_out_is_measured_on_data_that_has_them(tmp_pa
         "sngan", data, tmp_path / "run", recipe="tiny", steps=1, quiet=True, config={"conditional": False}
     )
     assert genloom.evaluate(run, data, metrics=["kid"], n=20)["metrics"]
+
+
+def test_samples_are_steered_while_they_are_measured(tmp_path: Path) -> None:
+    data = open_data("digits", limit=64)
+    run = genloom.fit("stylegan2", data, tmp_path / "run", recipe="tiny", steps=1, quiet=True)
+    asked = {"metrics": ["kid"], "n": 20}
+    plain, steered = genloom.evaluate(run, data, **asked), genloom.evaluate(run, data, truncation=0.0, **asked)
+    assert steered["conditions"] == {"truncation": 0.0} and "truncation 0" in steered["warnings"][-1]
+    assert "conditions" not in plain and value(plain, "kid") != value(steered, "kid")
+    for words, given in {
+        "leave label out": {"label": 3},
+        "no condition 'guidance'": {"guidance": 2.0},
+        "Truncation must lie": {"truncation": 9.0},
+    }.items():
+        with pytest.raises(UserError, match=words):
+            genloom.evaluate(run, data, **asked, **given)
