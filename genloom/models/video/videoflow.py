@@ -18,7 +18,7 @@ from genloom.objectives.diffusion import (
     sample_adams,
 )
 
-GUIDANCE, GUIDED_UNTIL = 1.5, 0.5
+GUIDANCE, GUIDED_UNTIL = 4.0, 0.5
 
 
 @register("videoflow")
@@ -150,8 +150,8 @@ class VideoFlow(Model):
         ode_steps: int = 8,
         frames: int | None = None,
     ) -> Tensor:
-        """[n, C, T, H, W] in [-1, 1]. Without `label` the classes come in turn; `guidance` is 1.5 where there are classes,
-        and 1 is none: a third less work, more variety, less likeness.
+        """[n, C, T, H, W] in [-1, 1]. Without `label` the classes come in turn; `guidance` is 4 where there are classes,
+        and 1 is none: a third less work, more variety, less likeness; 7 keeps things what they are from frame to frame.
 
         `prompt`: first frames [C, t, H, W], or [n, C, t, H, W], that the clips begin with and go on from. `frames`: how
         many to make in all, by default a clip's own, or half as many more than the prompt has where that is more; what
