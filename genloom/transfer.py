@@ -68,7 +68,8 @@ def initial(init: str | os.PathLike[str] | Run, cls: type[Model]) -> tuple[dict[
         raise UserError(
             f"'{run.folder}' holds a '{run.info['model']}': fit that, or start '{cls.name}' without --init."
         )
-    return dict(run.info["config"]), generate.load(run, torch.device("cpu"))
+    config = {k: tuple(v) if isinstance(v, list) else v for k, v in run.info["config"].items()}  # JSON has no tuples
+    return config, generate.load(run, torch.device("cpu"))
 
 
 @torch.no_grad()

@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from test_models_stylegan import golden
 
 import genloom
+from genloom.cli import main
 from genloom.errors import UserError
 from genloom.reference import read_checkpoint
 
@@ -188,3 +189,15 @@ def test_other_classes_start_fresh(tmp_path: Path) -> None:
     fresh = start_from(new, old)
     assert set(fresh) == {"generator.mapping.embed.weight", "discriminator.mapping.embed.weight"}
     assert torch.equal(new.generator.synthesis.b4.const, load_file(tmp_path / "g.safetensors")["synthesis.b4.const"])
+
+
+@pytest.mark.parametrize(("name", "data"), [("stylegan2", "digits"), ("vid2vid", "streets")])
+def test_the_command_goes_on_from_a_run_whose_hyper_parameters_hold_tuples(
+    name: str, data: str, tmp_path: Path
+) -> None:
+    options = ["--recipe", "tiny", "--steps", "1", "--data.limit", "4", "--quiet"]
+    options += ["--data.size", "32"] if name == "vid2vid" else []
+    main(["fit", name, data, "--out", str(tmp_path / "a"), *options])
+    main(["fit", name, data, "--out", str(tmp_path / "b"), "--init", str(tmp_path / "a"), *options])
+    first, second = (json.loads((tmp_path / run / "run.json").read_text())["config"] for run in "ab")
+    assert first == second and any(isinstance(value, list) for value in first.values())
