@@ -306,17 +306,19 @@ def _mix(words: list[str]) -> None:
     print(f"sheet   {verbs.mix_to_file(run, args.rows, args.columns, args.layers, out, **asked)}")
 
 
-def _with_conditions(form: Any, verb: str, words: list[str]) -> tuple[Any, dict[str, Any]]:
-    """The words as values of the form, and those that are conditions of this run's model."""
+def _with_conditions(
+    form: Any, verb: str, words: list[str], offered: Callable[[type[Model]], Sequence[str]] = lambda cls: cls.conditions
+) -> tuple[Any, dict[str, Any]]:
+    """The words as values of the form, and those that are conditions of this run's model, of those `offered`."""
     _trust(_peek(words, "--code"))
     folder = first_word(words)
-    conditions = make_dataclass("Conditions", condition_fields(folder, form) if folder else [])
+    conditions = make_dataclass("Conditions", condition_fields(folder, form, offered) if folder else [])
     args, asked = parse(tuple[Annotated[form, FLAT], Annotated[conditions, FLAT]], verb, words)  # type: ignore[valid-type]
     return args, vars(asked)
 
 
 def _evaluate(words: list[str]) -> None:
-    args, conditions = _with_conditions(Evaluate, "evaluate", words)
+    args, conditions = _with_conditions(Evaluate, "evaluate", words, _steering)
     from genloom import api
     from genloom.measure import format_result
 
@@ -330,6 +332,12 @@ def _evaluate(words: list[str]) -> None:
         print(json.dumps(result, indent=1))
     else:
         print(f"{format_result(result)}\nreport  {Path(args.RUN) / 'report.html'}")
+
+
+def _steering(cls: type[Model]) -> Sequence[str]:
+    from genloom.measure import steering  # not before there is a run: for --help it would be slow
+
+    return steering(cls)
 
 
 def _tasks(args: Evaluate) -> None:

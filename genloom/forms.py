@@ -193,15 +193,16 @@ class Models:
     json: bool = False  # print JSON
 
 
-def condition_fields(folder: str, form: Any) -> list[tuple[str, Any, Any]]:
-    """The conditions that this run's model takes, as options: from the signature of its `sample`, but those that the form has."""
+def condition_fields(folder: str, form: Any, offered: Callable[[Any], Sequence[str]]) -> list[tuple[str, Any, Any]]:
+    """The conditions of this run's model that are offered, as options: from the signature of its `sample`, but those that the
+    form has."""
     from genloom.plugins import model_of
     from genloom.run import Run
 
     cls = model_of(Run.open(folder))
     parameters = inspect.signature(cls.sample, eval_str=True).parameters
     had = {field.name for field in fields(form)}
-    kinds = {name: parameters[name].annotation for name in cls.conditions if name not in had}
+    kinds = {name: parameters[name].annotation for name in offered(cls) if name not in had}
     texts = ("label", "source", "kind", "prompt", "first", "stop", "schema", *cls.borrows)
     kinds |= {name: str for name in texts if name in kinds}
     return [(name, bool, False) if kind is bool else (name, kind | None, None) for name, kind in kinds.items()]

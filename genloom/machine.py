@@ -5,22 +5,28 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import torch
 
+T = TypeVar("T")
+R = TypeVar("R")
 
-def at_once(work: Callable[..., Any], *several: Iterable[Any]) -> list[Any]:
-    """What `work` makes of each, as `map` does, on all processors: for work that lets Python go, as libraries do.
 
-    When one fails, what has not begun is left, and the first error is raised.
+def in_threads(work: Callable[[T], R], items: Sequence[T], piece: int = 1) -> Iterator[R]:
+    """The work done on each item, in order, by as many threads as there are cores: for libraries that let go of the GIL.
+
+    `piece`: items that a thread takes at a time, more of them the shorter the work. When one fails, what has not begun is
+    left, and the first error is raised.
     """
-    with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="genloom-work") as pool:
-        return list(pool.map(work, *several))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        pieces = [items[start : start + piece] for start in range(0, len(items), piece)]
+        for done in pool.map(lambda some: [work(item) for item in some], pieces):
+            yield from done
 
 
 def keep_freed_memory() -> None:

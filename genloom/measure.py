@@ -35,7 +35,7 @@ MOST = 10_000  # samples, unless others are asked for
 SMALL = 2000  # below, the bias of a Fréchet distance (about d / N) hides most differences
 TRAIN_LOOKED_AT = {"digits": 60_000}  # training pictures searched for copies; with slower extractors, n of them
 PAIRS = 10
-NOT_MEASURED = ("label", "frames", "code", "style")  # conditions that choose what is made, not how
+CHOOSING = ("label", "prompt", "frames", "code", "style")  # conditions that say what is made, not how
 
 
 class Features(NamedTuple):
@@ -226,7 +226,7 @@ def evaluate_run(
         result["warnings"].append(lost)
     if conditions:
         result["conditions"] = conditions
-        told = ", ".join(f"{name} {value:g}" for name, value in conditions.items())
+        told = ", ".join(f"{name} {value}" for name, value in conditions.items())
         result["warnings"].append(f"The samples were drawn with {told}: figures of others differ.")
     part = "all of it, no part was held out" if reference is given else "held-out part"
     about = {"data": f"{given.name} ({part})", "n": n}
@@ -259,13 +259,17 @@ def _measured_sound(
 
 def check_conditions(run: Run, conditions: Mapping[str, Any]) -> None:
     """Raises UserError for what does not steer all samples of a run alike."""
-    if conditions and (run.spec.modality not in ("image", "video") or model_of(run).needs):
-        raise UserError(
-            f"What steers samples ({', '.join(conditions)}) is measured of pictures and clips from nothing alone."
-        )
-    for name, value in conditions.items():
-        if name in NOT_MEASURED or not isinstance(value, int | float):
-            raise UserError(f"evaluate asks for all classes and whole clips as the data has them: leave {name} out.")
+    cls = model_of(run)
+    for name in conditions:
+        if name in cls.conditions and name not in steering(cls):
+            raise UserError(f"evaluate measures what '{cls.name}' makes by itself, of all classes: leave {name} out.")
+
+
+def steering(cls: type[Model]) -> tuple[str, ...]:
+    """The conditions of a model that say how and not what it makes from nothing: numbers that figures may depend on."""
+    if cls.modality not in ("image", "video") or cls.needs:
+        return ()
+    return tuple(name for name in cls.conditions if name not in CHOOSING)
 
 
 def _measured_pictures(

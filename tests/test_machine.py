@@ -19,12 +19,13 @@ def test_fast_products_are_still_float32() -> None:
         assert float((product - exact).norm() / exact.norm()) < 1e-6
 
 
-def test_work_at_once_keeps_its_order_and_the_first_error_is_raised() -> None:
-    def slow_first(i: int, j: int) -> int:
+def test_work_in_threads_keeps_its_order_and_the_first_error_is_raised() -> None:
+    def slow_first(i: int) -> int:
         time.sleep(0.02 * (i == 0))
-        return i * j
+        return i * i
 
-    assert machine.at_once(slow_first, range(50), range(50)) == [i * i for i in range(50)]
+    for piece in (1, 8):
+        assert list(machine.in_threads(slow_first, range(50), piece)) == [i * i for i in range(50)]
     done = list[int]()
 
     def fails(i: int) -> None:
@@ -34,5 +35,5 @@ def test_work_at_once_keeps_its_order_and_the_first_error_is_raised() -> None:
         time.sleep(0.005)
 
     with pytest.raises(ValueError, match="1"):
-        machine.at_once(fails, range(1000))
+        list(machine.in_threads(fails, range(1000)))
     assert len(done) < 1000  # what had not begun was left

@@ -162,10 +162,11 @@ def test_samples_are_steered_while_they_are_measured(tmp_path: Path) -> None:
     run = genloom.fit("stylegan2", data, tmp_path / "run", recipe="tiny", steps=1, quiet=True)
     asked = {"metrics": ["kid"], "n": 20}
     plain, steered = genloom.evaluate(run, data, **asked), genloom.evaluate(run, data, truncation=0.0, **asked)
-    assert steered["conditions"] == {"truncation": 0.0} and "truncation 0" in steered["warnings"][-1]
+    assert steered["conditions"] == {"truncation": 0.0} and "truncation 0.0" in steered["warnings"][-1]
     assert "conditions" not in plain and value(plain, "kid") != value(steered, "kid")
     for words, given in {
         "leave label out": {"label": 3},
+        "no condition 'source'": {"source": 1},
         "no condition 'guidance'": {"guidance": 2.0},
         "Truncation must lie": {"truncation": 9.0},
     }.items():

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, JpegImagePlugin, UnidentifiedImageError
@@ -20,10 +17,7 @@ _ENDINGS = "png apng jpg jpeg jpe jfif webp bmp dib gif tif tiff ppm pgm pbm pnm
 SUFFIXES = frozenset(f".{ending}" for ending in _ENDINGS.split())
 MAX_PIXELS = 89_478_485  # Pillow's own limit: 340 MB once decoded. A JPEG is decoded smaller, so it may be larger.
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
-
-
-T = TypeVar("T")
-R = TypeVar("R")
+PIECE = 32  # pictures that a thread decodes at a time: a task costs as much as a small one
 
 
 class Unreadable(Exception):  # noqa: N818, it reads as what the file is
@@ -50,14 +44,6 @@ class Header:
     format: str
     grey: bool
     alpha: bool
-
-
-def in_threads(work: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
-    """The work done on each item, in order, by as many threads as there are cores (Pillow lets go of the GIL)."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        pieces = [items[start : start + 32] for start in range(0, len(items), 32)]  # a task costs a small picture
-        for done in pool.map(lambda piece: [work(item) for item in piece], pieces):
-            yield from done
 
 
 def reason(error: Exception) -> str:

@@ -17,7 +17,7 @@ from genloom.core import Spec
 from genloom.data.decode import MODES
 from genloom.data.files import safe_name
 from genloom.errors import UserError, unknown
-from genloom.machine import at_once
+from genloom.machine import in_threads
 from genloom.run import atomic, cannot_write
 
 FILMS: dict[str, dict[str, Any]] = {
@@ -62,7 +62,8 @@ def write(
             into /= safe_name(classes[number]) if number < len(classes) else str(number)
         return into / (names[i] if names else f"{start + i:05d}.png")
 
-    def put(pixels: np.ndarray, path: Path) -> None:
+    def put(row: tuple[np.ndarray, Path]) -> None:
+        pixels, path = row
         part = path.with_name(f".{path.name}.{os.getpid()}")
         Image.fromarray(pixels).save(part, "PNG", compress_level=4)
         os.replace(part, path)
@@ -71,7 +72,7 @@ def write(
     try:
         for parent in {path.parent for path in paths}:
             parent.mkdir(parents=True, exist_ok=True)
-        at_once(put, to_bytes(samples), paths)
+        list(in_threads(put, list(zip(to_bytes(samples), paths, strict=True))))
     except OSError as error:
         raise cannot_write(Path(folder), error) from error
     return paths

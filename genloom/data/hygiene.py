@@ -22,14 +22,15 @@ from PIL import Image
 from genloom.data import find_modality, resolve, unsafe
 from genloom.data.alike import SIDE, Alike
 from genloom.data.catalog import Entry
+from genloom.data.decode import PIECE, Plan, Unreadable, decode
 from genloom.data.decode import SUFFIXES as PICTURES
-from genloom.data.decode import Plan, Unreadable, decode, in_threads
 from genloom.data.files import Files, UnreadableError, shown, streams
 from genloom.data.labels import SPLITS, pick_split, spread
 from genloom.data.personal import Names, find
 from genloom.data.translation import find_sides
 from genloom.data.written import WRITTEN, Block, blocks
 from genloom.errors import UserError
+from genloom.machine import in_threads
 
 SHOWN = 5  # of each list, when it is written as text; and places of each kind of personal data that are kept
 JUDGED = 10_000  # pictures that the filter looks at, evenly spaced over all
@@ -105,7 +106,7 @@ def pictures(found: Entry | Path, looked_at: dict[str, int]) -> dict[str, Any]:
     else:
         files = streams(found, PICTURES)
         names, alone = files.names, _without_side(files.names)
-        sketches = in_threads(partial(_read, files), names)
+        sketches = in_threads(partial(_read, files), names, PIECE)
         held = np.isin(np.array(names), np.array(_held_out(names)))
     alike, digests, bad = Alike(len(names)), np.arange(len(names), dtype=np.uint64), {}
     for i, sketch in enumerate(sketches):

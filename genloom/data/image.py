@@ -21,11 +21,12 @@ from genloom.core import Batch, Spec, mix
 from genloom.data import labels as labelling
 from genloom.data.base import Dataset
 from genloom.data.catalog import Entry
-from genloom.data.decode import SUFFIXES, Plan, Unreadable, colours, decode, fit, in_threads
+from genloom.data.decode import PIECE, SUFFIXES, Plan, Unreadable, colours, decode, fit
 from genloom.data.draw import preview, write
 from genloom.data.files import Files, index, shown, suffix
 from genloom.data.survey import COUNTS, NAMES, ImageOptions, decide, few, look
 from genloom.errors import UserError
+from genloom.machine import in_threads
 
 __all__ = ["OPTIONS", "SUFFIXES", "from_catalog", "from_path", "preview", "write"]  # what every modality has
 
@@ -240,7 +241,7 @@ def decode_all(files: Files, names: Sequence[str], plan: Plan) -> tuple[np.ndarr
             return str(error)
         return ""
 
-    why = list(in_threads(work, range(len(names))))
+    why = list(in_threads(work, range(len(names)), PIECE))
     bad = {name: words for name, words in zip(names, why, strict=True) if words}
     if bad:  # close ranks in place: a copy would need the memory twice
         for to, i in enumerate(i for i, words in enumerate(why) if not words):

@@ -13,13 +13,14 @@ from typing import Any
 
 from genloom.data import resolve
 from genloom.data.catalog import Entry
-from genloom.data.decode import MODES, Header, Plan, Unreadable, decode, in_threads, read_header
+from genloom.data.decode import MODES, PIECE, Header, Plan, Unreadable, decode, read_header
 from genloom.data.files import Files, shown
 from genloom.data.image import FEWEST, IN_MEMORY, check_classes, choose, from_catalog, none_usable, pictures_in
 from genloom.data.labels import Labelled
 from genloom.data.survey import NAMES, ImageOptions, decide, few
 from genloom.data.translation import describe
 from genloom.errors import UserError
+from genloom.machine import in_threads
 
 SHOWN = 10  # of each list, when it is written as text
 _INDENT = "\n" + 13 * " "
@@ -49,7 +50,7 @@ def _of_path(path: Path, options: ImageOptions) -> dict[str, Any]:
         chosen, problems = Labelled(files.names), [str(error)]
     bad: dict[str, str] = {}
     looks: dict[str, Look] = {}
-    for name, look in zip(chosen.names, in_threads(partial(_look, files), chosen.names), strict=True):
+    for name, look in zip(chosen.names, in_threads(partial(_look, files), chosen.names, PIECE), strict=True):
         if isinstance(look, str):
             bad[name] = look
         else:

@@ -12,7 +12,7 @@ from tempfile import TemporaryFile
 from typing import Any, BinaryIO
 
 from genloom.errors import UserError
-from genloom.machine import at_once
+from genloom.machine import in_threads
 from genloom.provenance import label, visible
 from genloom.provenance.label import Kind, Origin, read_label, write_label
 from genloom.provenance.manifest import Check, Signer, check
@@ -37,9 +37,13 @@ def mark(
         files = sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else None
         rows += [(path, origin, target)] if files is None else [(f, origin, target / f.name) for f in files]
     large = [row for row in rows if row[0].stat().st_size > MEMORY]  # which take memory that there is for one
-    at_once(lambda row: _mark(row[0], row[1], signer, row[2]), [row for row in rows if row not in large])
-    for path, origin, target in large:
-        _mark(path, origin, signer, target)
+
+    def put(row: tuple[Path, Origin, Path]) -> None:
+        _mark(row[0], row[1], signer, row[2])
+
+    list(in_threads(put, [row for row in rows if row not in large]))
+    for row in large:
+        put(row)
 
 
 def _mark(path: Path, origin: Origin, signer: Signer | None, target: Path) -> None:
