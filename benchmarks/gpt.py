@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,9 @@ from genloom.text.decode import draw
 from genloom.text.logits import Sampling
 from genloom.train import step
 
-SMALL = {"layers": 4, "width": 128, "heads": 4, "context": 64}  # nanoGPT's CPU recipe
-WIDE = {"layers": 6, "width": 384, "heads": 6, "context": 256}
+SMALL: dict[str, Any] = {"layers": 4, "width": 128, "heads": 4, "context": 64}  # nanoGPT's CPU recipe
+WIDE: dict[str, Any] = {"layers": 6, "width": 384, "heads": 6, "context": 256}
+THEIRS: dict[str, Any] = {"bias": False, "gelu": "erf"}  # how its networks are made
 CHARACTERS = 65  # of the text that nanoGPT learns
 
 
@@ -78,7 +80,7 @@ def their_step(model: Any) -> Callable[[Tensor, Tensor, float], float]:
 def our_step(precision: str, batch: int, compiled: bool = False) -> Callable[[Tensor], None]:
     cls = find("gpt")
     options = resolve_options(cls, "cpu", {"precision": precision, "batch_size": batch, "compile": compiled})
-    options = replace(options, model={**options.model, **SMALL, "bias": False})
+    options = replace(options, model={**options.model, **SMALL, **THEIRS})
     spec = Spec("text", (SMALL["context"] + 1,), extra={"vocabulary": CHARACTERS})
     state = State(build(cls, spec, options.model), options)
     return lambda ids: step(state, {"text": ids}, options, 0.1) and None
@@ -90,11 +92,9 @@ def compare_steps(path: str | None, rounds: int, batch: int = 12) -> None:
     if path:
         theirs = their_step(official(path, SMALL, CHARACTERS))
         works["nanoGPT"] = lambda: theirs(ids[:, :-1], ids[:, 1:].contiguous(), 1e-3)
-    for precision in ("fp32", "bf16"):
-        own = our_step(precision, batch)
-        works[f"genloom {precision}"] = lambda own=own: own(ids)  # type: ignore[misc]
-    compiled = our_step("fp32", batch, compiled=True)
-    works["genloom fp32, --compile"] = lambda: compiled(ids)
+    for compiled, precision in product((False, True), ("fp32", "bf16")):
+        own = our_step(precision, batch, compiled)
+        works[f"genloom {precision}{', --compile' * compiled}"] = lambda own=own: own(ids)  # type: ignore[misc]
     with FlopCounterMode(display=False) as counter:
         works["genloom fp32"]()
     print(f"{counter.get_total_flops() / 1e9:.2f} GFLOP an iteration")
@@ -103,7 +103,7 @@ def compare_steps(path: str | None, rounds: int, batch: int = 12) -> None:
 
 def compare_writing(path: str | None, rounds: int, length: int = 256) -> None:
     spec = Spec("text", (WIDE["context"] + 1,), extra={"vocabulary": CHARACTERS})
-    model = build(find("gpt"), spec, {**WIDE, "bias": False}).eval()
+    model = build(find("gpt"), spec, {**WIDE, **THEIRS}).eval()
     theirs = official(path, WIDE, CHARACTERS).eval() if path else None
     for count in (1, 16):
         works: dict[str, Callable[[], object]] = {}

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from genloom.nn.attention import attend
 from genloom.nn.unet import TimeEmbedding, pixel_norm, quieten
 
 HEAD = 32  # numbers a head of attention
@@ -72,7 +73,7 @@ class Attention(nn.Module):
         q, k, v = qkv.unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # [B, heads, T·H·W, D]
         angles = turns(frames, height, width, q.shape[3] // 2, x.device)
         q, k = (turned(F.rms_norm(y.float(), y.shape[3:]), angles).to(v.dtype) for y in (q, k))
-        seen = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(tokens.shape)
+        seen = attend(q, k, v).transpose(1, 2).reshape(tokens.shape)
         return x + self.out(seen).reshape(n, height, width, channels).permute(0, 3, 1, 2)
 
 

@@ -14,8 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from genloom.nn.attention import attend
+
 Norm = Literal["layer", "rms"]
-Feed = Literal["gelu", "swiglu", "relu2"]
+Feed = Literal["gelu", "erf_gelu", "swiglu", "relu2"]
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ class RMSNorm(nn.Module):
 def norm(plan: Plan) -> nn.Module:
     if plan.norm == "rms":
         return RMSNorm(plan.width, plan.eps)
-    return nn.LayerNorm(plan.width, eps=plan.eps)
+    return nn.LayerNorm(plan.width, eps=plan.eps, bias=plan.bias)
 
 
 class Attention(nn.Module):
@@ -100,12 +102,15 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, turn: Turn | None, mask: Tensor | None, cache: Cache | None) -> Tensor:
         p = self.plan
         x = self.qkv(x).unflatten(2, (p.heads + 2 * p.groups, p.head)).transpose(1, 2)  # [B, H + 2G, T, D]
-        qk, v = x.split([p.heads + p.groups, p.groups], 1)
-        if p.qk_norm:
-            qk = F.rms_norm(qk.float(), (p.head,)).to(qk.dtype)
-        if turn is not None:
-            qk = turn(qk)
-        q, k = qk.split([p.heads, p.groups], 1)
+        if p.qk_norm or turn is not None:
+            qk, v = x.split([p.heads + p.groups, p.groups], 1)
+            if p.qk_norm:
+                qk = F.rms_norm(qk.float(), (p.head,)).to(qk.dtype)
+            if turn is not None:
+                qk = turn(qk)
+            q, k = qk.split([p.heads, p.groups], 1)
+        else:
+            q, k, v = x.split([p.heads, p.groups, p.groups], 1)
         if cache is not None:
             k, v = cache.extend(self.layer, k, v)
         seen = self._attend(q, k, v, mask)
@@ -121,15 +126,7 @@ class Attention(nn.Module):
             causal = False
         elif mask is None and 1 < t < s:
             mask = band_mask(t, s, s, q.device)
-        return F.scaled_dot_product_attention(
-            q,
-            k,
-            v,
-            attn_mask=mask,
-            is_causal=causal and t > 1,
-            dropout_p=p.dropout if self.training else 0.0,
-            enable_gqa=p.groups != p.heads,
-        )
+        return attend(q, k, v, mask, causal=causal and t > 1, dropout=p.dropout if self.training else 0.0)
 
 
 def band_mask(t: int, s: int, band: int, device: torch.device) -> Tensor:
@@ -154,7 +151,7 @@ class Turn:
 
 
 class FeedForward(nn.Module):
-    """x [B, T, W] -> [B, T, W] through `hidden` numbers: GELU (tanh form), SwiGLU (Shazeer 2020), or ReLU²."""
+    """x [B, T, W] -> [B, T, W] through `hidden` numbers: GELU by tanh or by erf, SwiGLU (Shazeer 2020), or ReLU²."""
 
     def __init__(self, plan: Plan):
         super().__init__()
@@ -168,7 +165,9 @@ class FeedForward(nn.Module):
         if self.feed == "swiglu":
             gate, x = x.chunk(2, -1)
             return self.down(F.silu(gate) * x)
-        return self.down(F.gelu(x, approximate="tanh") if self.feed == "gelu" else F.relu(x).square())
+        if self.feed == "relu2":
+            return self.down(F.relu(x).square())
+        return self.down(F.gelu(x, approximate="tanh" if self.feed == "gelu" else "none"))
 
 
 class Block(nn.Module):

@@ -48,7 +48,7 @@ def gpt3(layers: int, width: int, heads: int, head: int, batch: float, lr: float
 class GPT(LanguageModel):
     """Learned positions, LayerNorm before each part, GELU, the head tied to the embedding.
 
-    `head`: numbers a head (0: width / heads). `band`: every second layer sees so many tokens back at most, as in
+    `gelu`: "tanh", as in GPT-2, or "erf", the exact one, on a CPU twice as fast. `head`: numbers a head (0: width / heads). `band`: every second layer sees so many tokens back at most, as in
     GPT-3 (0: all see all); its paper does not say how many, 256 is ours.
     """
 
@@ -73,7 +73,7 @@ class GPT(LanguageModel):
             clip=1.0,
             warmup=0.05,
             decay=0.95,
-            model={"layers": 4, "width": 128, "heads": 4, "context": 64},
+            model={"layers": 4, "width": 128, "heads": 4, "context": 64, "gelu": "erf"},
         ),
         "default": Recipe(steps=20_000, batch_size=64, lr=6e-4, betas=BETAS, weight_decay=0.1, clip=1.0, decay=0.3),
         "gpt2": gpt2(12, 768, 12),
@@ -100,6 +100,7 @@ class GPT(LanguageModel):
         head: int = 0,
         context: int = 256,
         hidden: int = 0,
+        gelu: str = "tanh",
         band: int = 0,
         bias: bool = True,
         dropout: float = 0.0,
@@ -113,6 +114,8 @@ class GPT(LanguageModel):
             raise UserError(
                 f"A width of {width} cannot be shared by {heads} heads: choose a divisor, or give --model.head."
             )
+        if gelu not in ("tanh", "erf"):
+            raise UserError(f"--model.gelu is tanh or erf, not '{gelu}'.")
         plan = Plan(
             vocabulary=self.vocabulary,
             width=width,
@@ -123,7 +126,7 @@ class GPT(LanguageModel):
             hidden=hidden or 4 * width,
             positions=context,
             norm="layer",
-            feed="gelu",
+            feed="gelu" if gelu == "tanh" else "erf_gelu",
             bias=bias,
             eps=eps,
             band=band,
@@ -136,9 +139,11 @@ class GPT(LanguageModel):
     def from_reference(cls, weights: Mapping[str, Tensor], config: Mapping[str, Any]) -> GPT:
         """GPT-2 in the names of Hugging Face's transformers, and its config.json. Raises UserError for what differs."""
         options = published(dict(config), FIELDS, "GPT-2")
-        if config.get("activation_function", "gelu_new") not in ("gelu_new", "gelu_pytorch_tanh"):
-            raise UserError(f"gpt has the tanh form of GELU, not '{config['activation_function']}'.")
+        curve = config.get("activation_function", "gelu_new")
+        if curve not in GELUS:
+            raise UserError(f"gpt has GELU between its layers, not '{curve}'.")
         options |= {"hidden": config.get("n_inner") or 0, "eps": config.get("layer_norm_epsilon", 1e-5)}
+        options["gelu"] = GELUS[curve]
         extra = {k: config[k] for k in ("tokenizer",) if k in config}
         spec = Spec("text", (options["context"] + 1,), extra={"vocabulary": config["vocab_size"], **extra})
         model = build(cls, spec, options)
@@ -164,7 +169,7 @@ class GPT(LanguageModel):
             "n_layer": plan.layers,
             "n_head": plan.heads,
             "n_inner": plan.hidden,
-            "activation_function": "gelu_new",
+            "activation_function": "gelu_new" if plan.feed == "gelu" else "gelu",
             "layer_norm_epsilon": plan.eps,
             "tie_word_embeddings": True,
         }
@@ -172,6 +177,7 @@ class GPT(LanguageModel):
 
 
 # ── Hugging Face's names ─────────────────────────────────────────────────────────────────────────────────────────────
+GELUS = {"gelu_new": "tanh", "gelu_pytorch_tanh": "tanh", "gelu": "erf"}
 FIELDS = {"n_layer": "layers", "n_embd": "width", "n_head": "heads", "n_positions": "context"}
 PARTS = {
     "norm1": "ln_1",
