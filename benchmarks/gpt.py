@@ -129,12 +129,15 @@ def compare_answers(run: str, folder: str, rounds: int, prompt: int = 256, lengt
     from transformers import AutoModelForCausalLM  # type: ignore[import-not-found]
 
     model: Any = genloom.load(run)
-    peer = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    peers = {
+        precision: AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
+        for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16))
+    }
     ids = torch.randint(1000, 20_000, (1, prompt), generator=torch.Generator().manual_seed(0))
 
     def theirs(count: int, precision: str) -> list[int]:
-        with autocast(model.device, precision):
-            whole = peer.generate(ids, max_new_tokens=count, min_new_tokens=count, do_sample=False, pad_token_id=0)
+        how = {"max_new_tokens": count, "min_new_tokens": count, "do_sample": False, "pad_token_id": 0}
+        whole = peers[precision].generate(ids, **how)
         return whole[0, prompt:].tolist()
 
     def ours(count: int, precision: str) -> list[int]:

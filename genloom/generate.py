@@ -34,6 +34,14 @@ def resolve_precision(model: Model, precision: str) -> str:
     return "bf16" if model.bf16 and has_fast_bf16(model.device) else "fp32"
 
 
+def drawing_precision(model: Model, precision: str = "auto") -> str:
+    """`auto` as above, but fp32 for texts on a CPU: tokens that come one by one wait for the weights to be read, which is
+    no faster in bf16 there, and a text should be the same alone as among others."""
+    if precision == "auto" and model.modality == "text" and model.device.type == "cpu":
+        return "fp32"
+    return resolve_precision(model, precision)
+
+
 def autocast(device: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(device.type, DTYPES.get(precision), enabled=precision in DTYPES)
 
@@ -76,7 +84,7 @@ def drawn(
     for start in range(first, end, batch_size):
         count = min(batch_size, end - start)
         mine = conditions | {k: v[start : start + count] for k, v in rows.items()}
-        with torch.inference_mode(), autocast(model.device, resolve_precision(model, precision)):
+        with torch.inference_mode(), autocast(model.device, drawing_precision(model, precision)):
             piece = model.sample(count, seed=seed, start=start, **mine)
         yield piece.float().cpu() if isinstance(piece, Tensor) else piece
 
@@ -109,7 +117,7 @@ def tell(
     """n texts of a language model, with the mark of this installation; `show(row, piece)` is called as they come."""
     model = load(run)
     given = checked(model, conditions) | (keyed(model, keys.installation_key(), conditions) if watermark else {})
-    with autocast(model.device, resolve_precision(model, "auto")):
+    with autocast(model.device, drawing_precision(model)):
         return model.sample(n, seed=seed, show=show, **given)  # type: ignore[call-arg, return-value]
 
 

@@ -194,7 +194,7 @@ class Transformer(nn.Module):
         self.places = nn.Embedding(plan.positions, plan.width) if plan.positions else None
         self.blocks = nn.ModuleList([Block(plan, i) for i in range(plan.layers)])
         self.norm = norm(plan)
-        self.head = None if plan.tied else nn.Linear(plan.width, plan.vocabulary, bias=False)
+        self.head: nn.Module | None = None if plan.tied else nn.Linear(plan.width, plan.vocabulary, bias=False)
         self.drop = nn.Dropout(plan.dropout)
         self.initialise()
 
@@ -234,7 +234,7 @@ class Transformer(nn.Module):
         return self.norm(x)
 
     def logits(self, features: Tensor) -> Tensor:  # [..., W] -> [..., V]
-        return F.linear(features, self.tokens.weight if self.head is None else self.head.weight)
+        return F.linear(features, self.tokens.weight) if self.head is None else self.head(features)
 
     def forward(self, ids: Tensor, **how: Tensor) -> Tensor:
         return self.logits(self.features(ids, **how))  # type: ignore[arg-type]
