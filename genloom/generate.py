@@ -14,7 +14,7 @@ from torch import Tensor
 from genloom import parallel
 from genloom.core import Model, build
 from genloom.errors import UserError, nearest
-from genloom.machine import has_fast_bf16, multiply_fast
+from genloom.machine import has_fast_bf16, keep_freed_memory, multiply_fast
 from genloom.origin import Marks
 from genloom.plugins import model_of
 from genloom.provenance import keys
@@ -95,6 +95,7 @@ def load(run: Run, device: torch.device | None = None) -> Model:
     What sampling does not need (a discriminator) comes from the last checkpoint where there is one.
     """
     multiply_fast()  # as in training: the same numbers whether or not this process trained
+    keep_freed_memory()
     model = build(model_of(run), run.spec, run.info["config"])
     weights, _ = run.load_tensors(WEIGHTS)
     if run.has_state() and model.samples_with:

@@ -30,7 +30,7 @@ def in_threads(work: Callable[[T], R], items: Sequence[T], piece: int = 1) -> It
 
 
 def keep_freed_memory() -> None:
-    """Tell glibc to keep large freed blocks: gradients of megabytes come and go each step, and mapping their pages
+    """Tell glibc to keep large freed blocks: gradients and activations of megabytes come and go, and mapping their pages
     anew costs more than filling them. Elsewhere than on glibc, do nothing."""
     if sys.platform.startswith("linux"):
         with suppress(OSError, AttributeError):

@@ -37,14 +37,18 @@ class Convolution(nn.Conv1d):
     def forward(self, input: Tensor) -> Tensor:
         return self.over(input, int(self.padding[0]))
 
-    def over(self, x: Tensor, pad: int) -> Tensor:
-        """With so many zeros at each end."""
-        if (
-            self.kernel_size[0] == self.stride[0] == self.groups == 1
-        ):  # a product, which PyTorch may compute slowly as else
-            return F.linear(x.transpose(1, 2), self.weight[:, :, 0], self.bias).transpose(1, 2)
+    def over(self, x: Tensor, pad: int, weight: Tensor | None = None) -> Tensor:
+        """With so many zeros at each end; `weight` where it is at hand from `arranged`."""
+        weight = self.arranged() if weight is None else weight
+        if weight.ndim == 2:  # a product, which PyTorch may compute slowly as else
+            return F.linear(x.transpose(1, 2), weight, self.bias).transpose(1, 2)
         how = (1, self.stride[0]), (0, pad), (1, self.dilation[0]), self.groups
-        return F.conv2d(x[:, :, None], self.weight[:, :, None], self.bias, *how).squeeze(2)
+        return F.conv2d(x[:, :, None], weight, self.bias, *how).squeeze(2)
+
+    def arranged(self) -> Tensor:
+        """The weight as a matrix where it looks at one instant, else as one of two dimensions."""
+        single = self.kernel_size[0] == self.stride[0] == self.groups == 1
+        return self.weight[:, :, 0] if single else self.weight[:, :, None]
 
 
 class Rise(nn.ConvTranspose1d):
@@ -56,11 +60,15 @@ class Rise(nn.ConvTranspose1d):
         end = whole.shape[2] - skip + int(self.output_padding[0])
         return whole[:, :, skip:end]
 
-    def whole(self, x: Tensor) -> Tensor:
-        """Without padding: [B, C, T] -> [B, C', (T - 1) · stride + kernel]."""
-        batch, before, length = x.shape
+    def arranged(self) -> Tensor:
+        """The weight as [C, kernel / stride, stride · C']: a matrix for each input that an output looks at."""
+        return self.weight.permute(0, 2, 1).reshape(self.in_channels, -1, self.stride[0] * self.out_channels)
+
+    def whole(self, x: Tensor, weight: Tensor | None = None) -> Tensor:
+        """Without padding: [B, C, T] -> [B, C', (T - 1) · stride + kernel]; `weight` where it is at hand from `arranged`."""
+        batch, _, length = x.shape
         stride, kernel = self.stride[0], self.kernel_size[0]
-        weight = self.weight.permute(0, 2, 1).reshape(before, kernel // stride, stride * self.out_channels)
+        weight = self.arranged() if weight is None else weight
         made = x.transpose(1, 2) @ weight[:, 0]
         made = F.pad(made, (0, 0, 0, kernel // stride - 1))  # [B, T + overlap, stride · C']
         for i in range(1, kernel // stride):

@@ -88,6 +88,8 @@ class Convolved:
         assert isinstance(conv, Convolution)
         self.conv, self.padded = conv, Padded(int(conv.padding[0]) if pad is None else pad, mode)
         self.reach = conv.dilation[0] * (conv.kernel_size[0] - 1)
+        weight = conv.arranged().detach()  # once, and not for every piece
+        self.weight = weight.contiguous(memory_format=torch.channels_last) if weight.ndim == 4 else weight
         self.held: Tensor | None = None
 
     def push(self, x: Tensor, last: bool) -> Tensor:
@@ -96,7 +98,7 @@ class Convolved:
         self.held = x[..., max(0, x.shape[2] - self.reach) :]
         if x.shape[2] <= self.reach:
             return x.new_zeros(len(x), self.conv.out_channels, 0)
-        return self.conv.over(x, 0)
+        return self.conv.over(x, 0, self.weight)
 
 
 class Risen:
@@ -105,6 +107,7 @@ class Risen:
     def __init__(self, conv: nn.Module):
         assert isinstance(conv, nn.ConvTranspose1d)
         self.conv, self.stride = conv, conv.stride[0]
+        self.arranged = conv.arranged().detach() if isinstance(conv, Rise) else None  # once, and not for every piece
         self.reach = -(-(conv.kernel_size[0] - self.stride) // self.stride)  # inputs that an output looks back at
         self.skip = int(conv.padding[0])  # outputs that the padding takes from the beginning, and from the end
         self.trimmed = self.skip - int(conv.output_padding[0])
@@ -117,7 +120,11 @@ class Risen:
         x = x if self.held is None else joined([self.held, x])
         before = x.shape[2] - new  # their own outputs are out already
         self.held = x[..., max(0, x.shape[2] - self.reach) :]
-        y = conv.whole(x) if isinstance(conv, Rise) else F.conv_transpose1d(x, conv.weight, conv.bias, conv.stride)
+        y = (
+            conv.whole(x, self.arranged)
+            if isinstance(conv, Rise)
+            else F.conv_transpose1d(x, conv.weight, conv.bias, conv.stride)
+        )
         if not last:
             y = y[..., : x.shape[2] * self.stride]
         elif self.trimmed:
