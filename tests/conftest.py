@@ -16,8 +16,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: small steps are q
 
 import pytest
 import torch
+from hypothesis import settings
 
 from genloom.data.image import ImageSet
+
+settings.register_profile("untimed", deadline=None)  # how long an example takes is the machine's affair
+settings.load_profile("untimed")
 
 
 @pytest.fixture(autouse=True, scope="session")
