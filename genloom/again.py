@@ -40,6 +40,8 @@ def again(file: Path, run: Path | None = None, out: Path | None = None, source: 
         raise UserError(f"'{file}' would be replaced by itself: give --out another folder.")
     start = origin.index - origin.index % generate.BATCH
     spans = [(origin.index, origin.index + 1), (start, min(start + generate.BATCH, origin.of))]
+    if found.spec.modality == "table":
+        spans = [(0, origin.of)]  # one file of them all
     difference = ""
     for span in dict.fromkeys(spans):
         made = _make(found, origin, span, folder, file, source)
@@ -82,7 +84,7 @@ def _make(run: Run, origin: Origin, span: tuple[int, int], folder: Path, file: P
             f"'{file}' was made of source number {origin.index + 1}, and there are fewer now: give --source."
         )
     name = file.stem if run.spec.modality == "text" else file.name
-    one = made[place : place + 1]
+    one = made if run.spec.modality == "table" else made[place : place + 1]
     return generate.written(run, one, folder, marks, first=origin.index, of=origin.of, names=[name])[0]
 
 

@@ -223,7 +223,7 @@ def _sample(words: list[str]) -> None:
         paths = verbs.seeds_to_files(run, args.seeds, out, **asked)
     else:
         paths = _to_files(run, args, out := args.out or samples / f"seed{args.seed}", asked)
-    print(f"{len(paths)} samples in {out}")
+    print(f"table   {paths[0]}" if run.spec.modality == "table" else f"{len(paths)} samples in {out}")
 
 
 def _to_files(run: Run, args: Sample, out: Path, asked: dict[str, Any]) -> list[Path]:
@@ -247,8 +247,8 @@ def _balanced(run: Run, args: Sample, out: Path, asked: dict[str, Any]) -> list[
     from genloom.auditing.balance import balanced_files
 
     asked |= {"visible_label": args.visible_label}
-    paths, drawn = balanced_files(run, args.n or 64, args.balance or "", out, seed=args.seed, **asked)
-    print(f"note: {drawn:,} were drawn, and {len(paths):,} kept.", file=sys.stderr)
+    paths, drawn = balanced_files(run, n := args.n or 64, args.balance or "", out, seed=args.seed, **asked)
+    print(f"note: {drawn:,} were drawn, and {n:,} kept.", file=sys.stderr)
     return paths
 
 

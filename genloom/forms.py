@@ -42,7 +42,7 @@ class Sample:
     beside: bool = False  # of films made of a --source: show it at the left of each
     like: Path | None = None  # in place of all: make this file again, from the recipe in it: --like FILE [--run RUN]
     balance: str | None = (
-        None  # as many pictures of each group: label, for the classes of the data, or a labels file of groups
+        None  # as many pictures of each group: label, for the classes of the data, or a labels file of groups; rows: a column
     )
     provenance: bool = True  # write into each file that it is generated, by which run and how, and sign it
     watermark: bool = True  # put a mark into what is made that is neither seen nor heard, and that `detect` finds
@@ -160,7 +160,9 @@ class Audit:
     data: str | None = None  # the training data, where it has moved
     holdout: str | None = None  # items of the same kind that the run never saw; by default what its data holds out
     n: Annotated[int | None, arg(aliases=["-n"])] = None  # samples; by default 1,000 pictures, 128 clips, else 64
-    attributes: str | None = None  # a CSV or JSONL file with columns file and label: groups to count samples by
+    attributes: str | None = (
+        None  # a CSV or JSONL file with columns file and label: groups to count samples by; of tables names of columns: age,sex
+    )
     reference: str | None = None  # a run of the same model on other data, to calibrate membership by
     max_copies: float = 0.01  # the share of copies among samples that is allowed
     max_membership: float = 0.6  # the AUC of membership that is allowed; 0.5 is chance

@@ -21,6 +21,7 @@ from genloom.provenance import keys
 from genloom.run import STATE, WEIGHTS, Run
 
 FILMS = (".mp4", ".mov", ".mkv", ".gif", ".webp")  # endings of the name of one film
+MOST_ROWS = 100_000  # of a table, unless more are asked for
 PIECE = 32  # frames that a stream is made of at a time: half a second of speech
 BATCH = 256  # samples that are made at once
 Span = tuple[int, int]
@@ -228,12 +229,12 @@ def _film_to(path: Path, film: Any, model: Model, beside: bool, given: dict[str,
     return [n for n in (f"'{film.name}' is {film.broken}." if film.broken else "", file.note) if n]
 
 
-def _is_one(out: Path, endings: tuple[str, ...], n: int | None, form: str | None) -> bool:
-    """Whether `out` is the name of a file. Raises UserError for one for several, or for another form."""
+def _is_one(out: Path, endings: tuple[str, ...], n: int | None, form: str | None, holds_all: bool = False) -> bool:
+    """Whether `out` is the name of a file. Raises UserError for one for several that does not hold them all, or for another form."""
     ending = out.suffix.lower()
     if ending not in endings:
         return False
-    if n not in (None, 1):
+    if n not in (None, 1) and not holds_all:
         raise UserError(
             f"'{out}' is the name of one file, and {n} samples are asked for: give --out a folder, or -n 1."
         )
@@ -333,15 +334,18 @@ def to_files(
 ) -> list[Path]:
     """Write n samples into `out`, in the modality's own format; those of a `source` under the names of its files.
 
-    One sound or clip may have a name, `hello.wav` or `walk.mp4`, in place of a folder; in a folder `form` says what clips
-    become: mp4, gif, webp or frames. n is 1 by default for a name or a prompt, else 64. With `provenance` each says in
+    One sound or clip may have a name, `hello.wav` or `walk.mp4`, in place of a folder, and all rows of a table go into one
+    file, rows.csv or that name; in a folder `form` says what clips become: mp4, gif, webp or frames. n is 1 by default for a
+    name or a prompt, else 64, and of rows as many as were trained on. With `provenance` each says in
     itself which run made it and how, and with `watermark` it is marked. Raises UserError for a name for several.
     """
     kind = run.spec.modality
     if form is not None and kind != "video":
         raise UserError(f"--form is of films, and this run makes {kind}: leave it out.")
-    alone = _is_one(out, {"audio": (".wav",), "video": FILMS}.get(kind, ()), n, form)
-    n = n or (1 if alone or conditions.get("prompt") is not None else 64)
+    alone = _is_one(
+        out, {"audio": (".wav",), "video": FILMS, "table": (".csv",)}.get(kind, ()), n, form, kind == "table"
+    )
+    n = n or (1 if alone or conditions.get("prompt") is not None else _usual(run))
     asked = ({"n": n} if conditions.get("source") is None else {}) | {"seed": seed, "form": form}
     told = {"seed": seed, "options": asked, "conditions": conditions}
     marks = marks_of(run, provenance, visible_label, watermark=watermark, **told)
@@ -351,7 +355,13 @@ def to_files(
     elif names and kind == "video":
         names = [_ending(name, form or "mp4") for name in names]
     how: dict[str, Any] = ({"form": form} if form else {}) | ({"names": names} if names else {})
-    return written(run, made, out, marks, **how)
+    return written(run, made, out, marks, of=len(made) if kind == "table" else None, **how)
+
+
+def _usual(run: Run) -> int:
+    """How many samples are made where none says: rows of a table as many as were trained on."""
+    rows = (run.info["data"].get("summary") or {}).get("items")
+    return min(int(rows), MOST_ROWS) if run.spec.modality == "table" and rows else 64
 
 
 def marks_of(run: Run, provenance: bool, visible: bool, **given: Any) -> Marks:

@@ -192,7 +192,7 @@ def evaluate_run(
 
     The reference is the data's held-out part, or all of it where there is none. Labels asked of a conditional model
     follow the reference's proportions; a model that starts from pictures makes one of each of the reference's sources.
-    Speech is made by that `vocoder`'s run, or by Griffin-Lim. `conditions` are numbers that `sample` takes for pictures and
+    Rows of a table are as many as were trained on. Speech is made by that `vocoder`'s run, or by Griffin-Lim. `conditions` are numbers that `sample` takes for pictures and
     clips from nothing: guidance, truncation.
     Raises UserError for what the caller can mend.
     """
@@ -201,8 +201,6 @@ def evaluate_run(
         chosen(metrics)
     if n is not None and n < FEWEST:
         raise UserError(f"-n {n} is too few to measure: give {FEWEST} or more, {MOST} for figures to compare.")
-    if run.spec.modality not in ("image", "text", "audio", "video"):
-        raise UserError(f"evaluate measures no {run.spec.modality} yet, which this run makes.")
     check_conditions(run, conditions)
     own, lost = own_data(run)
     given = open_like(run, data) if isinstance(data, str | Path) else data or own
@@ -215,6 +213,10 @@ def evaluate_run(
         result, n = measure_video.measured(
             run, own, reference, _eye(extractor, given.name), metrics, n, seed, conditions
         )
+    elif run.spec.modality == "table":
+        from genloom import measure_table
+
+        result, n = measure_table.measured(run, own, reference, metrics, n, seed)
     elif run.spec.modality == "text":
         result, n = measure_text.measured(run, own, reference, metrics, seed), len(reference)
     elif run.spec.modality == "audio":

@@ -31,6 +31,7 @@ from genloom import parallel
 from genloom.core import Batch, Model, Spec, generator
 from genloom.data.base import Dataset
 from genloom.errors import UserError, needs_extra
+from genloom.nn import columns
 from genloom.nn.augment import ADA
 from genloom.nn.norm import StandingNorm
 from genloom.run import Run
@@ -43,6 +44,7 @@ ORDERS = [1 + x / 10 for x in range(1, 100)] + list(range(12, 64))  # of Rényi 
 ROOM = 2**28  # bytes that the gradients of single items may take at once
 PENALTIES = {"r1", "r2", "penalty"}
 NOT_BYTES = "characters or pieces of words that were found in this text give away what it holds"
+NOT_SHOWN = "the ranges and the values of its columns were read from the rows, and give some of them away"
 Terms = dict[str, Tensor]
 
 
@@ -182,7 +184,10 @@ def made_up(like: Batch, n: int, spec: Spec, stream: torch.Generator | None = No
             return (0.5 * torch.randn(shape, generator=stream)).clamp(-1, 1).to(x)
         return torch.randint(highest.get(name, 1), shape, generator=stream).to(x)
 
-    return {k: make(k, v) for k, v in like.items()}
+    made = {k: make(k, v) for k, v in like.items()}
+    if "table" in made:
+        made["table"] = columns.made_up(n, spec, stream).to(like["table"])
+    return made
 
 
 # ── a run ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -295,7 +300,7 @@ class Found:
 
 
 def check(model: Model, data: Dataset, options: Options, learnt: bool) -> Found:
-    """Raises UserError for what cannot be private, with the reason. `learnt`: a tokenizer was made from this text."""
+    """Raises UserError for what cannot be private, with the reason. `learnt`: what describes the data, a tokenizer say, was made from it."""
     refuse(type(model), data, options, learnt)
     found = Found({k: v.to(model.device) for k, v in data.batch(np.arange(1)).items()})
     for phase in model.phases():
@@ -324,6 +329,8 @@ def refuse(cls: type[Model], data: Dataset, options: Options, learnt: bool) -> N
         f"--dp-delta must be below 1 / {n} (1 over the items), else it allows giving whole items away": delta >= 1 / n,
         f"no noise is enough for ε = {target:g}: give --dp-epsilon {1.1 * least:.2g} or more": target <= least,
         f"{NOT_BYTES}: give --data.tokenizer byte, or the path of a published one": learnt and kind != "byte",
+        f"{NOT_SHOWN}: give --data.schema FILE, written without looking at them": learnt
+        and not data.spec.extra.get("described", True),
         f"'{cls.name}' keeps items of the data, or their statistics, in its weights before it trains: fit a model that "
         "does not, such as vae, flow or gpt": cls.prepare is not Model.prepare,
     }

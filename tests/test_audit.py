@@ -17,7 +17,7 @@ from torch import Tensor, nn
 import genloom
 from genloom import auditing, cli
 from genloom.auditing import copies, coverage
-from genloom.auditing.finding import auc, tpr_at, wilson
+from genloom.metrics.chances import auc, tpr_at, wilson
 from genloom.auditing.membership import Judge
 from genloom.auditing.sides import sides
 from genloom.core import Batch, Card, Model, Recipe, Spec, generator, register

@@ -53,6 +53,12 @@ def test_latin_text_and_broken_bytes_are_named(tmp_path):
     assert any("cp1252" in n for n in seen.notes) and any("b.md" in n and "10,000" in n for n in seen.notes)
 
 
+def test_accents_before_plain_letters_are_not_taken_for_chinese(tmp_path):
+    folder(tmp_path, a_txt="Tromsø|1\nL'été arrivé\n".encode("cp1252") * 30)
+    found, _ = texts(tmp_path)
+    assert found[0].startswith("Tromsø|1\nL'été arrivé")
+
+
 def test_line_ends_are_made_alike_across_blocks(tmp_path, monkeypatch):
     monkeypatch.setattr("genloom.data.documents.LOOKED_AT", 4)
     monkeypatch.setattr("genloom.data.documents.BLOCK", 1)

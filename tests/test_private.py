@@ -28,7 +28,7 @@ from genloom.train import descend, frozen, update
 
 pytest.importorskip("opacus")
 HINGE = {"objective": "hinge", "gamma": 0.0}
-KINDS = {"vae": {}, "cvae": {}, "flow": {}, "gan": HINGE, "cgan": HINGE, "gpt": {}, "llama": {}}
+KINDS = {"vae": {}, "cvae": {}, "flow": {}, "gan": HINGE, "cgan": HINGE, "gpt": {}, "llama": {}, "tvae": {}, "ardm": {}}
 DP = {"recipe": "tiny", "quiet": True, "dp_epsilon": 8.0, "batch_size": 16}
 
 
@@ -36,7 +36,20 @@ DP = {"recipe": "tiny", "quiet": True, "dp_epsilon": 8.0, "batch_size": 16}
 def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Dataset]:
     verses = tmp_path_factory.mktemp("text") / "verses.txt"
     verses.write_text("".join(f"{i} bottles of beer on the wall\n" for i in range(200)))
-    return {"image": open_data("digits"), "text": open_data(verses, context=16, tokenizer="byte")}
+    table = open_data("credit", schema=schema(tmp_path_factory.mktemp("table") / "schema.json"))
+    return {"image": open_data("digits"), "text": open_data(verses, context=16, tokenizer="byte"), "table": table}
+
+
+def schema(path: Path) -> Path:
+    """What may be known of loans before one is looked at."""
+    told = [
+        {"name": "Age", "kind": "number", "low": 18, "high": 100},
+        {"name": "Income", "kind": "number", "low": 0, "high": 1000, "missing": True},
+        {"name": "Status", "kind": "category", "values": ["good", "bad"]},
+        {"name": "Home", "kind": "category", "values": ["owner", "rent", "parents", "other"], "missing": True},
+    ]
+    path.write_text(json.dumps(told))
+    return path
 
 
 def tiny(name: str, data: dict[str, Dataset], **overrides: Any) -> tuple[State, Dataset, Any]:
@@ -289,6 +302,11 @@ def test_models_that_keep_items_and_tokenizers_that_were_learnt_are_refused(tmp_
     with pytest.raises(UserError, match="keeps items"):
         sounds = open_data("speech", rate=8000, seconds=0.3)
         genloom.fit("melgan", sounds, tmp_path / "run", **DP)
+    with pytest.raises(UserError, match=r"--data\.schema FILE"):
+        genloom.fit("ardm", "credit", tmp_path / "run", **DP)
+    told = {"schema": schema(tmp_path / "schema.json")}
+    run = genloom.fit("ardm", "credit", tmp_path / "run", data_options=told, steps=3, **DP)
+    assert 0 < run.info["privacy"]["epsilon"] <= 8
 
 
 def test_a_start_from_other_weights_is_said(data: dict[str, Dataset], tmp_path: Path) -> None:

@@ -29,8 +29,8 @@ from genloom.measure import images, labels_to_ask, open_like, some_rows
 from genloom.run import Run
 
 FILE = "audit.json"
-SAMPLES = {"image": 1_000, "text": 64, "audio": 64, "video": 128}  # that are made and looked at
-SLOWLY = {"image": 256, "video": 16}  # so many at once
+SAMPLES = {"image": 1_000, "text": 64, "audio": 64, "video": 128, "table": 5_000}  # that are made and looked at
+SLOWLY = {"image": 256, "video": 16, "table": 1_000}  # so many at once
 PIXELS = 60_000  # training pictures whose pixels are compared
 HELD = 1_000  # items that were not trained on, at least where there are as many
 LOOKED_AT = 3_000  # of those, at most
@@ -40,7 +40,7 @@ LOOKED_AT = 3_000  # of those, at most
 class Subject:
     """What is audited: a run, the data that it was trained on, data of the same kind that it was not, and how.
 
-    `grouped`: the training data with a user's attributes as its classes. `reference`: a run of the same model on other data.
+    `grouped`: the training data with a user's attributes as its classes; `by`: those columns of a table. `reference`: a run of the same model on other data.
     """
 
     run: Run
@@ -51,6 +51,7 @@ class Subject:
     max_copies: float
     max_membership: float
     grouped: Dataset | None = None
+    by: str | None = None
     reference: Run | None = None
 
     @cached_property
@@ -132,7 +133,8 @@ def audit_run(
     """Audit a run against its training data (`data` where that has moved): writes audit.json, and the worst pairs of pictures.
 
     `holdout`: items of the same kind that it never saw, by default what its data holds out. `n`: samples. `attributes`: a
-    labels file (columns file and label) whose groups are counted in place of the data's classes. `reference`: a run of the
+    labels file (columns file and label) whose groups are counted in place of the data's classes, of tables the names of columns.
+    `reference`: a run of the
     same model on other data, whose losses are taken off. Raises UserError for what the caller can mend.
     """
     from genloom.auditing import copies, coverage, membership
@@ -144,9 +146,19 @@ def audit_run(
     if n is not None and n < 10:
         raise UserError(f"-n {n} is too few to conclude from: give 10 or more.")
     train, kept = sides(run, data, holdout)
-    grouped = open_like(run, _source(run, data), labels=str(attributes)) if attributes else None
+    by = str(attributes) if attributes and kind == "table" else None
+    grouped = open_like(run, _source(run, data), labels=str(attributes)) if attributes and not by else None
     subject = Subject(
-        run, train, kept, n or SAMPLES[kind], seed, max_copies, max_membership, grouped=grouped, reference=reference
+        run,
+        train,
+        kept,
+        n or SAMPLES[kind],
+        seed,
+        max_copies,
+        max_membership,
+        grouped=grouped,
+        by=by,
+        reference=reference,
     )
     found = Found([], altered(run, train), {})
     if kept is not None and (twins := subject.unseen[1]):
@@ -183,6 +195,8 @@ def format_audit(result: Mapping[str, Any]) -> str:
     for f in result["findings"]:
         lines.append(f"{'FLAG' if f['flagged'] else 'ok':<5} {f['sentence']}")
     lines += [f"{'?':<5} {sentence}" for sentence in result["cannot"]]
+    for pair in result.get("rows", [])[:3]:
+        lines.append(f"      row {pair['sample']:,}, distance {pair['distance']:.4f}: {', '.join(pair['made'])[:110]}")
     for span in result.get("spans", [])[:3]:
         lines.append(f"      copied, {span['length']} bytes: {' '.join(span['text'].split())[:100]}")
     return "\n".join(lines)

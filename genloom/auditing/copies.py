@@ -16,14 +16,15 @@ import torch
 from torch import Tensor
 
 from genloom import generate, measure_sound
-from genloom.auditing import HELD, Found, Subject, pixels
-from genloom.auditing.finding import Finding, percent, shrunk, wilson
+from genloom.auditing import HELD, Found, Subject, pixels, rows
+from genloom.auditing.finding import Finding, percent, shrunk
 from genloom.auditing.near import Space, View
 from genloom.auditing.sides import Renamed
 from genloom.data.audio import AudioSet
 from genloom.data.base import Dataset
 from genloom.measure import DIGITS, images, save_pairs, some_rows
 from genloom.measure_text import training_text
+from genloom.metrics.chances import wilson
 from genloom.metrics.features import extractor
 from genloom.metrics.text import Repeats
 from genloom.metrics.windows import Windows
@@ -39,6 +40,8 @@ SPANS = 256  # held-out texts whose longest spans are looked for
 def look(subject: Subject, found: Found) -> None:
     """Adds what is memorised to the findings."""
     kind = subject.run.spec.modality
+    if kind == "table":
+        return rows.look(subject, found)
     if kind in ("image", "video"):
         if subject.holdout is None:
             found.cannot.append(

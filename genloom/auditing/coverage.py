@@ -6,6 +6,7 @@ told the same way, so a judge that errs, errs on both sides.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,15 @@ import torch
 from torch import Tensor
 
 from genloom.auditing import HELD, Found, Subject
-from genloom.auditing.finding import Finding, percent, resampled, wilson
+from genloom.auditing.finding import Finding, percent
 from genloom.auditing.membership import Judge, side
 from genloom.core import Spec
 from genloom.data.base import Dataset
-from genloom.errors import UserError
+from genloom.data.table import numbers_of
+from genloom.errors import UserError, unknown
 from genloom.measure import DIGITS, images, some_rows
+from genloom.measure_table import as_table, data_table
+from genloom.metrics.chances import resampled, wilson
 from genloom.metrics.distribution import nearest, neighbourhoods
 from genloom.metrics.features import Extractor, extractor
 
@@ -28,12 +32,15 @@ FEWER = 2_000
 HALF, DOUBLE = 0.5, 2.0  # of its share in the data: below it is left out, above overdone
 ENOUGH = 50  # items of a group on each side, to say how good its samples are
 SHOWN = 6
+MANY = 20  # values of a column, beyond which each is too rare to be a group
 
 
 def look(subject: Subject, found: Found) -> None:
     """Adds the groups' shares and, where there are enough of each, how good they are."""
     data = subject.grouped or subject.data
     truth = data.labels()
+    if subject.run.spec.modality == "table":
+        return _categories(subject, found)
     if subject.run.spec.modality != "image":
         if truth is not None:
             found.cannot.append(
@@ -53,6 +60,72 @@ def look(subject: Subject, found: Found) -> None:
     _judged(shares, found, votes, voters.eye.name, asked, subject.seed)
     found.more["groups"] = _quality(shares, voters, ours, theirs) if len(ours) >= ENOUGH else shares
     _losses(subject, data, found)
+
+
+def _categories(subject: Subject, found: Found) -> None:
+    """Adds the shares of every category of a table, or of the columns that were asked for, and the loss of each group."""
+    data = subject.data if subject.holdout is None else subject.holdout
+    made = as_table(numbers_of(subject.made, subject.run.spec), subject.run.spec)
+    real, told = data_table(data), subject.run.spec.extra["columns"]
+    asked = [name.strip() for name in subject.by.split(",")] if subject.by else None
+    known = [c.name for c in real if c.discrete]
+    for name in asked or ():
+        if name not in known:
+            raise unknown("column of categories", name, known)
+    chosen = [
+        i for i, c in enumerate(real) if c.discrete and (c.name in asked if asked else len(told[i]["values"]) <= MANY)
+    ]
+    if not chosen:
+        found.cannot.append("Which groups are left out cannot be told: no column is a category of few values.")
+        return
+    groups: dict[str, dict[str, Any]] = {}
+    apart = []
+    for i in chosen:
+        names = tuple(f"{real[i].name} = {value}" for value in told[i]["values"])
+        sides = [torch.from_numpy(side[i].values) for side in (made, real)]
+        groups |= _shares(sides[0], sides[1], Spec("table", (), names))
+        counts = [torch.bincount(side[side >= 0], minlength=len(names)) / len(side) for side in sides]
+        apart.append(0.5 * float((counts[0] - counts[1]).abs().sum()))
+    wrong = {k: v for k, v in groups.items() if v["state"]}
+    told_of = [
+        f"{k} {v['state']} ({percent(v['samples'])} of rows, {percent(v['data'])} of the data)"
+        for k, v in wrong.items()
+    ]
+    sentence = (
+        f"Of {len(groups)} groups {len(wrong)} are not made as often as they should be: {'; '.join(told_of[:SHOWN])}."
+        if wrong
+        else f"None of {len(groups)} groups in {len(chosen)} columns is left out or made twice too often."
+    )
+    method = (
+        f"largest total variation between the shares of categories in {len(subject.made):,} made rows and {len(data):,} real ones, "
+        f"over {len(chosen)} columns; left out: below half of its share, overdone: above twice"
+    )
+    value, n = max(apart), len(subject.made)
+    wide = 1.96 * 0.5 * math.sqrt(1 / n + 1 / len(data))
+    ends = max(0.0, value - wide), min(1.0, value + wide)
+    found.findings.append(Finding("groups", method, n, value, *ends, None, bool(wrong), sentence))
+    found.more["groups"] = groups
+    _losses_of_rows(subject, [(i, tuple(told[i]["values"])) for i in chosen], groups)
+
+
+def _losses_of_rows(
+    subject: Subject, chosen: list[tuple[int, tuple[str, ...]]], groups: dict[str, dict[str, Any]]
+) -> None:
+    """Adds the mean loss of each group's training rows."""
+    rows = some_rows(len(subject.data), FEWER, subject.seed)
+    try:
+        judge = Judge(subject.run, subject.seed)
+        scores = judge.scores(side(subject.data, rows))[0]
+    except UserError:
+        return  # said beside membership
+    if judge.critic:
+        return
+    table = data_table(subject.data)
+    for i, values in chosen:
+        for code, value in enumerate(values):
+            own = scores[table[i].values[rows] == code]
+            if len(own) >= 10:
+                groups[f"{table[i].name} = {value}"]["loss"] = -float(own.mean())
 
 
 class Voters:

@@ -15,12 +15,13 @@ import torch
 
 from genloom import generate
 from genloom.auditing import Found, Subject
-from genloom.auditing.finding import Finding, auc, resampled, tpr_at
+from genloom.auditing.finding import Finding
 from genloom.core import Batch, Model, mix
 from genloom.data.base import Dataset
 from genloom.data.canaries import TIMES, Planted, canary
 from genloom.errors import UserError
 from genloom.measure import some_rows
+from genloom.metrics.chances import auc, resampled, tpr_at
 from genloom.plugins import model_of
 from genloom.run import Run
 

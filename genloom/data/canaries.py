@@ -18,9 +18,10 @@ from torch import Tensor
 from genloom.core import Batch, Spec, generator
 from genloom.data.base import Dataset
 from genloom.errors import UserError
+from genloom.nn.columns import made_up
 
 TIMES = (1, 2, 4, 8, 16)  # how often they are planted, in turn
-KEYS = {"image": "image", "text": "text", "audio": "audio"}
+KEYS = {"image": "image", "text": "text", "audio": "audio", "table": "table"}
 
 
 class Planted(Dataset):
@@ -29,7 +30,7 @@ class Planted(Dataset):
     def __init__(self, data: Dataset, count: int, seed: int):
         if data.spec.modality not in KEYS or data.spec.extra.get("serves"):
             raise UserError(
-                f"Canaries are planted in pictures, texts and sounds: leave --canaries out of '{data.name}'."
+                f"Canaries are planted in pictures, texts, sounds and tables: leave --canaries out of '{data.name}'."
             )
         if count < 1:
             raise UserError(f"--canaries is {count}: give 1 or more.")
@@ -83,10 +84,13 @@ def canary(spec: Spec, seed: int, number: int, *, like: Batch) -> dict[str, Tens
     random = generator(seed, 77, number)
     key = KEYS[spec.modality]
     shape = like[key].shape[1:]
-    made = {"image": _picture, "audio": _sound, "text": _text}[spec.modality](shape, spec, random)
+    made = {"image": _picture, "audio": _sound, "text": _text, "table": _row}[spec.modality](shape, spec, random)
     item = {key: made.to(like[key].dtype)}
     if "label" in like:
-        item["label"] = torch.tensor(label_of(spec, seed, number))
+        label = torch.tensor(label_of(spec, seed, number))
+        item["label"] = label
+        if key == "table":
+            item[key][int(spec.extra["target"])] = label
     for name in ("weight", "document"):
         if name in like:
             item[name] = torch.ones_like(like[name][0])
@@ -108,6 +112,11 @@ def _sound(shape: torch.Size, spec: Spec, random: torch.Generator) -> Tensor:
     notes = (torch.rand(12, generator=random) * 4).exp2() * 110  # Hz
     pitch = F.interpolate(notes[None, None], size=shape[-1])[0, 0]
     return 0.3 * torch.sin(2 * torch.pi * torch.cumsum(pitch / float(spec.extra["rate"]), 0)).expand(shape)
+
+
+def _row(shape: torch.Size, spec: Spec, random: torch.Generator) -> Tensor:
+    """[C] a row of nobody."""
+    return made_up(1, spec, random)[0]
 
 
 def _text(shape: torch.Size, spec: Spec, random: torch.Generator) -> Tensor:

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from genloom.data.files import Files, streams
+
 EMBEDDED = Path(__file__).parent / "embedded"
 DIGITS = tuple("0123456789")
 
@@ -48,6 +50,7 @@ class Entry:
 def catalog() -> dict[str, Entry]:
     """Every built-in data set by name."""
     ours = (MNIST, DIGITS_8X8, SHAKESPEARE, SONGCI, SPEECH, CARPHONE, MOVING_MNIST, MOVING_DIGITS, STREETS)
+    ours += (CHURN, CREDIT)
     return {entry.name: entry for entry in ours}
 
 
@@ -73,6 +76,11 @@ def _texts(name: str, form: Callable[[dict[str, str]], tuple[str, str]]) -> tupl
     packed = (EMBEDDED / f"{name}.jsonl.xz").read_bytes()
     rows = [json.loads(line) for line in lzma.decompress(packed).splitlines()]
     return [form(row) for row in rows], hashlib.blake2b(packed, digest_size=16).hexdigest()
+
+
+def _rows(name: str) -> Files:
+    """The CSV file in a zip."""
+    return streams(EMBEDDED / f"{name}.zip", frozenset({".csv"}))
 
 
 def _film(module: str, name: str) -> Any:
@@ -182,4 +190,24 @@ STREETS = Entry(
     splits=("train", "test"),
     load=lambda split: _film("drawn_films", "Streets")(),
     serves=("films",),
+)
+
+CHURN = Entry(
+    name="churn",
+    modality="table",
+    summary="Customers of a telephone company and whether they left: 7,043 rows of 20 columns, every tenth held out",
+    licence="MIT (modeldata)",
+    credit="IBM's sample data; the copy in Max Kuhn's modeldata",
+    url="https://modeldata.tidymodels.org/reference/wa_churn.html",
+    splits=("train", "test"),
+    load=lambda split: _rows("churn"),
+)
+
+CREDIT = replace(
+    CHURN,
+    name="credit",
+    summary="Loans and whether they were paid back: 4,454 rows of 14 columns, some cells empty, every tenth held out",
+    credit="Lluís A. Belanche Muñoz and Gaston Sanchez; the copy in Max Kuhn's modeldata",
+    url="https://modeldata.tidymodels.org/reference/credit_data.html",
+    load=lambda split: _rows("credit"),
 )

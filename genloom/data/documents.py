@@ -116,8 +116,13 @@ def errors(raw: bytes, encoding: str) -> int:
 
 
 def chinese(text: str) -> bool:
-    """Whether common Chinese characters make up what is not ASCII."""
+    """Whether common Chinese characters make up what is not ASCII.
+
+    A Latin letter with an accent and the plain one after it read as a Chinese character too, but seldom two such bytes.
+    """
     others = [c for c in text[:20_000] if ord(c) > 127]
+    if sum(c.encode("gb18030")[1] > 127 for c in others) * 2 < len(others):
+        return False
     return sum("\u4e00" <= c <= "\u9fa5" or c in "，。、；：？！“”《》（）　" for c in others) > 0.9 * len(others) > 0
 
 

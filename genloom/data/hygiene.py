@@ -307,7 +307,7 @@ def format_audit(made: Mapping[str, Any]) -> str:
 
 # ── files that are written, and of no modality ───────────────────────────────────────────────────────────────────
 def only_written(source: str | Path) -> tuple[str, ModuleType] | None:
-    """What stands for modality and preflight where files hold text and are no data of a modality, such as a table alone."""
+    """What stands for modality and preflight where files hold text and are no data of a modality, such as web pages alone."""
     found = resolve(source)
     if isinstance(found, Path) and streams(found, WRITTEN).names:
         try:

@@ -17,6 +17,7 @@ from typing import Any
 from PIL import Image, ImageOps
 
 from genloom.monitor import TEXTS
+from genloom.report import rows as of_rows
 from genloom.report.curves import chart, number
 from genloom.report.story import Story, duration, family, interval, words
 from genloom.run import HEARD_IN, SEEN_IN, read_json
@@ -33,7 +34,7 @@ def write_report(folder: Path) -> Path:
     story = Story(folder)
     parts = [
         header(story),
-        texts(story) if spoken(story) else pictures(story),
+        first(story),
         section("Hear it", sounds(story)),
         section("Watch it", films(story)),
         section("How it learned", curves(story)),
@@ -50,6 +51,15 @@ def write_report(folder: Path) -> Path:
     frame = Template((Path(__file__).parent / "page.html").read_text(encoding="utf-8"))
     title, version = f"{text(story.model)} on {text(story.data)}", text(story.info.get("genloom", ""))
     return story.write("report.html", frame.substitute(title=title, body="".join(parts), version=version))
+
+
+def first(story: Story) -> str:
+    """What it makes, before anything else is said of it."""
+    if story.run.spec.modality == "table":
+        spread = of_rows.columns(story.measured.get("columns") or [])
+        told = "Measuring it shows how its rows are spread beside real ones:"
+        return section("What it makes", spread or kindly(told, f"genloom evaluate {story.run.folder}"))
+    return texts(story) if spoken(story) else pictures(story)
 
 
 def spoken(story: Story) -> bool:
@@ -311,6 +321,8 @@ def audited(story: Story) -> str:
     if pairs.is_file():
         caption = "<b>Real above, generated below.</b> The samples that are nearest to training items, nearest first."
         shown += figure(pairs, "Pairs of a training picture and the sample nearest to it", caption)
+    names = [c["name"] for c in story.run.spec.extra.get("columns", ())]
+    shown += of_rows.nearest(found.get("rows") or [], names)
     return shown + _groups(found.get("groups") or {})
 
 

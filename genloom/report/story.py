@@ -16,6 +16,12 @@ SHOWN = 24  # of a list, at most
 NOTE = 400  # characters of a note on consent
 
 GLOSSARY = {  # family of a metric: what it is in plain words, and which way is better
+    "shapes": ("How alike each column is spread (1: as in the real rows)", "↑"),
+    "trends": ("How alike columns hang together, two by two (1: as in the real rows)", "↑"),
+    "detection": ("How well boosted trees tell made rows from real ones (0.5: not at all)", "↓"),
+    "utility": ("How well boosted trees that learn from made rows predict real ones", "↑"),
+    "new": ("Share of made rows that are no training row", "↑"),
+    "nearer": ("Share of made rows nearer to training rows than to held-out ones (0.5: as chance has it)", "↓"),
     "fd": ("How far generated pictures are from real ones as a whole (Fréchet distance)", "↓"),
     "fid": ("How far generated pictures are from real ones as a whole (Fréchet distance)", "↓"),
     "kid": ("How far generated pictures are from real ones, without bias for small sets (kernel distance)", "↓"),
@@ -118,7 +124,7 @@ class Story:
         if modality == "video":
             channels, frames, height, width = shape
             return f"{width} × {height} {'grey' if channels == 1 else 'colour'}, {frames} frames at {self.run.spec.extra['rate']:g} a second"
-        return f"{modality} {' × '.join(str(s) for s in shape)}"
+        return f"{shape[0]} columns"
 
     @property
     def films_of_films(self) -> bool:
@@ -139,7 +145,7 @@ class Story:
     def summary(self) -> str:
         """`gan, trained for 3 min (14,204 steps) on 60,000 pictures of mnist, 28 × 28 grey, on cpu.`"""
         items = (self.info["data"].get("summary") or {}).get("items")
-        noun = {"image": "pictures", "text": "texts", "audio": "segments", "video": "films"}.get(
+        noun = {"image": "pictures", "text": "texts", "audio": "segments", "video": "films", "table": "rows"}.get(
             self.run.spec.modality, "items"
         )
         noun = noun.removesuffix("s") if items == 1 else noun

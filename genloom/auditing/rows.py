@@ -1,0 +1,103 @@
+"""Memorisation in tables: rows that are training rows, and rows that are nearer to those than chance allows.
+
+The distance of two rows is the mean over columns of their difference, over the range of the column, or 0 or 1 for categories
+(Gower 1971). What rows that the run never saw share with training rows is what people have in common; more is copied.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from genloom.auditing import LOOKED_AT, Found, Subject
+from genloom.auditing.finding import Finding, percent
+from genloom.core import Spec
+from genloom.data.schema import Column as Described
+from genloom.data.table import numbers_of
+from genloom.measure import some_rows
+from genloom.measure_table import as_table, data_table, rows_of
+from genloom.metrics import table as figures
+from genloom.metrics.chances import wilson
+from genloom.metrics.table import Table
+
+NEARER = 0.55  # the share of rows nearer to training than to held-out ones that is allowed; 0.5 is chance
+SHOWN = 8
+LEAST = 0.01  # quantile of held-out rows' distances below which a row is near
+
+
+def look(subject: Subject, found: Found) -> None:
+    """Adds what is copied to the findings."""
+    if subject.holdout is None:
+        found.cannot.append(
+            "Whether rows are copies cannot be concluded: rows coincide by chance too, and how often is only known beside rows that "
+            "the run never saw. Give --holdout, or fit with --data.held-out 0.1."
+        )
+        return
+    train, spec = data_table(subject.data), subject.run.spec
+    held = rows_of(data_table(subject.holdout), subject.held(LOOKED_AT))
+    made = as_table(numbers_of(subject.made, spec), spec)
+    ours, places = figures.nearest_rows(made, train)
+    theirs, _ = figures.nearest_rows(held, train)
+    _beside(subject, found, "exact-rows", ours == 0, theirs == 0, "are training rows in every column")
+    limit = float(np.quantile(theirs, LEAST))
+    near, usual = (ours > 0) & (ours < limit), (theirs > 0) & (theirs < limit)
+    _beside(subject, found, "near-rows", near, usual, f"are within {limit:.4f} of a training row, and no such row")
+    _nearer(subject, found, made, train, held)
+    _gallery(found, spec, made, train, ours, places)
+
+
+def _beside(subject: Subject, found: Found, name: str, ours: np.ndarray, theirs: np.ndarray, what: str) -> None:
+    """A share of samples beside that of held-out rows, which is what people have in common."""
+    n, value, usual = len(ours), float(ours.mean()), float(theirs.mean())
+    low, high = wilson(int(ours.sum()), n)
+    limit = wilson(int(theirs.sum()), len(theirs))[1] + subject.max_copies
+    flagged = low > limit
+    judged = "it copies what it was trained on." if flagged else "no more than rows have in common, or is allowed."
+    sentence = (
+        f"{percent(value)} of {n:,} made rows ({percent(low)} to {percent(high)}) {what}; of {len(theirs):,} rows that the run "
+        f"never saw {percent(usual)} are: {judged}"
+    )
+    method = f"nearest of all training rows by Gower's distance, beside {len(theirs):,} held-out rows"
+    found.findings.append(Finding(name, method, n, value, low, high, limit, flagged, sentence))
+
+
+def _nearer(subject: Subject, found: Found, made: Table, train: Table, held: Table) -> None:
+    """The share of samples nearer to training rows than to as many held-out ones."""
+    total = len(train[0].values)
+    count = min(len(held[0].values), total)
+    even = rows_of(train, some_rows(total, count, subject.seed))
+    value, n = figures.nearer_to_training(made, even, held), len(made[0].values)
+    ties = figures.nearer_to_training(made, held, even)
+    value = (value + 1 - ties) / 2  # those as near to one as to the other, by half
+    low, high = wilson(round(value * n), n)
+    flagged = low > NEARER
+    judged = "it keeps close to the rows that it was trained on." if flagged else "about as chance has it."
+    sentence = (
+        f"{percent(value)} of {n:,} made rows ({percent(low)} to {percent(high)}; chance is 50 %) are nearer to one of {count:,} "
+        f"training rows than to any of as many that the run never saw: {judged}"
+    )
+    method = f"nearest of {count:,} training rows and of {count:,} held-out ones by Gower's distance, ties by half"
+    found.findings.append(Finding("nearer-to-training", method, n, value, low, high, NEARER, flagged, sentence))
+
+
+def _gallery(found: Found, spec: Spec, made: Table, train: Table, apart: np.ndarray, places: np.ndarray) -> None:
+    """The rows that are nearest to a training row, with that."""
+    told = [Described.from_json(c) for c in spec.extra["columns"]]
+    worst = np.argsort(apart, kind="stable")[:SHOWN]
+
+    def words(table: Table, row: int) -> list[str]:
+        cells = (np.array([float(c.values[row])]) for c in table)
+        return [
+            c.words(np.where(x < 0, len(c.values), x) if c.kind == "category" else x)[0]
+            for c, x in zip(told, cells, strict=True)
+        ]
+
+    found.more["rows"] = [
+        {
+            "sample": int(i),
+            "item": int(places[i]),
+            "distance": float(apart[i]),
+            "made": words(made, int(i)),
+            "training": words(train, int(places[i])),
+        }
+        for i in worst
+    ]

@@ -1,0 +1,79 @@
+"""The preflight of tables: what each column is, what fit would do with it, and which rows are there twice."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from genloom.data import resolve, table_files
+from genloom.data.catalog import Entry
+from genloom.data.documents import Found
+from genloom.data.files import streams
+from genloom.data.schema import MISSING, Column
+from genloom.data.table import FEWEST, SUFFIXES, TableOptions, columns_of, kind_of, nothing_usable
+
+SHOWN = 10
+VALUES = 4  # of a category that are named
+
+
+def inspect(source: str | Path, **given: Any) -> dict[str, Any]:
+    """Keys: source, kind, rows, columns (of each its name, kind, missing, distinct and common values), duplicates (groups of
+    row numbers, the first row 1), unreadable (name: why), notes. Raises UserError when nothing can be read."""
+    options, found, seen = TableOptions.of(given), resolve(source), Found()
+    files = found.load("train") if isinstance(found, Entry) else streams(found, SUFFIXES)
+    where = found.name if isinstance(found, Entry) else str(found)
+    words = table_files.read(files, seen)
+    if not len(words):
+        raise nothing_usable(where, seen)
+    columns, _ = columns_of(words, options, None, where, seen)
+    about = (
+        [f"{found.summary}.", f"{found.licence}, by {found.credit}: {found.url}"] if isinstance(found, Entry) else []
+    )
+    if len(words) < FEWEST:
+        about.append(f"fit needs {FEWEST} rows or more.")
+    known = {c.name: c for c in columns}
+    rows: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    for number, row in enumerate(zip(*words.columns, strict=True), 1):
+        rows[row].append(f"row {number}")
+    return {
+        "source": where,
+        "kind": "built in" if isinstance(found, Entry) else files.kind,
+        "rows": len(words),
+        "columns": [_told(n, own, known.get(n)) for n, own in zip(words.names, words.columns, strict=True)],
+        "duplicates": [group for group in rows.values() if len(group) > 1],
+        "unreadable": seen.bad,
+        "notes": [*about, *seen.notes],
+    }
+
+
+def _told(name: str, words: list[str], column: Column | None) -> dict[str, Any]:
+    values, counts = np.unique([w for w in words if w not in MISSING] or [""], return_counts=True)
+    common = [str(values[i]) for i in np.argsort(-counts, kind="stable")[:VALUES]]
+    missing = sum(w in MISSING for w in words)
+    what = kind_of(column) if column else "left out"
+    return {"name": name, "kind": what, "missing": missing, "distinct": len(values), "common": common}
+
+
+def format_report(facts: dict[str, Any]) -> str:
+    """What `inspect` found, as lines to read."""
+    width = max(len(c["name"]) for c in facts["columns"])
+    indent = "\n" + 13 * " "
+    told = [
+        f"{c['name']:<{width}}  {c['kind']}"
+        + (f" ({c['missing']:,})" if c["missing"] else "")
+        + (f": {', '.join(c['common'])}{' …' if c['distinct'] > VALUES else ''}" if "category" in c["kind"] else "")
+        for c in facts["columns"]
+    ]
+    groups = ["", *(" = ".join(g[:4]) for g in facts["duplicates"][:SHOWN])]
+    bad = ["", *(f"{name}: {why}" for name, why in list(facts["unreadable"].items())[:SHOWN])]
+    lines = [
+        ("rows", f"{facts['rows']:,}"),
+        ("columns", f"{len(facts['columns'])}" + indent.join(["", *told])),
+        ("copies", f"{sum(len(g) - 1 for g in facts['duplicates']):,} exact" + indent.join(groups)),
+        ("unreadable", f"{len(facts['unreadable']):,}" + indent.join(bad)),
+        *(("note", note) for note in facts["notes"]),
+    ]
+    return "\n".join([f"{facts['source']} ({facts['kind']})", *(f"{name:<12} {text}" for name, text in lines if text)])

@@ -1,0 +1,155 @@
+"""CSV, TSV and Parquet files to columns of words: delimiters and encodings found out, broken lines named."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+from genloom.data.documents import LOOKED_AT, Found, text_of, told
+from genloom.data.files import Files, UnreadableError, shown, suffix
+from genloom.data.schema import MISSING, NUMBER
+from genloom.errors import needs_extra
+
+WIDEST = 4096  # columns
+CELL = 2**20  # characters of one cell: more is a mistake or an attack
+DELIMITERS = ",;\t|"
+COMMA = re.compile(r"[+-]?\d+(,\d+)?")
+
+
+class Words:
+    """The rows of one or more files of the same columns, as columns of words."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.columns: list[list[str]] = []
+        self.known: dict[str, str] = {}  # one object a word, however often it comes
+
+    def __len__(self) -> int:
+        return len(self.columns[0]) if self.columns else 0
+
+    def head(self, names: list[str]) -> None:
+        """Begin a file with these columns. Raises UnreadableError for others than those of the first."""
+        if not self.names:
+            self.names, self.columns = names, [[] for _ in names]
+        elif names != self.names:
+            odd = next((n for n in names if n not in self.names), names[0] if names else "none")
+            raise UnreadableError(f"its columns are others than those of the first file, such as '{odd}'")
+
+    def add(self, row: list[str]) -> None:
+        for column, cell in zip(self.columns, row, strict=True):
+            word = cell.strip()
+            column.append(self.known.setdefault(word, word))
+
+
+def read(files: Files, found: Found) -> Words:
+    """All rows of the files, in order. What cannot be read goes to `found`."""
+    words = Words()
+    for name in files.names:
+        try:
+            with files.open(name) as stream:
+                (_parquet if suffix(name) == ".parquet" else _csv)(stream, name, words, found)
+        except (UnreadableError, OSError, EOFError) as error:
+            found.bad[shown(name)] = str(error)
+    return words
+
+
+def _csv(stream: BinaryIO, name: str, words: Words, found: Found) -> None:
+    first = stream.read(LOOKED_AT)
+    if not first.strip():
+        raise UnreadableError("empty")
+    encoding, start = told(first)
+    if encoding not in ("utf-8", "utf-8-sig"):
+        found.notes.append(f"{shown(name)} is read as {encoding}.")
+    sample = first[start:].decode(encoding, "replace")
+    delimiter = "\t" if suffix(name) == ".tsv" else _delimiter(sample)
+    csv.field_size_limit(CELL)
+    lines = _lines(text_of(first, stream, encoding, start, name, found))
+    rows = csv.reader(lines, delimiter=delimiter, strict=False)
+    try:
+        head = next(rows, [])
+        if head and all(NUMBER.fullmatch(cell.strip()) for cell in head):
+            names = [f"column {i + 1}" for i in range(len(head))]
+            found.notes.append(f"{shown(name)} has no line of names: its columns are called {names[0]}, …")
+            body: Iterator[list[str]] = iter([head])
+        else:
+            names, body = named(head), iter(())
+        if len(names) > WIDEST:
+            raise UnreadableError(f"more than {WIDEST:,} columns")
+        words.head(names)
+        began, wrong = len(words), list[int]()
+        for part in (body, rows):
+            for row in part:
+                if len(row) == len(names):
+                    words.add(row)
+                elif any(cell.strip() for cell in row):
+                    wrong.append(rows.line_num)
+    except csv.Error as error:
+        raise UnreadableError(f"line {rows.line_num:,}: {error}") from None
+    if wrong:
+        found.notes.append(
+            f"{len(wrong):,} lines of {shown(name)} have not {len(names)} cells and are left out, the first line {wrong[0]:,}."
+        )
+    if len(words) == began:
+        raise UnreadableError("no row below its line of names")
+    if delimiter == ";":
+        _decimal_commas(words, began)
+
+
+def _delimiter(sample: str) -> str:
+    """What the first line has most of, outside of quotes."""
+    line = re.sub(r'"[^"]*"', "", sample.split("\n", 1)[0])
+    return max(DELIMITERS, key=line.count)
+
+
+def _lines(pieces: Iterator[str]) -> Iterator[str]:
+    rest = ""
+    for piece in pieces:
+        *whole, rest = (rest + piece).split("\n")
+        for line in whole:
+            yield line + "\n"
+        if len(rest) > 8 * CELL:
+            raise UnreadableError("a line without end")
+    if rest:
+        yield rest
+
+
+def named(head: list[str]) -> list[str]:
+    """Names of columns, each once: an empty one by its place, one that comes twice with a number."""
+    names: list[str] = []
+    for i, cell in enumerate(head):
+        plain = cell.strip() or f"column {i + 1}"
+        same = sum(n == plain or n.startswith(f"{plain}.") for n in names)
+        names.append(f"{plain}.{same}" if plain in names else plain)
+    return names
+
+
+def _decimal_commas(words: Words, began: int) -> None:
+    """Where cells are parted by ; a comma in a number is its point."""
+    for column in words.columns:
+        given = [w for w in column[began:] if w not in MISSING]
+        if any("," in w for w in given) and all(COMMA.fullmatch(w) for w in given):
+            column[began:] = [w.replace(",", ".") for w in column[began:]]
+
+
+def _parquet(stream: BinaryIO, name: str, words: Words, found: Found) -> None:
+    try:
+        import pyarrow as arrow
+        import pyarrow.parquet as parquet
+    except ImportError:
+        raise needs_extra("pyarrow", "table", "Reading Parquet") from None
+    try:
+        file = parquet.ParquetFile(io.BytesIO(stream.read()))
+        words.head(named(list(file.schema_arrow.names)))
+        for batch in file.iter_batches(8192):
+            columns = [[_word(x) for x in column.to_pylist()] for column in batch.columns]
+            for row in zip(*columns, strict=True):
+                words.add(list(row))
+    except (arrow.ArrowException, OSError) as error:
+        raise UnreadableError(f"no whole Parquet file ({str(error).splitlines()[0]})") from None
+
+
+def _word(x: Any) -> str:
+    return "" if x is None else x.isoformat(sep=" ") if hasattr(x, "hour") else str(x)

@@ -1,0 +1,1 @@
+"""Models of tables, a file each."""

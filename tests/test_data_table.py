@@ -1,0 +1,286 @@
+"""Tables: what columns are found to be, words to numbers and back, and what a person's file may have wrong with it."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from genloom.data import inspect_table, open_data
+from genloom.data.schema import OTHER, Column, column_of
+from genloom.data.table import numbers_of, read_sources, write
+from genloom.errors import UserError
+
+PEOPLE = {
+    "id": [str(1000 + i) for i in range(40)],
+    "name": [f"Person {i}" for i in range(40)],
+    "age": ["" if i == 3 else str(20 + i % 30) for i in range(40)],
+    "wage": [f"{1000 + 17.5 * i:.2f}" for i in range(40)],
+    "born": [f"19{50 + i % 40}-0{1 + i % 9}-1{i % 10}" for i in range(40)],
+    "city": [("Oslo", "Bergen", "NA")[i % 3] for i in range(40)],
+    "post": [("0150", "5003")[i % 2] for i in range(40)],
+    "member": [str(i % 2) for i in range(40)],
+}
+KINDS = {
+    "age": "number",
+    "wage": "number",
+    "born": "date",
+    "city": "category",
+    "post": "category",
+    "member": "category",
+}
+
+
+def save(path: Path, columns: dict[str, list[str]], delimiter: str = ",", encoding: str = "utf-8") -> Path:
+    with open(path, "w", newline="", encoding=encoding) as file:
+        rows = csv.writer(file, delimiter=delimiter)
+        rows.writerow(columns)
+        rows.writerows(zip(*columns.values(), strict=True))
+    return path
+
+
+def words_of(data) -> dict[str, list[str]]:
+    columns = [Column.from_json(c) for c in data.spec.extra["columns"]]
+    return {c.name: c.words(x) for c, x in zip(columns, data.numbers, strict=True)}
+
+
+@pytest.fixture
+def people(tmp_path: Path) -> Path:
+    return save(tmp_path / "people.csv", PEOPLE)
+
+
+def test_columns_are_found_out_and_names_of_rows_left_out(people: Path) -> None:
+    data = open_data(people, held_out=0)
+    kinds = {c["name"]: c["kind"] for c in data.spec.extra["columns"]}
+    assert kinds == KINDS
+    told = " ".join(data.summary["notes"])
+    assert "'id' is left out" in told and "'name' is left out" in told
+    by_name = {c["name"]: Column.from_json(c) for c in data.spec.extra["columns"]}
+    assert by_name["age"].missing and not by_name["wage"].missing and by_name["wage"].decimals == 2
+    assert by_name["city"].values == ("Bergen", "Oslo") and by_name["city"].missing
+    assert words_of(data)["post"] == PEOPLE["post"], "leading zeros stay"
+
+
+def test_words_come_back_from_what_a_model_sees(people: Path) -> None:
+    data = open_data(people, held_out=0)
+    assert data.table.dtype == torch.float32 and data.table.shape == (40, 6)
+    for name, own, back in zip(words_of(data), data.numbers, numbers_of(data.table, data.spec), strict=True):
+        np.testing.assert_array_equal(own, back, err_msg=name)
+    told = words_of(data)
+    assert told["born"] == PEOPLE["born"] and told["wage"] == PEOPLE["wage"] and told["age"] == PEOPLE["age"]
+    assert told["city"] == [w.replace("NA", "") for w in PEOPLE["city"]]
+
+
+@given(st.lists(st.floats(-1e9, 1e9).map(lambda x: round(x, 3)), min_size=3, max_size=300))
+def test_numbers_come_back_to_the_precision_of_their_stretch(numbers: list[float]) -> None:
+    made = column_of("x", [str(x) for x in numbers], 256)
+    if isinstance(made, str) or made.kind != "number":
+        return
+    x = np.array(numbers)
+    place = made.place(x)
+    assert place.min() >= -1 and place.max() <= 1
+    assert (np.diff(place[np.argsort(x, kind="stable")]) >= 0).all(), "order is kept"
+    gaps = np.diff(np.array(made.knots))
+    assert np.abs(made.number(place) - x).max() <= 1e-4 * gaps.max() + 10.0**-made.decimals
+
+
+@given(
+    st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\r\n\0"), max_size=8), min_size=25, max_size=60)
+)
+def test_any_words_are_a_column_or_left_out_with_a_reason(words: list[str]) -> None:
+    made = column_of("x", words, 8)
+    if isinstance(made, str):
+        assert made
+        return
+    numbers = made.read(words)
+    places = made.place(numbers)
+    if made.kind == "category":
+        assert (numbers < made.codes + (OTHER not in made.values)).all() and len(made.values) <= 8
+    else:
+        assert np.nanmax(np.abs(places)) <= 1
+    assert len(made.words(made.number(places))) == len(words)
+
+
+def test_a_value_that_many_rows_share_comes_back_from_anywhere_in_its_stretch() -> None:
+    words = ["0"] * 60 + [str(i) for i in range(1, 41)]
+    made = column_of("x", words, 256)
+    assert isinstance(made, Column)
+    places = np.linspace(-1, 1, 1001, dtype=np.float32)
+    assert abs((made.number(places) == 0).mean() - 0.6) < 0.02, "as much room as it has rows"
+
+
+def test_rare_categories_are_one(tmp_path: Path) -> None:
+    words = [f"v{min(i % 50, i % 7)}" for i in range(200)]
+    data = open_data(save(tmp_path / "a.csv", {"kind": words, "x": [str(i % 9) for i in range(200)]}), categories=4)
+    values = data.spec.extra["columns"][0]["values"]
+    assert len(values) == 4 and OTHER in values and any("kind" in n for n in data.summary["notes"])
+
+
+@pytest.mark.parametrize(
+    ("delimiter", "encoding"), [(";", "utf-8-sig"), ("\t", "utf-16"), ("|", "cp1252"), (",", "gb18030")]
+)
+def test_delimiters_and_encodings_are_found_out(tmp_path: Path, delimiter: str, encoding: str) -> None:
+    city = "北京" if encoding == "gb18030" else "Tromsø"
+    columns = {"city": [city, "Oslo"] * 30, "x": [f"{i % 7}" for i in range(60)]}
+    data = open_data(save(tmp_path / "a.csv", columns, delimiter, encoding), held_out=0)
+    assert words_of(data) == columns
+
+
+def test_decimal_commas_are_points_where_semicolons_part_cells(tmp_path: Path) -> None:
+    data = open_data(
+        save(tmp_path / "a.csv", {"x": [f"{i},5" for i in range(30)], "y": ["a,b"] * 15 + ["c"] * 15}, ";"), held_out=0
+    )
+    assert data.spec.extra["columns"][0]["kind"] == "number" and data.numbers[0][3] == 3.5
+    assert words_of(data)["y"][0] == "a,b"
+
+
+def test_parquet_is_the_same_table(people: Path, tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import csv as reader
+    from pyarrow import parquet
+
+    kept = {k: pyarrow.string() for k in ("post",)}
+    table = reader.read_csv(people, convert_options=reader.ConvertOptions(column_types=kept))
+    parquet.write_table(table, tmp_path / "people.parquet")
+    ours, theirs = open_data(tmp_path / "people.parquet", held_out=0), open_data(people, held_out=0)
+    assert words_of(ours)["age"] == words_of(theirs)["age"] and words_of(ours)["post"] == words_of(theirs)["post"]
+    assert [c["kind"] for c in ours.spec.extra["columns"]] == [c["kind"] for c in theirs.spec.extra["columns"]]
+
+
+def test_several_files_are_one_table_and_another_kind_is_named(people: Path, tmp_path: Path) -> None:
+    both = tmp_path / "both"
+    both.mkdir()
+    save(both / "a.csv", PEOPLE)
+    save(both / "b.csv", PEOPLE)
+    save(both / "c.csv", {"colour": ["red"] * 30})
+    data = open_data(both, held_out=0)
+    assert len(data) == 80 and "colour" in data.summary["skipped"]["files"]["c.csv"]
+
+
+def test_rows_are_held_out_and_the_target_is_the_class(people: Path) -> None:
+    data = open_data(people, target="city", held_out=0.25)
+    held = data.held_out()
+    assert held is not None and (len(data), len(held)) == (30, 10)
+    assert data.spec.classes == ("Bergen", "Oslo", "(none)")
+    batch = data.batch(np.arange(4))
+    assert batch["label"].tolist() == [1, 0, 1, 0][:1] + batch["label"].tolist()[1:]
+    assert torch.equal(batch["label"], data.labels()[:4])
+
+
+def test_a_schema_says_what_columns_are_before_anyone_looks(people: Path, tmp_path: Path) -> None:
+    told = [
+        {"name": "age", "kind": "number", "low": 0, "high": 120, "missing": True},
+        {"name": "born", "kind": "date", "low": "1900-01-01", "high": "2030-01-01"},
+        {"name": "city", "kind": "category", "values": ["Oslo", "Bergen", "Paris"], "missing": True},
+    ]
+    (tmp_path / "schema.json").write_text(json.dumps({"columns": told}))
+    data = open_data(people, schema=tmp_path / "schema.json", held_out=0)
+    assert data.spec.extra["described"] and data.spec.shape == (3,)
+    assert data.table[0, 0] == pytest.approx(2 * 20 / 120 - 1) and words_of(data)["born"] == PEOPLE["born"]
+
+
+def test_rows_are_written_as_one_file_that_reads_back(people: Path, tmp_path: Path) -> None:
+    data = open_data(people, held_out=0)
+    (path,) = write(data.table, tmp_path / "out", spec=data.spec)
+    again = open_data(path, like=data.spec, held_out=0)
+    assert path.name == "rows.csv" and words_of(again) == words_of(data)
+
+
+def test_empty_cells_are_what_is_to_be_made(people: Path, tmp_path: Path) -> None:
+    data = open_data(people, held_out=0)
+    part = save(tmp_path / "part.csv", {"city": ["Oslo", ""], "wage": ["", "1200.00"]})
+    rows, names = read_sources(part, data.spec)
+    places = {c["name"]: i for i, c in enumerate(data.spec.extra["columns"])}
+    assert rows.shape == (2, 6) and names == ["part.csv"]
+    assert rows[0, places["city"]] == 1 and rows[:, places["age"]].isnan().all()
+    assert rows[0, places["wage"]].isnan() and not rows[1, places["wage"]].isnan()
+    save(part, {"city": ["Rome"]})
+    with pytest.raises(UserError, match=r"Row 1 of .* 'Rome' under 'city'"):
+        read_sources(part, data.spec)
+    save(part, {"town": ["Rome"]})
+    with pytest.raises(UserError, match="town"):
+        read_sources(part, data.spec)
+
+
+@pytest.mark.parametrize(
+    ("raw", "options", "said"),
+    [
+        (b"", {}, "empty"),
+        (b"a,b\n", {}, "no row"),
+        (b"\x00\x01\x02" * 99, {}, "binary"),
+        (b"a,b\n1,2\n", {}, "rows: 20 or more"),
+        (b"a\n" + b"x\n" * 30, {"leave_out": "b"}, "'b'"),
+        (b"a\n" + b"x\n" * 30, {"leave_out": "a"}, "no column"),
+        (b"a\n" + b"1\n2\n3\n" * 30, {"target": "a"}, "give a category"),
+        (b"a\n" + b"1\n2\n3\n" * 30, {"target": "q"}, "'q'"),
+        (b"a\n" + b"1\n2\n3\n" * 30, {"held_out": 0.9}, "share"),
+        (b"a\n" + b"1\n2\n3\n" * 30, {"schema": Path("none.json")}, "none.json"),
+        (b"a\n" + b"1\n2\n3\n" * 30, {"columns": 3}, "columns"),
+    ],
+)
+def test_what_cannot_be_is_one_sentence(tmp_path: Path, raw: bytes, options: dict, said: str) -> None:
+    (tmp_path / "a.csv").write_bytes(raw)
+    with pytest.raises(UserError, match=said) as error:
+        open_data(tmp_path / "a.csv", modality="table", **options)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "told", ["[", "{}", "[3]", '[{"name": "a", "kind": "colour"}]', '[{"name": "a", "kind": "number", "low": 3, "high": 2}]',
+             '[{"name": "a", "kind": "category"}]', '[{"name": "q", "kind": "number", "low": 0, "high": 2}]']
+)  # fmt: skip
+def test_schemas_that_are_none_are_refused(tmp_path: Path, told: str) -> None:
+    (tmp_path / "s.json").write_text(told)
+    (tmp_path / "a.csv").write_bytes(b"a\n" + b"1\n2\n3\n" * 30)
+    with pytest.raises(UserError):
+        open_data(tmp_path / "a.csv", schema=tmp_path / "s.json")
+
+
+def test_broken_lines_and_lines_without_names_are_told(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(b"a,b\n" + b"1,x\n2,y\n3,x\n" * 20 + b"1\n1,2,3\n")
+    data = open_data(tmp_path / "a.csv", held_out=0)
+    assert len(data) == 60 and any("2 lines" in n and "first line 62" in n for n in data.summary["notes"])
+    (tmp_path / "b.csv").write_bytes(b"1,2\n3,4\n5,7\n" * 20)
+    plain = open_data(tmp_path / "b.csv", held_out=0)
+    assert len(plain) == 60 and [c["name"] for c in plain.spec.extra["columns"]] == ["column 1", "column 2"]
+
+
+@given(st.binary(max_size=400))
+def test_any_bytes_are_a_table_or_one_sentence(tmp_path_factory: pytest.TempPathFactory, raw: bytes) -> None:
+    path = tmp_path_factory.mktemp("raw") / "a.csv"
+    path.write_bytes(raw)
+    try:
+        data = open_data(path, modality="table", held_out=0)
+        assert len(data) >= 20
+    except UserError as error:
+        assert "\n" not in str(error)
+
+
+def test_inspect_says_what_fit_would_do(people: Path) -> None:
+    with people.open("a") as file:
+        file.write(people.read_text().splitlines()[1] + "\n")
+    facts = inspect_table.inspect(people)
+    kinds = {c["name"]: c["kind"] for c in facts["columns"]}
+    assert kinds["name"] == "left out" and kinds["wage"].startswith("number, 1000.00 to 1682.50")
+    assert facts["rows"] == 41 and facts["duplicates"] == [["row 1", "row 41"]]
+    shown = inspect_table.format_report(facts)
+    assert "1 exact" in shown and "Oslo" in shown
+
+
+@pytest.mark.parametrize(("name", "rows", "columns"), [("churn", 7043, 20), ("credit", 4454, 14)])
+def test_what_comes_with_it(name: str, rows: int, columns: int) -> None:
+    data = open_data(name)
+    held = data.held_out()
+    assert held is not None and len(data) + len(held) == rows and data.spec.shape == (columns,)
+    assert not data.summary["notes"] and not data.summary["skipped"]["count"]
+    for column, own, back in zip(
+        data.spec.extra["columns"], data.numbers, numbers_of(data.table, data.spec), strict=True
+    ):
+        np.testing.assert_allclose(own, back, rtol=2e-5, err_msg=str(SimpleNamespace(**column).name))
