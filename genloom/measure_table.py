@@ -20,6 +20,7 @@ from genloom.metrics import table as figures
 from genloom.metrics import trees
 from genloom.metrics.chances import wilson
 from genloom.metrics.table import Column, Table
+from genloom.nn.columns import are_numbers
 from genloom.run import Run
 
 METRICS = ("shapes", "trends", "detection", "utility", "new", "nearer")
@@ -70,6 +71,8 @@ def measured(
     model = generate.load(run)
     asked = labels_to_ask(model, own or reference, some_rows(len(own or reference), n, seed), n, seed)
     made = torch.as_tensor(generate.draw(model, n, seed=seed, **asked))
+    if not are_numbers(made, run.spec):
+        raise UserError(f"The samples of '{run.folder}' are not numbers (NaN): fit again, with a lower --lr.")
     fake = as_table(numbers_of(made, run.spec), run.spec)
     result: dict[str, Any] = {"counted": "rows", "metrics": [], "beside": {}, "warnings": []}
     _spread(result, wanted, real, fake, train, seed)
@@ -93,7 +96,7 @@ def _spread(
             "shapes": "mean over columns of 1 - the greatest gap of distribution functions, or of 1 - total variation",
             "trends": "mean over pairs of columns of how alike their correlation, or their table of counts, is",
         }[name]
-        beside = {"training rows": of(real, train)} if train is not None else {}
+        beside = {"real rows": of(real, train)} if train is not None else {}
         _row(result, name, (of(real, fake), low, high), fake, real, note, beside)
 
 
@@ -141,7 +144,7 @@ def _learnt(
         note = "AUC of boosted trees that tell samples from real rows, on rows they were not shown; 0.5 is not at all"
         beside = {}
         if train is not None:
-            beside["held-out rows"] = trees.told_apart(_sample(train, seed), _sample(real, seed), seed)[0]
+            beside["real rows"] = trees.told_apart(_sample(train, seed), _sample(real, seed), seed)[0]
         _row(result, "detection", found, fake, shown, note, beside)
     if "utility" in wanted and train is not None:
         target = spec.extra["target"]
@@ -158,7 +161,7 @@ def _predict(result: dict[str, Any], real: Table, fake: Table, train: Table, tar
         result["warnings"].append(f"Utility was not measured: '{name}' has too few rows of a class to be predicted.")
         return
     note = f"AUC of boosted trees that learnt from samples to predict '{name}' of held-out rows"
-    _row(result, "utility", found[0], fake, real, note, {"learnt from training rows": found[1][0]})
+    _row(result, "utility", found[0], fake, real, note, {"real rows": found[1][0]})
 
 
 def _last_category(table: Table) -> int | None:
@@ -175,7 +178,7 @@ def _new(result: dict[str, Any], wanted: Sequence[str], real: Table, fake: Table
     if "new" in wanted:
         share = figures.new_rows(fake, train)
         note = "share of rows that are no training row, numbers within 1 %"
-        beside = {"held-out rows": figures.new_rows(real, train)}
+        beside = {"real rows": figures.new_rows(real, train)}
         _row(result, "new", (share, *_binomial(share, len(fake[0].values))), fake, train, note, beside)
     if "nearer" in wanted:
         count = min(len(real[0].values), len(train[0].values))
@@ -202,7 +205,7 @@ def _row(
     n, n_real = len(fake[0].values), len(real[0].values)
     value, low, high = found
     row = {"name": f"{name}@{n}", "value": value, "low": low, "high": high, "n": n, "n_real": n_real, "note": note}
-    result["metrics"].append(row)
+    result["metrics"].append(row | ({"extractor": "boosted trees"} if name in ("detection", "utility") else {}))
     if beside:
         result["beside"][row["name"]] = beside
 

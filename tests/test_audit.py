@@ -17,13 +17,13 @@ from torch import Tensor, nn
 import genloom
 from genloom import auditing, cli
 from genloom.auditing import copies, coverage
-from genloom.metrics.chances import auc, tpr_at, wilson
 from genloom.auditing.membership import Judge
 from genloom.auditing.sides import sides
 from genloom.core import Batch, Card, Model, Recipe, Spec, generator, register
 from genloom.data import open_data
 from genloom.data.canaries import TIMES, Planted
 from genloom.errors import UserError
+from genloom.metrics.chances import auc, tpr_at, wilson
 from genloom.run import Run, read_json
 
 SIDE, COUNT = 8, 60

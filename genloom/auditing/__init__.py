@@ -26,6 +26,7 @@ from genloom.data.base import Dataset
 from genloom.data.canaries import Planted
 from genloom.errors import UserError
 from genloom.measure import images, labels_to_ask, open_like, some_rows
+from genloom.nn.columns import are_numbers
 from genloom.run import Run
 
 FILE = "audit.json"
@@ -76,7 +77,7 @@ class Subject:
         made = torch.as_tensor(
             generate.draw(self.model, n, seed=seed, batch_size=SLOWLY[self.run.spec.modality], **given)
         )
-        if not made.isfinite().all():
+        if not (are_numbers(made, self.run.spec) if like.spec.modality == "table" else made.isfinite().all()):
             raise UserError("The samples of this run are not numbers (NaN): fit again, with a lower --lr.")
         return made
 

@@ -40,7 +40,7 @@ def look(subject: Subject, found: Found) -> None:
     _beside(subject, found, "exact-rows", ours == 0, theirs == 0, "are training rows in every column")
     limit = float(np.quantile(theirs, LEAST))
     near, usual = (ours > 0) & (ours < limit), (theirs > 0) & (theirs < limit)
-    _beside(subject, found, "near-rows", near, usual, f"are within {limit:.4f} of a training row, and no such row")
+    _beside(subject, found, "near-rows", near, usual, f"are within {limit:.2g} of a training row, and not the same")
     _nearer(subject, found, made, train, held)
     _gallery(found, spec, made, train, ours, places)
 

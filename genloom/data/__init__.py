@@ -55,6 +55,9 @@ def open_data(
             raise UserError(f"'{found.name}' is plain {found.modality}: give {NEEDS[needs]}.")
         return _kind(needs).from_catalog(found, needs=needs, split=split, like=like, **options)
     if isinstance(found, Path):
+        kinds = [m for m in MODALITIES if found.is_file() and suffix(found.name) in _module(m).SUFFIXES]
+        if modality and kinds and modality not in kinds:
+            raise UserError(f"'{found}' is {kinds[0]}, not {modality}: choose other data or another model.")
         return _module(modality or find_modality(found)).from_path(found, split=split, like=like, **options)
     if modality not in (None, found.modality):
         raise UserError(f"'{found.name}' is {found.modality}, not {modality}: choose other data or another model.")

@@ -183,7 +183,8 @@ def _classes(column: Column) -> np.ndarray:
 
 def _crossed(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """i64 [N]: a number for each pair of whole numbers [N], counted from 0 and row by row."""
-    return (x - x.min()) * (np.ptp(y) + 1) + (y - y.min())
+    x, y = (np.unique(z, return_inverse=True)[1] for z in (x, y))  # codes may be large, and their products too large
+    return x * (y.max() + 1) + y
 
 
 def _ranks(x: np.ndarray) -> np.ndarray:

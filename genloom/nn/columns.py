@@ -86,6 +86,12 @@ def uniform(normal: Tensor) -> Tensor:
     return torch.special.ndtr(normal).clamp(0, 1 - 1e-6)
 
 
+def are_numbers(rows: Tensor, spec: Spec) -> bool:
+    """Whether rows [n, C] are what a sound model makes: NaN only where a column's numbers may be missing."""
+    may = torch.tensor(Columns(spec).missing, device=rows.device)
+    return bool((rows.isfinite() | (rows.isnan() & may)).all())
+
+
 def made_up(n: int, spec: Spec, stream: torch.Generator | None = None) -> Tensor:
     """Rows [n, C] of nobody: any number, any code, each as likely."""
     codes = torch.tensor(Columns(spec).codes)

@@ -8,7 +8,7 @@ from typing import Any
 
 WIDTH, HEIGHT, BOTTOM, TOP = 220, 120, 22, 6
 NAMED = 4  # bars up to which each has its name below
-SHORT = 14  # characters of a name
+LETTER = 6.2  # width of one, about
 
 
 def columns(found: Sequence[Mapping[str, Any]]) -> str:
@@ -37,7 +37,7 @@ def _bars(column: Mapping[str, Any]) -> str:
     else:
         shown = range(count) if count <= NAMED else (0,)
         body += [
-            f'<text class="mid" x="{(i + 0.5) * step:.1f}" y="{HEIGHT - 6}">{escape(_cut(names[i]))}</text>'
+            f'<text class="mid" x="{(i + 0.5) * step:.1f}" y="{HEIGHT - 6}">{escape(_cut(names[i], step))}</text>'
             for i in shown
         ]
     label = f"{column['name']}: shares of real and made rows"
@@ -48,8 +48,9 @@ def _name(names: list[str], i: int, count: int) -> str:
     return f"{names[i]} to {names[i + 1]}" if len(names) > count else names[i]
 
 
-def _cut(name: str) -> str:
-    return name if len(name) <= SHORT else f"{name[: SHORT - 1]}…"
+def _cut(name: str, room: float) -> str:
+    most = int(room / LETTER)
+    return name if len(name) <= most else f"{name[: most - 1]}…"
 
 
 def nearest(found: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
@@ -67,6 +68,6 @@ def nearest(found: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
     head = "".join(f"<th>{escape(n)}</th>" for n in names)
     note = "The made rows that are nearest to training rows, nearest first; cells that differ are bold."
     return (
-        f'<div class="wide"><table><thead><tr><th></th>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+        f'<div class="wide rows"><table><thead><tr><th></th>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
         f'<p class="note">{note}</p>'
     )
