@@ -37,6 +37,7 @@ FLOORS = {
         "measure_audio",
         "measure_sound",
         "measure_speech",
+        "measure_table",
         "measure_text",
         "measure_video",
         "measure_clips",

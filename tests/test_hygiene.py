@@ -96,6 +96,10 @@ def test_numbers_with_check_digits_are_found_and_one_digit_wrong_is_none(
         assert kind not in kinds(f"{before}{wrong}{after}")
 
 
+def test_digits_within_an_account_number_are_no_card() -> None:
+    assert kinds("DE91300000000000002000") == kinds(grouped("DE91300000000000002000", " ")) == [IBAN]
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.one_of(cards(), residents(), ibans()), BEFORE, AFTER)
 def test_values_are_never_shown_whole(value: str, before: str, after: str) -> None:

@@ -49,8 +49,9 @@ class Entry:
 
 def catalog() -> dict[str, Entry]:
     """Every built-in data set by name."""
-    ours = (MNIST, DIGITS_8X8, SHAKESPEARE, SONGCI, SPEECH, CARPHONE, MOVING_MNIST, MOVING_DIGITS, STREETS)
-    ours += (CHURN, CREDIT)
+    pictures, texts = (MNIST, DIGITS_8X8), (SHAKESPEARE, SONGCI)
+    films = (CARPHONE, MOVING_MNIST, MOVING_DIGITS, STREETS)
+    ours = (*pictures, *texts, SPEECH, *films, CHURN, CREDIT)
     return {entry.name: entry for entry in ours}
 
 

@@ -17,6 +17,7 @@ from genloom.data.table import FEWEST, SUFFIXES, TableOptions, columns_of, kind_
 
 SHOWN = 10
 VALUES = 4  # of a category that are named
+SHARED = 5  # rows that have a value in common, at least, where it is named: a value of one row may be a person's
 
 
 def inspect(source: str | Path, **given: Any) -> dict[str, Any]:
@@ -51,7 +52,7 @@ def inspect(source: str | Path, **given: Any) -> dict[str, Any]:
 
 def _told(name: str, words: list[str], column: Column | None) -> dict[str, Any]:
     values, counts = np.unique([w for w in words if w not in MISSING] or [""], return_counts=True)
-    common = [str(values[i]) for i in np.argsort(-counts, kind="stable")[:VALUES]]
+    common = [str(values[i]) for i in np.argsort(-counts, kind="stable")[:VALUES] if counts[i] >= SHARED]
     missing = sum(w in MISSING for w in words)
     what = kind_of(column) if column else "left out"
     return {"name": name, "kind": what, "missing": missing, "distinct": len(values), "common": common}
@@ -64,7 +65,7 @@ def format_report(facts: dict[str, Any]) -> str:
     told = [
         f"{c['name']:<{width}}  {c['kind']}"
         + (f" ({c['missing']:,})" if c["missing"] else "")
-        + (f": {', '.join(c['common'])}{' …' if c['distinct'] > VALUES else ''}" if "category" in c["kind"] else "")
+        + (f": {', '.join(c['common'])}{' …' * (c['distinct'] > len(c['common']))}" if "category" in c["kind"] else "")
         for c in facts["columns"]
     ]
     groups = ["", *(" = ".join(g[:4]) for g in facts["duplicates"][:SHOWN])]

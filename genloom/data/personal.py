@@ -34,7 +34,9 @@ class Found(NamedTuple):
 
 def find(text: str, names: Names | None = None) -> list[Found]:
     """All personal data in a text, in order; nothing spans two lines. Of two readings of one place the stricter counts."""
-    found = [*mails(text), *ibans(text), *numbers(text), *addresses(text)]
+    accounts = ibans(text)
+    others = (f for f in numbers(text) if not any(a.start <= f.start < end for a, end in accounts))
+    found = [*mails(text), *(a for a, _ in accounts), *others, *addresses(text)]
     return sorted([*found, *names.find(text)] if names else found, key=lambda f: f.start)
 
 
@@ -197,15 +199,17 @@ HEAD = re.compile(r"(?<!\w)[A-Z]{2}\d\d(?= ?[A-Z0-9])", re.A)
 SIX = re.compile(r"(?<![\w:.])(?:[0-9A-Fa-f]{1,4}:|::)[0-9A-Fa-f:]{2,37}(?![\w:])", re.A)
 
 
-def ibans(text: str) -> Iterator[Found]:
-    """Account numbers, written together or in groups."""
+def ibans(text: str) -> list[tuple[Found, int]]:
+    """Account numbers, written together or in groups, and where each ends."""
+    found = []
     for head in HEAD.finditer(text):
         length = IBAN_LENGTHS.get(head[0][:2], 0)
         number = re.match(
             rf"(?:[A-Z0-9] ?){{{length}}}(?<! )(?![A-Za-z0-9_])", text[head.start() : head.start() + 64], re.A
         )
         if length and number and is_iban(number[0].replace(" ", "")):
-            yield Found(IBAN, head.start(), masked(number[0]))
+            found.append((Found(IBAN, head.start(), masked(number[0])), head.start() + len(number[0])))
+    return found
 
 
 def addresses(text: str) -> Iterator[Found]:

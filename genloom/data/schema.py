@@ -24,8 +24,18 @@ from genloom.errors import UserError
 MISSING = frozenset({"", "NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "#N/A", "<NA>"})
 OTHER = "(other)"  # what rare categories are called together
 KNOTS = 256  # stretches between quantiles
-DATES = ("%Y-%m-%d", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M", "%Y/%m/%d", "%m/%d/%Y", "%d/%m/%Y")
-DATES += ("%d.%m.%Y", "%d-%b-%Y", "%Y年%m月%d日")
+DATES: tuple[str, ...] = (
+    "%Y-%m-%d",
+    "%Y-%m-%d %H:%M:%S",
+    "%Y-%m-%dT%H:%M:%S",
+    "%Y-%m-%d %H:%M",
+    "%Y/%m/%d",
+    "%m/%d/%Y",
+    "%d/%m/%Y",
+    "%d.%m.%Y",
+    "%d-%b-%Y",
+    "%Y年%m月%d日",
+)
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 CODED = re.compile(r"[+-]?0\d")  # a leading zero is of a code, such as a postcode, not of a number
 NAMED_ID = re.compile(r"(^|[^a-z])id$|^id([^a-z]|$)", re.IGNORECASE)

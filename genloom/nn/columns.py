@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from genloom.core import Spec
@@ -55,7 +54,7 @@ class Columns:
     def one_hot(self, rows: Tensor) -> Tensor:
         """Rows [B, C] -> [B, W]; a number that is not given is 0."""
         made = [
-            F.one_hot(self.code(rows, part), part.codes).to(rows.dtype)
+            (self.code(rows, part)[:, None] == torch.arange(part.codes, device=rows.device)).to(rows.dtype)
             if part.codes
             else rows[:, part.column].nan_to_num().clamp(-1, 1)[:, None]
             for part in self.parts

@@ -21,8 +21,8 @@ class Block(nn.Module):
         self.dropout = dropout
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden = F.silu(self.inside(self.norm(x)))
-        return x + self.outside(F.dropout(hidden, self.dropout, self.training))
+        made = self.outside(F.silu(self.inside(self.norm(x))))
+        return x + F.dropout(made, self.dropout, self.training)
 
 
 @register("ardm")
@@ -52,6 +52,9 @@ class ARDM(Model):
         "default": Recipe(steps=30_000, batch_size=512, lr=1e-3, decay=0.7, clip=1.0, weight_decay=0.01),
     }
     conditions = ("label", "source")
+    starts: Tensor
+    there: Tensor
+    spread: Tensor
 
     def __init__(self, spec: Spec, *, width: int = 256, depth: int = 3, bins: int = 64, dropout: float = 0.1):
         super().__init__(spec)
@@ -71,12 +74,12 @@ class ARDM(Model):
         self.register_buffer(
             "spread", torch.tensor(starts[:-1])[:, None] + torch.minimum(place, sizes - 1), persistent=False
         )
-        self.cells = nn.Embedding(self.total, width)
+        self.cells = nn.Linear(self.total, width, bias=False)
         self.position = nn.Linear(columns.count, width)  # of numbers, within [-1, 1]
         self.known = nn.Linear(columns.count, width)  # which cells are there
         self.blocks = nn.Sequential(*(Block(width, dropout) for _ in range(depth)))
         self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, self.total)
-        nn.init.normal_(self.cells.weight, std=0.5)
+        nn.init.normal_(self.cells.weight, std=0.5)  # as embeddings are: the sum of a row's is of size one or so
         nn.init.zeros_(self.head.weight)
 
     # cells
@@ -91,15 +94,31 @@ class ARDM(Model):
             found.append(torch.where(own.isnan(), size - 1, stretch) if self.columns.missing[i] else stretch)
         return torch.stack(found, 1)
 
-    def logits(self, rows: Tensor, codes: Tensor, known: Tensor) -> Tensor:
-        """[B, C, K] of every cell from those that are `known` [B, C], of rows [B, C] and their codes; -inf beyond a column's."""
+    def flat(self, rows: Tensor, codes: Tensor, known: Tensor) -> Tensor:
+        """[B, total] logits of every cell, column after column, from those that are `known` [B, C] of rows [B, C] and codes."""
         mask = known.to(self.cells.weight.dtype)
         numbers = torch.tensor(self.is_number, device=rows.device)
         positions = torch.where(numbers, rows.nan_to_num(), 0.0) * mask
-        x = (self.cells(codes + self.starts) * mask[..., None]).sum(1)
-        x = self.blocks(x + self.position(positions) + self.known(mask))
-        flat = self.head(self.norm(x)).float()  # [B, total]
-        return flat[:, self.spread].masked_fill(~self.there, -torch.inf)
+        there = torch.zeros(len(rows), self.total, dtype=mask.dtype, device=mask.device)
+        there = there.scatter(1, codes + self.starts, mask)  # a product with ones is quicker than looking up and adding
+        x = self.cells(there) + self.position(positions) + self.known(mask)
+        return self.head(self.norm(self.blocks(x))).float()
+
+    def logits(self, rows: Tensor, codes: Tensor, known: Tensor) -> Tensor:
+        """The same as [B, C, K], -inf beyond what a column has."""
+        return self.flat(rows, codes, known)[:, self.spread].masked_fill(~self.there, -torch.inf)
+
+    def nats(self, flat: Tensor, codes: Tensor) -> Tensor:
+        """[B, C] the surprise at each code, columns of one size together."""
+        parts = list(zip(flat.split(self.sizes, 1), codes.unbind(1), strict=True))
+        found: dict[int, Tensor] = {}
+        for size in set(self.sizes):
+            which = [i for i, own in enumerate(self.sizes) if own == size]
+            logits = torch.stack([parts[i][0] for i in which], 1)  # [B, some, size]
+            wanted = torch.stack([parts[i][1] for i in which], 1)
+            nats = logits.logsumexp(2) - logits.gather(2, wanted[..., None])[..., 0]
+            found |= dict(zip(which, nats.unbind(1), strict=True))
+        return torch.stack([found[i] for i in range(len(parts))], 1)
 
     def loss(self, batch: Batch, phase: str) -> dict[str, Tensor]:
         """[B] nats of a row: C / (C - t) of the cells that are hidden, t of C in random order known (eq. 4)."""
@@ -109,8 +128,7 @@ class ARDM(Model):
         order = chance[:, :count].argsort(1).argsort(1)  # [B, C] each cell's place
         t = (chance[:, count:] * count).long().clamp(max=count - 1)  # [B, 1]
         known, codes = order < t, self.code(rows)
-        logits = self.logits(rows, codes, known)
-        nats = F.cross_entropy(logits.flatten(0, 1), codes.flatten(), reduction="none").view_as(codes)
+        nats = self.nats(self.flat(rows, codes, known), codes)
         hidden = (nats * ~known).sum(1) * count / (count - t[:, 0])
         return {"nats": hidden}
 

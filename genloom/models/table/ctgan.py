@@ -59,6 +59,9 @@ class CTGAN(Model):
     }
     samples_with = ("generator", "shares")
     conditions = ("label",)
+    index: Tensor
+    ask: Tensor
+    there: Tensor
 
     def __init__(
         self,
@@ -145,10 +148,10 @@ class CTGAN(Model):
         with torch.no_grad():
             made, _ = self.make(asked)
             real = self.matching(rows, which, code) if self.asked else rows
-        packs = [torch.cat([x, asked], 1).view(n // self.pack, -1) for x in (real, made)]
+        packed, fakes = (torch.cat([x, asked], 1).view(n // self.pack, -1) for x in (real, made))
         mix = parallel.rand(n // self.pack, device=rows.device)
-        r, f = (self.discriminator(x)[:, 0].float() for x in packs)
-        penalty = lipschitz_penalty(lambda x: self.discriminator(x)[:, 0], *packs, mix)
+        r, f = (self.discriminator(x)[:, 0].float() for x in (packed, fakes))
+        penalty = lipschitz_penalty(lambda x: self.discriminator(x)[:, 0], packed, fakes, mix)
         return {"critic": wasserstein_critic(r, f).mean(), "penalty": self.penalty * penalty.mean()}
 
     def judge(self, rows: Tensor, asked: Tensor) -> Tensor:
@@ -186,6 +189,8 @@ class CTGAN(Model):
 
 class Shares(nn.Module):
     """The running mean of one-hot rows: how often each category comes in the data."""
+
+    mean: Tensor
 
     def __init__(self, width: int):
         super().__init__()
