@@ -25,7 +25,8 @@ from genloom.run import Run
 
 METRICS = ("shapes", "trends", "detection", "utility", "new", "nearer")
 AGAIN = 20  # times that rows are drawn anew for an interval
-JUDGED = 10_000  # rows a side that the classifier of detection is shown
+JUDGED = 10_000  # rows of the data that samples are compared with, but for whether they are training rows
+CLASSES = 10  # of what is predicted where no target was named, at most
 DRAWN = 20  # bars of a number's histogram, and at most so many of a category
 EXTRA = "pip install 'genloom[table]'"
 
@@ -66,7 +67,7 @@ def measured(
             raise unknown("metric of tables", name, METRICS)
     wanted = tuple(metrics or METRICS)
     train = data_table(own) if own is not None and own.fingerprint != reference.fingerprint else None
-    real = data_table(reference)
+    real = _sample(data_table(reference), seed)
     n = n or min(MOST, len(own or reference))
     model = generate.load(run)
     asked = labels_to_ask(model, own or reference, some_rows(len(own or reference), n, seed), n, seed)
@@ -75,9 +76,10 @@ def measured(
         raise UserError(f"The samples of '{run.folder}' are not numbers (NaN): fit again, with a lower --lr.")
     fake = as_table(numbers_of(made, run.spec), run.spec)
     result: dict[str, Any] = {"counted": "rows", "metrics": [], "beside": {}, "warnings": []}
-    _spread(result, wanted, real, fake, train, seed)
+    shown = None if train is None else _sample(train, seed)
+    _spread(result, wanted, real, fake, shown, seed)
     if {"detection", "utility"} & set(wanted):
-        _learnt(result, wanted, real, fake, train, run.spec, seed)
+        _learnt(result, wanted, real, fake, shown, run.spec, seed)
     if train is not None:
         _new(result, wanted, real, fake, train, seed)
     result["columns"] = drawn(real if train is None else train, fake, run.spec)
@@ -140,11 +142,11 @@ def _learnt(
         return
     if "detection" in wanted:
         shown = real if train is None else train
-        found = trees.told_apart(_sample(shown, seed), _sample(fake, seed), seed)
+        found = trees.told_apart(shown, fake, seed)
         note = "AUC of boosted trees that tell samples from real rows, on rows they were not shown; 0.5 is not at all"
         beside = {}
         if train is not None:
-            beside["real rows"] = trees.told_apart(_sample(train, seed), _sample(real, seed), seed)[0]
+            beside["real rows"] = trees.told_apart(train, real, seed)[0]
         _row(result, "detection", found, fake, shown, note, beside)
     if "utility" in wanted and train is not None:
         target = spec.extra["target"]
@@ -165,7 +167,8 @@ def _predict(result: dict[str, Any], real: Table, fake: Table, train: Table, tar
 
 
 def _last_category(table: Table) -> int | None:
-    found = [i for i, c in enumerate(table) if c.discrete and len(np.unique(c.values)) > 1]
+    """The last column of a few categories, which in most tables is what was asked about."""
+    found = [i for i, c in enumerate(table) if c.discrete and 1 < len(np.unique(c.values)) <= CLASSES]
     return found[-1] if found else None
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from genloom.data import resolve, table_files
 from genloom.data.catalog import Entry
@@ -51,11 +49,11 @@ def inspect(source: str | Path, **given: Any) -> dict[str, Any]:
 
 
 def _told(name: str, words: list[str], column: Column | None) -> dict[str, Any]:
-    values, counts = np.unique([w for w in words if w not in MISSING] or [""], return_counts=True)
-    common = [str(values[i]) for i in np.argsort(-counts, kind="stable")[:VALUES] if counts[i] >= SHARED]
-    missing = sum(w in MISSING for w in words)
+    counts = Counter(words)
+    missing = sum(counts.pop(w, 0) for w in MISSING)
+    common = [w for w, count in counts.most_common(VALUES) if count >= SHARED]
     what = kind_of(column) if column else "left out"
-    return {"name": name, "kind": what, "missing": missing, "distinct": len(values), "common": common}
+    return {"name": name, "kind": what, "missing": missing, "distinct": len(counts), "common": common}
 
 
 def format_report(facts: dict[str, Any]) -> str:

@@ -28,6 +28,7 @@ DATES: tuple[str, ...] = (
     "%Y-%m-%d",
     "%Y-%m-%d %H:%M:%S",
     "%Y-%m-%dT%H:%M:%S",
+    "%Y-%m-%dT%H:%M:%SZ",
     "%Y-%m-%d %H:%M",
     "%Y/%m/%d",
     "%m/%d/%Y",
@@ -40,7 +41,7 @@ NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 CODED = re.compile(r"[+-]?0\d")  # a leading zero is of a code, such as a postcode, not of a number
 NAMED_ID = re.compile(r"(^|[^a-z])id$|^id([^a-z]|$)", re.IGNORECASE)
 MANY = 20  # rows from which a text that hardly repeats is a name of its own, not a category
-DECIMALS = 9  # digits after the point that are kept; more are written as they come
+DECIMALS = 6  # digits after the point that are kept; of more, nine that count
 
 
 @dataclass(frozen=True)
@@ -91,11 +92,10 @@ class Column:
         if self.kind == "category":
             known = {value: i for i, value in enumerate(self.values)}
             other = known.get(OTHER, len(self.values))
-            return np.array(
-                [len(self.values) if w in MISSING else known.get(w, other) for w in words], dtype=np.float64
-            )
-        one = _number if self.kind == "number" else lambda w: at(self.form, w)
-        return np.array([one(w) for w in words], dtype=np.float64)
+            told = {w: len(self.values) if w in MISSING else known.get(w, other) for w in set(words)}
+        else:
+            told = {w: _number(w) if self.kind == "number" else at(self.form, w) for w in set(words)}
+        return np.fromiter(map(told.__getitem__, words), np.float64, len(words))
 
     def place(self, numbers: np.ndarray) -> np.ndarray:
         """Numbers as read -> f32: quantiles in [-1, 1], those beyond the knots at the ends; codes as they are."""
@@ -168,7 +168,8 @@ def column_of(name: str, words: Sequence[str], most: int) -> Column | str:
     if len(counts) > 2 and all(map(_is_number, counts)):
         return _numbers(name, words, counts, missing)
     if len(counts) > 2 and (form := next((f for f in DATES if all(_is_date(f, w) for w in counts)), "")):
-        numbers = np.array([at(form, w) for w in given])
+        told = {w: at(form, w) for w in counts}
+        numbers = np.array([told[w] for w in given])
         return Column(name, "date", knots=knots_of(numbers), form=form, missing=missing)
     if len(given) >= MANY and len(counts) > len(given) / 2:
         return f"it holds {len(counts):,} different texts in {len(given):,} rows, names of single rows"
@@ -179,7 +180,8 @@ def column_of(name: str, words: Sequence[str], most: int) -> Column | str:
 
 
 def _numbers(name: str, words: Sequence[str], counts: Counter[str], missing: bool) -> Column | str:
-    numbers = np.array([float(w) for w in words if w not in MISSING])
+    told = {w: float(w) for w in counts}
+    numbers = np.array([told[w] for w in words if w not in MISSING])
     whole = bool((numbers == np.rint(numbers)).all())
     if whole and not missing and len(counts) == len(numbers) >= MANY:
         steps = np.diff(numbers)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from genloom.core import generator
-from genloom.nn.cast import cast_once
+from genloom.nn.drawing import for_drawing
 from genloom.nn.transformer import Cache, Transformer
 from genloom.text.logits import Sampling
 from genloom.text.mark import Marker
@@ -121,7 +121,7 @@ def draw(
     come), `constraints` hold one a row, or nothing. With the key `watermark` texts are marked, and depend on it too; the
     likeliest token (temperature 0) leaves nothing to mark.
     """
-    network = cast_once(network)
+    network = for_drawing(network)
     window = Window(network, prompts, context, limit)
     live = list(range(len(prompts)))
     streams = [torch.rand(limit, generator=generator(seed, start + i)) for i in live]

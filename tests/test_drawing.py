@@ -1,4 +1,4 @@
-"""Weights cast once: the same tokens as under autocast, and the network as it was."""
+"""A network arranged for drawing: the same tokens, with autocast and without, and the network as it was."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from genloom.nn.attention import attend
-from genloom.nn.cast import CastLinear, cast_once
+from genloom.nn.drawing import FewRows, for_drawing
 from genloom.nn.lora import add_lora
 from genloom.nn.transformer import Plan, Transformer
 
@@ -34,8 +34,8 @@ def test_the_same_logits_as_autocast(plan: Plan, lora: bool, rows: int) -> None:
     ids = torch.randint(0, 23, (rows, 6))
     exact = whole(ids)
     with torch.autocast("cpu", torch.bfloat16):
-        quick = cast_once(whole)
-        assert sum(isinstance(m, CastLinear) for m in quick.modules()) == 9
+        quick = for_drawing(whole)
+        assert sum(isinstance(m, FewRows) for m in quick.modules()) == 9
         assert quick.tokens.weight is whole.tokens.weight
         found = quick(ids).float()
     spread = exact.std()
@@ -43,9 +43,13 @@ def test_the_same_logits_as_autocast(plan: Plan, lora: bool, rows: int) -> None:
     assert torch.equal(whole(ids), exact)
 
 
-def test_without_autocast_the_network_itself() -> None:
-    whole = network(PLAN)
-    assert cast_once(whole) is whole
+@pytest.mark.parametrize("rows", [1, 3, 40])
+@torch.inference_mode()
+def test_without_autocast_the_same_logits_from_the_same_weights(rows: int) -> None:
+    whole = network(PLAN, lora=True)
+    quick, ids = for_drawing(whole), torch.randint(0, 23, (rows, 6))
+    torch.testing.assert_close(quick(ids), whole(ids), rtol=1e-5, atol=1e-6)
+    assert quick.blocks[0].feed.up.weight.data_ptr() == whole.blocks[0].feed.up.weight.data_ptr()
 
 
 @pytest.mark.parametrize("keys", [24, 600])
