@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -100,3 +101,18 @@ def available_mb(device: torch.device) -> float | None:
         return int(found["MemAvailable"]) * 1024 / 1e6
     except (OSError, KeyError, ValueError, IndexError):
         return None
+
+
+def taken_by_others(seconds: float = 0.1, told: Path = Path("/proc/stat")) -> float:
+    """The share of the processors that other programs use while this one waits so long; 0 where nothing tells."""
+    seen = []
+    for _ in range(2):
+        try:
+            times = [int(x) for x in told.read_text(encoding="ascii").splitlines()[0].split()[1:9]]
+        except (OSError, ValueError, IndexError):
+            return 0.0
+        seen.append((sum(times), times[3] + times[4]))  # idle, and waiting for a disk
+        if len(seen) == 1:
+            time.sleep(seconds)
+    total, idle = (b - a for a, b in zip(*seen, strict=True))
+    return 1 - idle / total if total > 0 else 0.0

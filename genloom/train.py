@@ -25,7 +25,7 @@ from genloom.data.base import Dataset, sentences
 from genloom.data.order import batches, chosen
 from genloom.errors import UserError
 from genloom.generate import autocast, draw
-from genloom.machine import memory_mb
+from genloom.machine import memory_mb, taken_by_others
 from genloom.monitor import Monitor
 from genloom.run import STATE, WEIGHTS, Run
 from genloom.state import Options, State
@@ -34,6 +34,8 @@ from genloom.watch import Watch
 LOOKS = 60  # over the length of a run: each is a line of the log and a frame of the film
 LOOKING = 0.1  # of the time, at most, is spent on looks
 ROLLBACKS = 3
+BUSY = 0.4  # of the processors, used by others: threads that wait for each other then lose more than they gain
+BESIDE = "Other programs use {:.0%} of this machine's processors: with OMP_NUM_THREADS=1 before the command this may train faster."
 
 
 # ── one step ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -152,6 +154,8 @@ class Loop:
         with monitor as self.monitor, self._stoppable():
             event, words = ("resume", f"Going on from step {first_step}") if first_step else ("start", "Training")
             self._say(event, f"{words} on {state.model.device} in {state.precision}.")
+            if state.model.device.type == "cpu" and torch.get_num_threads() > 1 and (busy := taken_by_others()) > BUSY:
+                self._say("busy", BESIDE.format(busy))
             for sentence in sentences(self.data.summary):
                 self._say("data", sentence)
             while not self._train():

@@ -90,9 +90,9 @@ class Column:
     def read(self, words: Sequence[str]) -> np.ndarray:
         """f64 [N]: numbers, NaN where none is given; or codes, of words that are not known the last, or one beyond."""
         if self.kind == "category":
-            known = {value: i for i, value in enumerate(self.values)}
-            other = known.get(OTHER, len(self.values))
-            told = {w: len(self.values) if w in MISSING else known.get(w, other) for w in set(words)}
+            known = {value: float(i) for i, value in enumerate(self.values)}
+            other = known.get(OTHER, float(len(self.values)))
+            told = {w: float(len(self.values)) if w in MISSING else known.get(w, other) for w in set(words)}
         else:
             told = {w: _number(w) if self.kind == "number" else at(self.form, w) for w in set(words)}
         return np.fromiter(map(told.__getitem__, words), np.float64, len(words))

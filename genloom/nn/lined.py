@@ -31,6 +31,33 @@ def reflected(x: Tensor, pad: int) -> Tensor:
     return F.pad(x[:, :, None], (pad, pad, 0, 0), mode="reflect").squeeze(2)
 
 
+def activated(x: Tensor, slope: float, pad: int) -> Tensor:
+    """[B, C, T] -> [B, C, T + 2 · pad], leaky ReLU with the ends reflected; where nothing is learnt in one pass over memory."""
+    if torch.is_grad_enabled() or not pad < x.shape[2]:
+        return reflected(F.leaky_relu(x, slope), pad)
+    whole = x.new_empty(len(x), x.shape[2] + 2 * pad, x.shape[1]).transpose(1, 2)
+    middle = torch.ops.aten.leaky_relu.out(x, slope, out=whole[..., pad : pad + x.shape[2]])
+    whole[..., :pad] = middle[..., 1 : pad + 1].flip(2)
+    whole[..., pad + x.shape[2] :] = middle[..., -pad - 1 : -1].flip(2)
+    return whole
+
+
+def both(x: Tensor, a: nn.Module, y: Tensor, b: nn.Module) -> Tensor:
+    """a(x) + b(y) of convolutions with a bias that look at one instant, [B, C, T] each: the second product is added into the first."""
+    assert isinstance(a, Convolution) and isinstance(b, Convolution) and a.bias is not None and b.bias is not None
+    dtype = in_autocast(x)
+    rows = [z.transpose(1, 2).flatten(0, 1).to(dtype) for z in (x, y)]
+    total = torch.addmm((a.bias + b.bias).to(dtype), rows[0], a.arranged().T.to(dtype))
+    total = total.addmm_(rows[1], b.arranged().T.to(dtype))
+    return total.unflatten(0, (len(x), -1)).transpose(1, 2)
+
+
+def in_autocast(x: Tensor) -> torch.dtype:
+    """What products of x are made in, under autocast too."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+
+
 class Convolution(nn.Conv1d):
     """nn.Conv1d, for inputs that are `lined`."""
 
@@ -69,9 +96,22 @@ class Rise(nn.ConvTranspose1d):
         batch, _, length = x.shape
         stride, kernel = self.stride[0], self.kernel_size[0]
         weight = self.arranged() if weight is None else weight
+        if not torch.is_grad_enabled() and batch == 1:
+            return self._added_up(x, weight)
         made = x.transpose(1, 2) @ weight[:, 0]
         made = F.pad(made, (0, 0, 0, kernel // stride - 1))  # [B, T + overlap, stride · C']
         for i in range(1, kernel // stride):
             made[:, i : i + length] += x.transpose(1, 2) @ weight[:, i]
         made = made.view(batch, -1, self.out_channels)
         return (made if self.bias is None else made + self.bias).transpose(1, 2)
+
+    def _added_up(self, x: Tensor, weight: Tensor) -> Tensor:
+        """The same of one clip where nothing is learnt: each product is added where it belongs, in one pass over memory."""
+        x, weight = x.to(in_autocast(x)), weight.to(in_autocast(x))
+        length, stride, looks = x.shape[2], self.stride[0], weight.shape[1]
+        made = x.new_zeros(length + looks - 1, stride * self.out_channels)  # [T + overlap, stride · C']
+        if self.bias is not None:
+            made.view(-1, stride, self.out_channels).copy_(self.bias)
+        for i in range(looks):
+            made[i : i + length].addmm_(x[0].T, weight[:, i])
+        return made.view(1, -1, self.out_channels).transpose(1, 2)

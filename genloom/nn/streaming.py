@@ -7,6 +7,7 @@ made when the first input comes and when the last has come.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import pairwise
 from typing import Protocol
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from genloom.errors import UserError
 from genloom.nn.istft import overlapped
-from genloom.nn.lined import Convolution, Rise, joined, lined
+from genloom.nn.lined import Convolution, Rise, in_autocast, joined, lined
 from genloom.nn.mel import Mel
 
 
@@ -61,6 +62,9 @@ class Padded:
     def push(self, x: Tensor, last: bool) -> Tensor:
         if not self.pad:
             return x
+        if self.goes_on(x, last):
+            self.waiting = x[..., -(self.pad + 1) :]
+            return x
         held = x if self.waiting is None else joined([self.waiting, x])
         if self.begun:
             self.waiting = held[..., -(self.pad + 1) :]
@@ -74,6 +78,10 @@ class Padded:
         front = held[..., 1 : self.pad + 1].flip(2) if self.mode == "reflect" else self._zeros(held)
         return joined([front, held, self._end(held)] if last else [front, held])
 
+    def goes_on(self, x: Tensor, last: bool) -> bool:
+        """Whether these inputs, neither the first nor the last, go through as they are."""
+        return (self.begun or not self.pad) and not last and x.shape[2] > self.pad
+
     def _end(self, held: Tensor) -> Tensor:
         return held[..., -(self.pad + 1) : -1].flip(2) if self.mode == "reflect" else self._zeros(held)
 
@@ -82,10 +90,14 @@ class Padded:
 
 
 class Convolved:
-    """A convolution in time of stride 1, with its own padding, or `pad` values at each end, zero or reflected."""
+    """A convolution in time of stride 1, with its own padding, or `pad` values at each end, zero or reflected.
 
-    def __init__(self, conv: nn.Module, pad: int | None = None, mode: str = "zeros"):
+    With `slope` it is one of the leaky ReLU of its input.
+    """
+
+    def __init__(self, conv: nn.Module, pad: int | None = None, mode: str = "zeros", slope: float | None = None):
         assert isinstance(conv, Convolution)
+        self.slope = slope
         self.conv, self.padded = conv, Padded(int(conv.padding[0]) if pad is None else pad, mode)
         self.reach = conv.dilation[0] * (conv.kernel_size[0] - 1)
         weight = conv.arranged().detach()  # once, and not for every piece
@@ -93,12 +105,24 @@ class Convolved:
         self.held: Tensor | None = None
 
     def push(self, x: Tensor, last: bool) -> Tensor:
-        x = self.padded.push(x, last)
-        x = x if self.held is None else joined([self.held, x])
-        self.held = x[..., max(0, x.shape[2] - self.reach) :]
+        if self.slope is not None and self.held is not None and self.padded.goes_on(x, last):
+            x = self._activated(x, self.held, self.slope)
+        else:
+            x = self.padded.push(x if self.slope is None else F.leaky_relu(x, self.slope), last)
+            x = x if self.held is None else joined([self.held, x])
+        if self.reach:
+            self.held = x[..., max(0, x.shape[2] - self.reach) :]
         if x.shape[2] <= self.reach:
             return x.new_zeros(len(x), self.conv.out_channels, 0)
         return self.conv.over(x, 0, self.weight)
+
+    def _activated(self, x: Tensor, held: Tensor, slope: float) -> Tensor:
+        """What is held, and after it the activation of x: written where it is wanted, and not copied there."""
+        before = held.shape[2]
+        both = x.new_empty(len(x), before + x.shape[2], x.shape[1]).transpose(1, 2)
+        both[..., :before] = held
+        self.padded.push(torch.ops.aten.leaky_relu.out(x, slope, out=both[..., before:]), False)
+        return both
 
 
 class Risen:
@@ -143,16 +167,52 @@ class Added:
         self.held: list[Tensor | None] = [None] * len(ways)
 
     def push(self, x: Tensor, last: bool) -> Tensor:
-        found = [
-            y if held is None else joined([held, y])
-            for y, held in zip([w.push(x, last) for w in self.ways], self.held, strict=True)
+        found = [w.push(x, last) for w in self.ways]
+        late = [
+            0 if held is None else held.shape[2] for held in self.held
+        ]  # of each, how much comes before what is new
+        count = min(y.shape[2] + n for y, n in zip(found, late, strict=True))
+        total = found[0].new_empty(len(x), count, found[0].shape[1]).transpose(1, 2)
+        for start, end in pairwise(sorted({0, count, *(n for n in late if n < count)})):
+            parts = [
+                y[..., start - n : end - n] if held is None or start >= n else held[..., start:end]
+                for y, held, n in zip(found, self.held, late, strict=True)
+            ]
+            here = torch.add(parts[0], parts[1], out=total[..., start:end])
+            for part in parts[2:]:
+                here.add_(part)
+        self.held = [
+            y[..., count - n :] if held is None or n <= count else joined([held[..., count:], y])
+            for y, held, n in zip(found, self.held, late, strict=True)
         ]
-        count = min(y.shape[2] for y in found)
-        self.held = [y[..., count:] for y in found]
-        total = found[0][..., :count]
-        for y in found[1:]:
-            total = total + y[..., :count]
-        return total * self.scale if self.scale != 1 else total
+        return total.mul_(self.scale) if self.scale != 1 else total
+
+
+class Beside:
+    """a(x) + b(deep(x)), convolutions that look at one instant, of a pipe that comes late."""
+
+    def __init__(self, a: nn.Module, deep: Pipe, b: nn.Module):
+        assert isinstance(a, Convolution) and isinstance(b, Convolution) and a.bias is not None and b.bias is not None
+        self.deep, self.bias = deep, (a.bias + b.bias).detach()
+        self.weights = [conv.arranged().detach().T.contiguous() for conv in (a, b)]
+        self.held: Tensor | None = None
+
+    def push(self, x: Tensor, last: bool) -> Tensor:
+        seen = self.deep.push(x, last)
+        batch, _, count = seen.shape
+        dtype = in_autocast(x)
+        bias, (straight, deep) = self.bias.to(dtype), (w.to(dtype) for w in self.weights)
+        total = torch.addmm(bias, seen.transpose(1, 2).flatten(0, 1).to(dtype), deep).unflatten(0, (batch, count))
+        late = 0 if self.held is None else self.held.shape[2]
+        for start, end, part in ((0, min(late, count), self.held), (late, count, x)):
+            if part is not None and start < end:
+                rows = part[..., : end - start].transpose(1, 2).to(dtype)  # [B, t, C]
+                for here, own in zip(total[:, start:end], rows, strict=True):
+                    here.addmm_(own, straight)
+        self.held = (
+            x[..., count - late :] if late <= count or self.held is None else joined([self.held[..., count:], x])
+        )
+        return total.transpose(1, 2)
 
 
 class Overlapped:

@@ -64,7 +64,7 @@ class Residual(nn.Module):
         steps = []
         for i, dilated in enumerate(self.dilated):
             layers = [dilated, self.plain[i]] if self.plain else [dilated]
-            deep = [pipe for c in layers for pipe in (ACTIVE, Convolved(c))]
+            deep = [Convolved(c, slope=SLOPE) for c in layers]
             steps.append(Added([Chain(), Chain(*deep)]))
         return Chain(*steps)
 
@@ -119,8 +119,7 @@ class Generator(nn.Module):
         for rise, blocks in zip(self.rises, self.blocks, strict=True):
             seen = [cast(Residual, block).pipe() for block in cast(nn.ModuleList, blocks)]
             stages.append(Chain(ACTIVE, Risen(rise), Added(seen, mean=True)))
-        last = Each(lambda x: F.leaky_relu(x, LAST_SLOPE))
-        return Chain(Convolved(self.first), *stages, last, Convolved(self.last), Each(torch.tanh))
+        return Chain(Convolved(self.first), *stages, Convolved(self.last, slope=LAST_SLOPE), Each(torch.tanh))
 
 
 # ── the discriminators ───────────────────────────────────────────────────────────────────────────────────────────

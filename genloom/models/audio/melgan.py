@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from genloom.core import Card, Recipe, Result, Spec, build, register
 from genloom.errors import UserError
 from genloom.nn.directed import convolution, directed, filled
-from genloom.nn.lined import Rise, lined, reflected
+from genloom.nn.lined import Rise, activated, both, lined, reflected
 from genloom.nn.pqmf import CUTOFFS, Synthesis
-from genloom.nn.streaming import Added, Chain, Convolved, Each, Pipe, Risen
+from genloom.nn.streaming import Beside, Chain, Convolved, Each, Pipe, Risen
 from genloom.nn.weights import under
 from genloom.objectives.adversarial import find_objective
 from genloom.objectives.vocoding import Features, Vocoder, feature_matching, in_words, whole_numbers
@@ -38,13 +38,12 @@ class Residual(nn.Module):
         self.shortcut = convolution(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        padded = reflected(activation(x), self.dilation)
-        return self.shortcut(x).add_(self.pointwise(F.leaky_relu_(self.dilated(padded), SLOPE)))
+        seen = F.leaky_relu_(self.dilated(activated(x, SLOPE, self.dilation)), SLOPE)
+        return both(x, self.shortcut, seen, self.pointwise)
 
     def pipe(self) -> Pipe:
-        dilated = Convolved(self.dilated, self.dilation, "reflect")
-        deep = Chain(Each(activation), dilated, Each(activation), Convolved(self.pointwise))
-        return Added([deep, Convolved(self.shortcut)])
+        dilated = Convolved(self.dilated, self.dilation, "reflect", SLOPE)
+        return Beside(self.shortcut, Chain(dilated, Each(activate)), self.pointwise)
 
 
 class Generator(nn.Module):
@@ -70,25 +69,28 @@ class Generator(nn.Module):
     def forward(self, mel: Tensor) -> Tensor:
         x: Tensor = self.first(reflected(lined(mel), 3))
         for rise, blocks in zip(self.rises, self.blocks, strict=True):
-            x = cast(nn.Sequential, blocks)(rise(activation(x)))
-        made = torch.tanh(self.last(reflected(activation(x), 3)))
+            x = cast(nn.Sequential, blocks)(rise(activate(x)))
+        made = torch.tanh(self.last(activated(x, SLOPE, 3)))
         return made if self.together is None else cast(Synthesis, self.together)(made)
 
     def pipe(self) -> Pipe:
         """The same, piece by piece."""
         stages = [
-            Chain(
-                Each(activation), Risen(rise), *[cast(Residual, block).pipe() for block in cast(nn.Sequential, blocks)]
-            )
+            Chain(Each(activate), Risen(rise), *[cast(Residual, block).pipe() for block in cast(nn.Sequential, blocks)])
             for rise, blocks in zip(self.rises, self.blocks, strict=True)
         ]
-        ends: list[Pipe] = [Each(activation), Convolved(self.last, 3, "reflect"), Each(torch.tanh)]
+        ends: list[Pipe] = [Convolved(self.last, 3, "reflect", SLOPE), Each(torch.tanh)]
         ends += [Risen(self.together)] if self.together else []
         return Chain(Convolved(self.first, 3, "reflect"), *stages, *ends)
 
 
 def activation(x: Tensor) -> Tensor:
     return F.leaky_relu(x, SLOPE)
+
+
+def activate(x: Tensor) -> Tensor:
+    """The same in place."""
+    return F.leaky_relu_(x, SLOPE)
 
 
 def rise(before: int, after: int, ratio: int) -> nn.Module:
