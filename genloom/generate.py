@@ -22,7 +22,7 @@ from genloom.run import STATE, WEIGHTS, Run
 
 FILMS = (".mp4", ".mov", ".mkv", ".gif", ".webp")  # endings of the name of one film
 MOST_ROWS = 100_000  # of a table, unless more are asked for
-PIECE = 32  # frames that a stream is made of at a time: half a second of speech
+PIECE = 56  # frames that a stream is made of at a time: most of a second of speech, 45 ms of two cores for melgan
 BATCH = 256  # samples that are made at once
 Span = tuple[int, int]
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}

@@ -109,9 +109,8 @@ class Rise(nn.ConvTranspose1d):
         """The same of one clip where nothing is learnt: each product is added where it belongs, in one pass over memory."""
         x, weight = x.to(in_autocast(x)), weight.to(in_autocast(x))
         length, stride, looks = x.shape[2], self.stride[0], weight.shape[1]
-        made = x.new_zeros(length + looks - 1, stride * self.out_channels)  # [T + overlap, stride · C']
-        if self.bias is not None:
-            made.view(-1, stride, self.out_channels).copy_(self.bias)
+        made = x.new_empty(length + looks - 1, stride * self.out_channels)  # [T + overlap, stride · C']
+        made.view(-1, stride, self.out_channels).copy_(made.new_zeros(1) if self.bias is None else self.bias)
         for i in range(looks):
             made[i : i + length].addmm_(x[0].T, weight[:, i])
         return made.view(1, -1, self.out_channels).transpose(1, 2)

@@ -198,20 +198,18 @@ class Beside:
         self.held: Tensor | None = None
 
     def push(self, x: Tensor, last: bool) -> Tensor:
-        seen = self.deep.push(x, last)
-        batch, _, count = seen.shape
-        dtype = in_autocast(x)
-        bias, (straight, deep) = self.bias.to(dtype), (w.to(dtype) for w in self.weights)
-        total = torch.addmm(bias, seen.transpose(1, 2).flatten(0, 1).to(dtype), deep).unflatten(0, (batch, count))
-        late = 0 if self.held is None else self.held.shape[2]
-        for start, end, part in ((0, min(late, count), self.held), (late, count, x)):
-            if part is not None and start < end:
-                rows = part[..., : end - start].transpose(1, 2).to(dtype)  # [B, t, C]
-                for here, own in zip(total[:, start:end], rows, strict=True):
-                    here.addmm_(own, straight)
-        self.held = (
-            x[..., count - late :] if late <= count or self.held is None else joined([self.held[..., count:], x])
-        )
+        seen, dtype = self.deep.push(x, last).transpose(1, 2), in_autocast(x)  # [B, t, C]
+        if self.bias.dtype != dtype:  # once a stream
+            self.bias, self.weights = self.bias.to(dtype), [w.to(dtype) for w in self.weights]
+        count, held = seen.shape[1], self.held
+        late = 0 if held is None else held.shape[2]
+        total = torch.addmm(self.bias, seen.flatten(0, 1).to(dtype), self.weights[1]).view(seen.shape)
+        for item in range(len(x)):
+            if held is not None and (early := min(late, count)):
+                total[item, :early].addmm_(held[item, :, :early].T.to(dtype), self.weights[0])
+            if late < count:
+                total[item, late:].addmm_(x[item, :, : count - late].T.to(dtype), self.weights[0])
+        self.held = x[..., count - late :] if late <= count or held is None else joined([held[..., count:], x])
         return total.transpose(1, 2)
 
 
