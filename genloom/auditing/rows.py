@@ -21,7 +21,7 @@ from genloom.metrics.table import Table
 
 NEARER = 0.55  # the share of rows nearer to training than to held-out ones that is allowed; 0.5 is chance
 SHOWN = 8
-LEAST = 0.01  # quantile of held-out rows' distances below which a row is near
+LEAST = 0.01  # quantile of held-out rows' distances, but those that are training rows, below which a row is near
 
 
 def look(subject: Subject, found: Found) -> None:
@@ -38,9 +38,10 @@ def look(subject: Subject, found: Found) -> None:
     ours, places = figures.nearest_rows(made, train)
     theirs, _ = figures.nearest_rows(held, train)
     _beside(subject, found, "exact-rows", ours == 0, theirs == 0, "are training rows in every column")
-    limit = float(np.quantile(theirs, LEAST))
-    near, usual = (ours > 0) & (ours < limit), (theirs > 0) & (theirs < limit)
-    _beside(subject, found, "near-rows", near, usual, f"are within {limit:.2g} of a training row, and not the same")
+    if (others := theirs[theirs > 0]).size:  # rows that are the same are counted above
+        limit = float(np.quantile(others, LEAST))
+        near, usual = (ours > 0) & (ours <= limit), (theirs > 0) & (theirs <= limit)
+        _beside(subject, found, "near-rows", near, usual, f"are within {limit:.2g} of a training row, and not the same")
     _nearer(subject, found, made, train, held)
     _gallery(found, spec, made, train, ours, places)
 
