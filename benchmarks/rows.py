@@ -22,6 +22,7 @@ import genloom
 from genloom.data import open_data
 from genloom.data.base import Dataset
 from genloom.data.schema import Column
+from genloom.data.table import numbers_of
 from genloom.measure_table import _learnt, _new, _spread, as_table, data_table
 
 PEER = """
@@ -89,8 +90,6 @@ def main() -> None:
             began = time.perf_counter()
             run = genloom.fit(name, data, Path(folder) / name, minutes=given.minutes, quiet=True)
             spent = time.perf_counter() - began
-            from genloom.data.table import numbers_of
-
             asks = {"label": data.labels()} if genloom.load(run).takes("label") else {}
             made = genloom.sample(run, len(data), seed=0, **asks)
             show(f"genloom {name}", spent, figures(data, numbers_of(made, data.spec)))

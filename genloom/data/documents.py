@@ -56,13 +56,19 @@ def documents(files: Files, found: Found) -> Iterator[Document]:
 
 def whole(stream: BinaryIO, name: str, found: Found) -> Iterator[Document]:
     """A plain text as one document."""
+    first, encoding, start = beginning(stream, name, found)
+    yield Document(shown(name), text_of(first, stream, encoding, start, name, found))
+
+
+def beginning(stream: BinaryIO, name: str, found: Found) -> tuple[bytes, str, int]:
+    """How a text begins, its encoding, and how many bytes of it are a mark. Raises UnreadableError for what is no text."""
     first = stream.read(LOOKED_AT)
     if not first.strip():
         raise UnreadableError("empty")
     encoding, start = told(first)
     if encoding not in ("utf-8", "utf-8-sig"):
         found.notes.append(f"{shown(name)} is read as {encoding}.")
-    yield Document(shown(name), text_of(first, stream, encoding, start, name, found))
+    return first, encoding, start
 
 
 def text_of(first: bytes, stream: BinaryIO, encoding: str, start: int, name: str, found: Found) -> Iterator[str]:

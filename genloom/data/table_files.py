@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from genloom.data.documents import LOOKED_AT, Found, text_of, told
+from genloom.data.documents import Found, beginning, text_of
 from genloom.data.files import Files, UnreadableError, shown, suffix
 from genloom.data.schema import MISSING, NUMBER
 from genloom.errors import needs_extra
@@ -57,12 +57,7 @@ def read(files: Files, found: Found) -> Words:
 
 
 def _csv(stream: BinaryIO, name: str, words: Words, found: Found) -> None:
-    first = stream.read(LOOKED_AT)
-    if not first.strip():
-        raise UnreadableError("empty")
-    encoding, start = told(first)
-    if encoding not in ("utf-8", "utf-8-sig"):
-        found.notes.append(f"{shown(name)} is read as {encoding}.")
+    first, encoding, start = beginning(stream, name, found)
     sample = first[start:].decode(encoding, "replace")
     delimiter = "\t" if suffix(name) == ".tsv" else _delimiter(sample)
     csv.field_size_limit(CELL)

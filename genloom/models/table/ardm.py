@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genloom import parallel
-from genloom.core import Batch, Card, Model, Recipe, Result, Spec, register
+from genloom.core import Batch, Card, Model, Recipe, Spec, register
 from genloom.nn.columns import Columns, pick, uniform
 
 
@@ -45,7 +45,6 @@ class ARDM(Model):
             "For tables, where the paper has texts and pictures: a residual MLP on the sum of the embeddings of known cells in "
             "place of a U-Net or Transformer, numbers as stretches between quantiles, and one cell a step."
         ),
-        results=(Result("bits per character", 1.43, "text8", "table 1"),),
     )
     recipes = {
         "tiny": Recipe(steps=60, batch_size=16, lr=1e-3, ema=0.9, model={"width": 32, "depth": 1, "bins": 8}),
