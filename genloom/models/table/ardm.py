@@ -121,7 +121,7 @@ class ARDM(Model):
         return torch.stack([found[i] for i in range(len(parts))], 1)
 
     def loss(self, batch: Batch, phase: str) -> dict[str, Tensor]:
-        """[B] nats of a row: C / (C - t) of the cells that are hidden, t of C in random order known (eq. 4)."""
+        """[B] nats of a row: C / (C - t) of the cells that are hidden, t of C in random order known."""
         rows = batch["table"]
         count = rows.shape[1]
         chance = parallel.rand(len(rows), count + 1, device=rows.device)

@@ -52,7 +52,7 @@ class TVAE(Model):
         nn.init.constant_(self.log_variance.weight, -2.0)
 
     def loss(self, batch: Batch, phase: str) -> dict[str, Tensor]:
-        """-emphasis log p(x|z) at one sample of z, and KL(q(z|x) || p(z)), [B] each in nats (section 4.4)."""
+        """-emphasis log p(x|z) at one sample of z, and KL(q(z|x) || p(z)), [B] each in nats."""
         rows = batch["table"]
         mean, log_variance = self.encoder(self.columns.one_hot(rows)).float().chunk(2, 1)
         z = reparametrise(mean, log_variance, self.randn(len(rows), self.latent))
