@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from genloom.nn.attention import attend
-from genloom.nn.drawing import FewRows, for_drawing
+from genloom.nn.drawing import Arranged, for_drawing
 from genloom.nn.lora import add_lora
 from genloom.nn.transformer import Plan, Transformer
 
@@ -35,7 +35,7 @@ def test_the_same_logits_as_autocast(plan: Plan, lora: bool, rows: int) -> None:
     exact = whole(ids)
     with torch.autocast("cpu", torch.bfloat16):
         quick = for_drawing(whole)
-        assert sum(isinstance(m, FewRows) for m in quick.modules()) == 9
+        assert sum(isinstance(m, Arranged) for m in quick.modules()) == 9
         assert quick.tokens.weight is whole.tokens.weight
         found = quick(ids).float()
     spread = exact.std()
@@ -45,11 +45,45 @@ def test_the_same_logits_as_autocast(plan: Plan, lora: bool, rows: int) -> None:
 
 @pytest.mark.parametrize("rows", [1, 3, 40])
 @torch.inference_mode()
-def test_without_autocast_the_same_logits_from_the_same_weights(rows: int) -> None:
+def test_without_autocast_the_same_logits(rows: int) -> None:
     whole = network(PLAN, lora=True)
     quick, ids = for_drawing(whole), torch.randint(0, 23, (rows, 6))
     torch.testing.assert_close(quick(ids), whole(ids), rtol=1e-5, atol=1e-6)
-    assert quick.blocks[0].feed.up.weight.data_ptr() == whole.blocks[0].feed.up.weight.data_ptr()
+
+
+@torch.no_grad()
+def test_what_was_arranged_is_kept_until_a_weight_changes() -> None:
+    whole, ids = network(PLAN), torch.randint(0, 23, (2, 6))
+    first = for_drawing(whole)
+    assert for_drawing(whole) is first
+    with torch.autocast("cpu", torch.bfloat16):
+        assert for_drawing(whole) is not first
+    whole.blocks[1].feed.down.weight.mul_(2)
+    torch.testing.assert_close(for_drawing(whole)(ids), whole(ids), rtol=1e-5, atol=1e-6)
+    add_lora(whole, 4, "qkv", 8.0)
+    whole.blocks[0].attention.qkv.lora_b.normal_()
+    torch.testing.assert_close(for_drawing(whole)(ids), whole(ids), rtol=1e-5, atol=1e-6)
+
+
+@torch.inference_mode()
+def test_without_memory_for_a_copy_the_network_itself_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("genloom.nn.drawing.memory_free", lambda: 1000)
+    whole = network(PLAN)
+    assert for_drawing(whole) is whole
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not any(m.packed for m in for_drawing(whole).modules() if isinstance(m, Arranged))
+
+
+@pytest.mark.parametrize("keys", [1, 24, 600])
+@pytest.mark.parametrize("groups", [4, 2])
+@pytest.mark.parametrize("masked", [False, True])
+@torch.inference_mode()
+def test_one_query_attends_as_the_last_of_many_does(masked: bool, groups: int, keys: int) -> None:
+    g = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(2, h, keys, 8, generator=g) for h in (4, groups, groups))
+    mask = (torch.rand(2, 1, 1, keys, generator=g) > 0.5) | (torch.arange(keys) == 0) if masked else None
+    wide = None if mask is None else mask.expand(2, 1, keys, keys)
+    torch.testing.assert_close(attend(q[:, :, -1:], k, v, mask), attend(q, k, v, wide)[:, :, -1:], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("keys", [24, 600])

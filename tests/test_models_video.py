@@ -230,9 +230,10 @@ def test_one_critic_sees_frames_and_the_other_their_order() -> None:
     critics: Any = model.discriminator
     clips, labels = batch(n=3)["video"], torch.zeros(3, dtype=torch.int64)
     assert not torch.allclose(critics.clips(clips, labels), critics.clips(clips.flip(2), labels))
-    every = {round(float(critics.pictures(clips[:1, :, t : t + 1], labels[:1]).detach()), 4) for t in range(4)}
+    every = torch.stack([critics.pictures(clips[:1, :, t : t + 1], labels[:1]).flatten() for t in range(4)])
     seen = critics(clips[:1], labels[:1], 64)["pictures"]
-    assert {round(float(x), 4) for x in seen.flatten()} == every
+    apart = (seen.flatten()[:, None] - every.flatten()).abs()
+    assert max(apart.amin(1).max(), apart.amin(0).max()) < 1e-4  # each score is a frame's, and each frame was seen
 
 
 # ── the network ──────────────────────────────────────────────────────────────────────────────────────────────────

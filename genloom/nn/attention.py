@@ -26,11 +26,15 @@ def attend(
     """softmax(q kᵀ · scale) v: [B, H, T, D] of queries [B, H, T, D], keys and values [B, G, S, D]; H / G queries share one.
 
     `mask` broadcasts to [B, H, T, S] and is True where one may look; `causal`: T = S, and each looks back alone; `scale`:
-    by default 1/√D. PyTorch's fused kernel, but for training in bf16 on a CPU: there its way back takes up to twenty
-    times as long as its way there, and products of matrices do not.
+    by default 1/√D. PyTorch's fused kernel, but on a CPU for training in bf16, where its way back takes up to twenty times as
+    long as its way there, and for one query a row, where it makes a product of matrices of each head.
     """
-    if q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.requires_grad and k.shape[2] <= KEYS:
-        return _attend_by_products(q, k, v, mask, causal, dropout, q.shape[3] ** -0.5 if scale is None else scale)
+    if q.device.type == "cpu":
+        by = q.shape[3] ** -0.5 if scale is None else scale
+        if q.dtype == torch.bfloat16 and q.requires_grad and k.shape[2] <= KEYS:
+            return _attend_by_products(q, k, v, mask, causal, dropout, by)
+        if q.shape[2] == 1 and not q.requires_grad and not dropout:
+            return _attend_once(q, k, v, mask, by)
     return F.scaled_dot_product_attention(
         q,
         k,
@@ -58,6 +62,20 @@ def _attend_by_products(
         bias = bias if bias.ndim == 2 else bias.expand(*q.shape[:2], t, s).flatten(0, 1)
     scores = torch.baddbmm(bias, q.flatten(0, 1), k.flatten(0, 1).mT, alpha=scale)  # [B·H, T, S]
     return torch.bmm(F.dropout(scores.softmax(-1), dropout), v.flatten(0, 1)).unflatten(0, q.shape[:2])
+
+
+def _attend_once(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> Tensor:
+    """One query a row, T = 1: the time is that of reading the keys and values, once each."""
+    alone = q.shape[1] == k.shape[1]
+    q = q.reshape(-1, q.shape[1] // k.shape[1], q.shape[3])  # [B·G, H/G, D]
+    shape, k, v = (len(k), -1, 1, k.shape[2]), k.flatten(0, 1), v.flatten(0, 1)
+    scores = (k * q).sum(-1, dtype=torch.float32) if alone else torch.bmm(q, k.mT).float()  # [B·G, S] or [B·G, H/G, S]
+    scores = scores.view(shape) * scale  # [B, H, 1, S]
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf)
+    chances = scores.softmax(-1).to(v.dtype)
+    seen = (chances.view(*k.shape[:2], 1) * v).sum(1) if alone else torch.bmm(chances.view(len(k), -1, shape[3]), v)
+    return seen.view(shape[0], -1, 1, v.shape[2])
 
 
 class SelfAttention(nn.Module):

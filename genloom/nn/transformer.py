@@ -54,7 +54,7 @@ class Cache:
 
     def __init__(self, plan: Plan, batch: int, room: int, like: Tensor):
         shape = (plan.layers, 2, batch, plan.groups, room, plan.head)
-        self.held, self.length = like.new_zeros(shape), 0
+        self.held, self.length = like.new_empty(shape), 0
 
     def extend(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Append k and v [B, G, T, D] of a layer: returns all of its keys and values so far."""
