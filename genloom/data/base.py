@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import Any, Self
 
 import numpy as np
@@ -57,25 +57,21 @@ def sentences(summary: Mapping[str, Any]) -> list[str]:
     return [*found, *summary.get("notes", ())]
 
 
+@dataclass(frozen=True)
 class DataOptions:
     """What the dataclasses of options of each kind of data share."""
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Self:
         """Options by name. Raises UserError for an unknown one, with the nearest."""
-        return cls(**known_options(cls, given))
+        known = [f.name for f in fields(cls)]
+        for name in given:
+            if name not in known:
+                raise unknown("option", name, known)
+        return cls(**given)
 
     def check(self, *rows: tuple[str, bool, str]) -> None:
         """Raises UserError for the first (name, whether its value fits, what is wanted) that does not fit."""
         for name, fits, wanted in rows:
             if not fits:
-                raise UserError(f"{name} must be {wanted}, not {getattr(self, name)}.")
-
-
-def known_options(form: Any, given: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The options, all fields of that dataclass. Raises UserError for one that is not, with the nearest."""
-    known = [f.name for f in fields(form)]
-    for name in given:
-        if name not in known:
-            raise unknown("option", name, known)
-    return given
+                raise UserError(f"{name} must be {wanted}, not {getattr(self, name)!r}.")

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, JpegImagePlugin, UnidentifiedImageError
 
 from genloom.data.files import Files
+from genloom.machine import in_threads
+
+K = TypeVar("K")
+R = TypeVar("R")
 
 # Only formats whose decoders run no other program and unpack nothing else.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF")
@@ -57,6 +62,22 @@ def reason(error: Exception) -> str:
     return " ".join(str(error).split())[:120] or type(error).__name__
 
 
+def read_each(work: Callable[[K], R], items: Sequence[K], bad: dict[K, str]) -> Iterator[tuple[K, R]]:
+    """Each item with what the work makes of it, in order, by threads; `bad` says why others cannot be read."""
+
+    def attempt(item: K) -> R | Exception:
+        try:
+            return work(item)
+        except (Unreadable, OSError) as error:
+            return error
+
+    for item, made in zip(items, in_threads(attempt, items, PIECE), strict=True):
+        if isinstance(made, Exception):
+            bad[item] = str(made)
+        else:
+            yield item, made
+
+
 def read_header(files: Files, name: str) -> Header:
     """Size, mode and format without decoding. Raises Unreadable."""
     with _opened(files, name) as image:
@@ -64,8 +85,7 @@ def read_header(files: Files, name: str) -> Header:
         early = image.format != "PNG" or "exif" in image.info  # else asking for it decodes: it may come last
         if early and image.getexif().get(ExifTags.Base.Orientation, 1) >= 5:
             width, height = height, width
-        alpha, grey = image.has_transparency_data, _is_grey(image)
-        return Header(width, height, image.mode, image.format or "", grey, alpha)
+        return Header(width, height, image.mode, image.format or "", _is_grey(image), image.has_transparency_data)
 
 
 def decode(files: Files, name: str, plan: Plan) -> np.ndarray:
@@ -148,9 +168,8 @@ def fit(image: Image.Image, plan: Plan) -> np.ndarray:
     if image.size != inner:
         image = image.resize(inner, Image.Resampling.LANCZOS, box, reducing_gap=3.0)
     if inner != (size, size):
-        paper = Image.new("RGBA", (size, size), (*plan.background, 0)).convert(
-            image.mode
-        )  # see-through if that is kept
+        # see-through if that is kept
+        paper = Image.new("RGBA", (size, size), (*plan.background, 0)).convert(image.mode)
         paper.paste(image, ((size - inner[0]) // 2, (size - inner[1]) // 2))
         image = paper
     array = np.asarray(image)

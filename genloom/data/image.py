@@ -18,15 +18,14 @@ from PIL import Image
 from torch import Tensor
 
 from genloom.core import Batch, Spec, mix
-from genloom.data import labels as labelling
 from genloom.data.base import Dataset
 from genloom.data.catalog import Entry
-from genloom.data.decode import PIECE, SUFFIXES, Plan, Unreadable, colours, decode, fit
+from genloom.data.decode import SUFFIXES, Plan, Unreadable, colours, decode, fit, read_each
 from genloom.data.draw import preview, write
 from genloom.data.files import Files, index, shown, suffix
+from genloom.data.labels import Labelled, by_file, by_folder, pick_split, spread
 from genloom.data.survey import COUNTS, NAMES, ImageOptions, decide, few, look
 from genloom.errors import UserError
-from genloom.machine import in_threads
 
 __all__ = ["OPTIONS", "SUFFIXES", "from_catalog", "from_path", "preview", "write"]  # what every modality has
 
@@ -192,23 +191,23 @@ def as_in(like: Spec | None, options: ImageOptions) -> ImageOptions:
     return replace(options, size=options.size or like.shape[-1], channels=colours)
 
 
-def choose(files: Files, split: str, options: ImageOptions) -> labelling.Labelled:
+def choose(files: Files, split: str, options: ImageOptions) -> Labelled:
     """The files to use, with their classes. Raises UserError when labels or splits do not fit the files."""
-    names = labelling.pick_split(files.names, split)
+    names = pick_split(files.names, split)
     if options.labels is None:
-        chosen = labelling.by_folder(names, files.folders)
+        chosen = by_folder(names, files.folders)
     else:
-        chosen = labelling.by_file(files.names, options.labels)
+        chosen = by_file(files.names, options.labels)
         chosen.drop(set(chosen.names) - set(names))
     if options.limit is not None:
-        chosen.take(labelling.spread(options.limit, len(chosen.names)))
+        chosen.take(spread(options.limit, len(chosen.names)))
     return chosen
 
 
 def _test_split(path: Path, files: Files, spec: Spec, options: ImageOptions) -> Dataset | None:
     """The pictures in a folder named test (or val), made like those to train on."""
     try:
-        labelling.pick_split(files.names, "test")
+        pick_split(files.names, "test")
     except UserError:
         return None
     same = replace(options, size=spec.shape[1], channels=NAMES[spec.shape[0]], mirror=False, limit=None)
@@ -218,7 +217,7 @@ def _test_split(path: Path, files: Files, spec: Spec, options: ImageOptions) -> 
     return test
 
 
-def check_classes(chosen: labelling.Labelled) -> None:
+def check_classes(chosen: Labelled) -> None:
     """Raises UserError when a class has no picture left."""
     for name, count in chosen.counts().items():
         if count == 0:
@@ -233,19 +232,9 @@ def none_usable(where: str, bad: dict[str, str]) -> UserError:
 def decode_all(files: Files, names: Sequence[str], plan: Plan) -> tuple[np.ndarray, dict[str, str]]:
     """Decode in threads: uint8 [readable, C, S, S] in order, and why the others cannot be read."""
     pixels = np.empty((len(names), plan.channels, plan.size, plan.size), np.uint8)
-
-    def work(i: int) -> str:
-        try:
-            pixels[i] = decode(files, names[i], plan)
-        except Unreadable as error:
-            return str(error)
-        return ""
-
-    why = list(in_threads(work, range(len(names)), PIECE))
-    bad = {name: words for name, words in zip(names, why, strict=True) if words}
-    if bad:  # close ranks in place: a copy would need the memory twice
-        for to, i in enumerate(i for i, words in enumerate(why) if not words):
-            pixels[to] = pixels[i]
+    bad: dict[str, str] = {}
+    for i, (_, picture) in enumerate(read_each(lambda name: decode(files, name, plan), names, bad)):
+        pixels[i] = picture  # at once: a copy of all would need the memory twice
     return pixels[: len(names) - len(bad)], bad
 
 
@@ -260,7 +249,7 @@ def open_picture(path: Path, spec: Spec, given: Mapping[str, Any]) -> Tensor:
         pixels = decode(files, str(path), Plan(spec.shape[1], spec.shape[0], options.fit, options.colour()))
     except Unreadable as error:
         raise UserError(f"'{path}' cannot be used as a picture: {error}.") from None
-    return torch.tensor(pixels, dtype=torch.float32) / 127.5 - 1
+    return as_tensor(pixels)
 
 
 # ── by name ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -273,8 +262,8 @@ def from_catalog(entry: Entry, *, split: str = "train", like: Spec | None = None
     native: tuple[int, ...] = raw.pixels.shape[1:]
     channels = COUNTS.get(options.channels, native[0])
     plan = Plan(options.size or native[1], channels, options.fit, options.colour())
-    numbers = labelling.spread(options.limit or len(raw.ids), len(raw.ids))
-    chosen = labelling.Labelled([""] * len(numbers), raw.ids[numbers], raw.classes)
+    numbers = spread(options.limit or len(raw.ids), len(raw.ids))
+    chosen = Labelled([""] * len(numbers), raw.ids[numbers], raw.classes)
     pixels = raw.pixels[numbers]
     if (plan.channels, plan.size, plan.size) != native:
         pixels = np.stack([_refit(p, plan) for p in pixels])
@@ -301,13 +290,7 @@ def digest(*parts: object) -> str:
 
 
 def summarise(
-    kind: str,
-    chosen: labelling.Labelled,
-    plan: Plan,
-    bad: dict[str, str],
-    notes: list[str],
-    in_memory: bool,
-    others: int,
+    kind: str, chosen: Labelled, plan: Plan, bad: dict[str, str], notes: list[str], in_memory: bool, others: int
 ) -> dict[str, Any]:
     """What a data set says of itself in run.json and the report."""
     return {

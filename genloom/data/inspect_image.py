@@ -13,14 +13,13 @@ from typing import Any
 
 from genloom.data import resolve
 from genloom.data.catalog import Entry
-from genloom.data.decode import MODES, PIECE, Header, Plan, Unreadable, decode, read_header
+from genloom.data.decode import MODES, Header, Plan, decode, read_each, read_header
 from genloom.data.files import Files, shown
 from genloom.data.image import FEWEST, IN_MEMORY, check_classes, choose, from_catalog, none_usable, pictures_in
 from genloom.data.labels import Labelled
 from genloom.data.survey import NAMES, ImageOptions, decide, few
 from genloom.data.translation import describe
 from genloom.errors import UserError
-from genloom.machine import in_threads
 
 SHOWN = 10  # of each list, when it is written as text
 _INDENT = "\n" + 13 * " "
@@ -49,12 +48,7 @@ def _of_path(path: Path, options: ImageOptions) -> dict[str, Any]:
     except UserError as error:
         chosen, problems = Labelled(files.names), [str(error)]
     bad: dict[str, str] = {}
-    looks: dict[str, Look] = {}
-    for name, look in zip(chosen.names, in_threads(partial(_look, files), chosen.names, PIECE), strict=True):
-        if isinstance(look, str):
-            bad[name] = look
-        else:
-            looks[name] = look
+    looks = dict(read_each(partial(_look, files), chosen.names, bad))
     if not looks:
         raise none_usable(str(path), bad)
     plan, notes = decide([header for header, _ in looks.values()], options)
@@ -78,15 +72,12 @@ def _of_path(path: Path, options: ImageOptions) -> dict[str, Any]:
     }
 
 
-def _look(files: Files, name: str) -> Look | str:
-    """Read and decode a file, small (a header can be whole where the picture is not), or say why it cannot be."""
-    try:
-        header = read_header(files, name)
-        decode(files, name, Plan(8, 3, "stretch", (255, 255, 255)))
-        with files.open(name) as stream:
-            return header, _hash(stream.read())
-    except (Unreadable, OSError) as error:
-        return str(error)
+def _look(files: Files, name: str) -> Look:
+    """Read and decode a file, small: a header can be whole where the picture is not. Raises Unreadable or OSError."""
+    header = read_header(files, name)
+    decode(files, name, Plan(8, 3, "stretch", (255, 255, 255)))
+    with files.open(name) as stream:
+        return header, _hash(stream.read())
 
 
 def _hash(data: bytes) -> bytes:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import inf
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
 from PIL import ImageColor
 
-from genloom.data.base import known_options
-from genloom.data.decode import Header, Plan, Unreadable, read_header
+from genloom.data.base import DataOptions
+from genloom.data.decode import Header, Plan, read_each, read_header
 from genloom.data.files import Files
 from genloom.data.labels import spread
 from genloom.errors import UserError
@@ -29,7 +30,7 @@ NAMES = {count: name for name, count in COUNTS.items()}
 
 
 @dataclass(frozen=True)
-class ImageOptions:
+class ImageOptions(DataOptions):
     """How pictures become items."""
 
     size: int | None = None  # side of the square every picture becomes; by default what most allow, at most 64
@@ -42,22 +43,20 @@ class ImageOptions:
 
     def __post_init__(self) -> None:
         """Raises UserError for a value that makes no sense."""
-        for name, fits, wanted in (
+        self.check(
             ("size", _whole(self.size, 1, MAX_SIDE), f"a whole number from 1 to {MAX_SIDE}"),
             ("limit", _whole(self.limit, 2), "a whole number of at least 2"),
             ("fit", self.fit in get_args(Fit), "crop, pad or stretch"),
             ("channels", self.channels in get_args(Channels), "auto, grey, rgb or rgba"),
             ("mirror", isinstance(self.mirror, bool), "true or false"),
-        ):
-            if not fits:
-                raise UserError(f"{name} must be {wanted}, not '{getattr(self, name)}'.")
+        )
         self.colour()
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Self:
         """Options by name. Raises UserError for an unknown one, with the nearest."""
         labels = given.get("labels")
-        return cls(**{**known_options(cls, given), "labels": labels and Path(labels).expanduser()})
+        return super().of({**given, "labels": labels and Path(labels).expanduser()})
 
     def colour(self) -> tuple[int, int, int]:
         """The background as red, green, blue."""
@@ -74,13 +73,8 @@ def _whole(value: object, low: int, high: float = inf) -> bool:
 
 def look(files: Files, names: Sequence[str]) -> tuple[list[Header], dict[str, str]]:
     """Headers of some of the files, evenly spaced; and those of them that cannot be read, with the reason."""
-    headers, bad = [], {}
-    for i in spread(LOOKED_AT, len(names)):
-        try:
-            headers.append(read_header(files, names[i]))
-        except Unreadable as error:
-            bad[names[i]] = str(error)
-    return headers, bad
+    some, bad = [names[i] for i in spread(LOOKED_AT, len(names))], dict[str, str]()
+    return [header for _, header in read_each(partial(read_header, files), some, bad)], bad
 
 
 def decide(headers: Sequence[Header], options: ImageOptions) -> tuple[Plan, list[str]]:
