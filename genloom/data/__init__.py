@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,12 +20,8 @@ __all__ = ["Dataset", "Entry", "catalog", "find_modality", "inspector", "open_da
 verb = catalog
 sys.modules[__name__].__class__ = Verb
 
-MADE_BY = {
-    "pairs": "translation",
-    "domains": "translation",
-    "films": "films",
-    "speech": "speech",
-}  # what NEEDS is read by which module
+# what NEEDS is read by which module
+MADE_BY = {"pairs": "translation", "domains": "translation", "films": "films", "speech": "speech"}
 _LOOKED_AT = 1000  # files whose endings vote on what a folder holds
 
 
@@ -86,8 +81,7 @@ def resolve(source: str | Path) -> Entry | Path:
 
 def options_of(modality: str, needs: str = "") -> type:
     """The dataclass of options that data of this modality takes, and of the kind that a model needs beyond it."""
-    options: type = (_kind(needs) if needs else _module(modality)).OPTIONS
-    return options
+    return (_kind(needs) if needs else _module(modality)).OPTIONS
 
 
 def inspector(source: str | Path) -> tuple[str, ModuleType]:
@@ -107,7 +101,7 @@ def find_modality(path: Path) -> str:
     """
     from genloom.data.transcripts import DESCRIBING
 
-    known = {m: _module(m).SUFFIXES for m in MODALITIES if find_spec(f"genloom.data.{m}")}
+    known = {m: _module(m).SUFFIXES for m in MODALITIES}
     every = frozenset().union(*known.values())
     one = path.is_file() and suffix(path.name) in every
     names = [path.name] if one else index(path, every, first=_LOOKED_AT).names
@@ -128,6 +122,4 @@ def _kind(needs: str) -> ModuleType:
 def _module(modality: str) -> ModuleType:
     if modality not in MODALITIES:
         raise unknown("modality", modality, MODALITIES)
-    if not find_spec(f"genloom.data.{modality}"):
-        raise UserError(f"This version of genloom reads no {modality} yet.")
     return importlib.import_module(f"genloom.data.{modality}")

@@ -20,9 +20,8 @@ WINDOW = 64  # neighbours in a table that each hash is compared with
 BLOCKS = (11, 11, 11, 11, 10, 10)
 
 _k, _n = np.arange(8)[:, None], np.arange(SIDE)[None]
-BASIS = np.cos(np.pi * (2 * _n + 1) * _k / (2 * SIDE)).astype(
-    np.float32
-)  # DCT-II [8, SIDE], unscaled: only order counts
+# DCT-II [8, SIDE], unscaled: only order counts
+BASIS = np.cos(np.pi * (2 * _n + 1) * _k / (2 * SIDE)).astype(np.float32)
 WEIGHTS = np.uint64(1) << np.arange(64, dtype=np.uint64)
 
 

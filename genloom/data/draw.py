@@ -101,11 +101,8 @@ def picture(sample: Tensor) -> Image.Image:
 
 def save(sheet: Image.Image, path: Path, **options: Any) -> Path:
     """Write a picture; folders are made. The file appears whole or not at all. Raises UserError when it cannot."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise cannot_write(path, error) from error
     with atomic(path) as temporary:
+        path.parent.mkdir(parents=True, exist_ok=True)
         sheet.save(temporary, **options)
     return path
 
@@ -115,11 +112,9 @@ def save_film(frames: Tensor, path: Path, milliseconds: int = 40) -> Path:
 
     Raises UserError for another ending, and when it cannot be written.
     """
-    how = film_format(path)
     array = to_bytes(frames)
     zoom = max(1, FILM_SIDE // max(array.shape[1:3]))
-    first, *rest = [Image.fromarray(pixels.repeat(zoom, 0).repeat(zoom, 1)) for pixels in array]
-    return save(first, path, **how, save_all=True, append_images=rest, duration=milliseconds, loop=0)
+    return _animate([Image.fromarray(pixels.repeat(zoom, 0).repeat(zoom, 1)) for pixels in array], path, milliseconds)
 
 
 def strips(clips: Tensor, most: int = 8) -> Tensor:
@@ -131,13 +126,15 @@ def strips(clips: Tensor, most: int = 8) -> Tensor:
 
 def save_wall(clips: Tensor, path: Path, rate: float, columns: int = 4) -> Path:
     """Clips [N, C, T, H, W] in [-1, 1] side by side and all moving, at `rate` frames a second: an endless film."""
-    first, *rest = walls = [
-        preview(clips[:, :, t], min(columns, len(clips))).convert("RGB") for t in range(clips.shape[2])
-    ]
+    walls = [preview(clips[:, :, t], columns).convert("RGB") for t in range(clips.shape[2])]
     for wall in walls:
         wall.thumbnail((WALL_SIDE, WALL_SIDE), Image.Resampling.LANCZOS)
-    how = film_format(path) | {"save_all": True, "append_images": rest, "duration": max(20, round(1000 / rate))}
-    return save(first, path, **how, loop=0)
+    return _animate(walls, path, max(20, round(1000 / rate)))
+
+
+def _animate(frames: Sequence[Image.Image], path: Path, milliseconds: int) -> Path:
+    first, *rest = frames
+    return save(first, path, **film_format(path), save_all=True, append_images=rest, duration=milliseconds, loop=0)
 
 
 def film_format(path: Path) -> dict[str, Any]:

@@ -159,8 +159,7 @@ def _identity(status: os.stat_result) -> tuple[int, int]:
 
 def safe_name(name: str) -> str:
     """A class name as the name of one folder."""
-    plain = "".join("_" if c in '/\\:*?"<>|' or ord(c) < 32 else c for c in name).strip(". ")
-    return plain or "_"
+    return "".join("_" if c in '/\\:*?"<>|' or ord(c) < 32 else c for c in name).strip(". ") or "_"
 
 
 def names_for(names: Sequence[str], ending: str) -> list[str]:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import partial
-from itertools import pairwise
+from contextlib import suppress
+from itertools import chain, pairwise
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,15 +22,14 @@ from PIL import Image
 from genloom.data import find_modality, resolve, unsafe
 from genloom.data.alike import SIDE, Alike
 from genloom.data.catalog import Entry
-from genloom.data.decode import PIECE, Plan, Unreadable, decode
 from genloom.data.decode import SUFFIXES as PICTURES
+from genloom.data.decode import Plan, Unreadable, decode, read_each
 from genloom.data.files import Files, UnreadableError, shown, streams
 from genloom.data.labels import SPLITS, pick_split, spread
 from genloom.data.personal import Names, find
 from genloom.data.translation import find_sides
 from genloom.data.written import WRITTEN, Block, blocks
 from genloom.errors import UserError
-from genloom.machine import in_threads
 
 SHOWN = 5  # of each list, when it is written as text; and places of each kind of personal data that are kept
 JUDGED = 10_000  # pictures that the filter looks at, evenly spaced over all
@@ -50,15 +49,13 @@ def audit(source: str | Path, modality: str, facts: Mapping[str, Any], names: Pa
     places with masked values), unsafe (judge, looked_at, unsafe {name: chance}, doubtful), unreadable (name: why), and
     `sentences`, which say all that in words. Raises UserError for a list of names that cannot be read.
     """
-    known, found = Names.read(names) if names else None, resolve(source)
-    at: Entry | Path = found
-    if isinstance(found, Entry) and modality == "audio":
-        at = found.load("train")
+    known, at = Names.read(names) if names else None, resolve(source)
+    if isinstance(at, Entry) and modality == "audio":
+        at = at.load("train")
     made: dict[str, Any] = {"looked_at": {}, "near": [], "leaks": [], "personal": {}, "unsafe": None, "unreadable": {}}
-    made |= _written(at, known, made["looked_at"])
+    made["personal"] = _written(at, known, made["looked_at"], made["unreadable"])
     if modality == "image":
-        found_here = pictures(at, made["looked_at"])
-        made |= found_here | {"unreadable": made["unreadable"] | found_here["unreadable"]}
+        made |= pictures(at, made["looked_at"], made["unreadable"])
         made["unsafe"] = judged(at) if isinstance(at, Path) else None
     elif modality == "audio":
         made["near"] = sounds(Path(str(at)), made["looked_at"])
@@ -68,8 +65,9 @@ def audit(source: str | Path, modality: str, facts: Mapping[str, Any], names: Pa
 
 
 # ── personal data ────────────────────────────────────────────────────────────────────────────────────────────────
-def _written(found: Entry | Path, names: Names | None, looked_at: dict[str, int]) -> dict[str, Any]:
-    bad: dict[str, str] = {}
+def _written(
+    found: Entry | Path, names: Names | None, looked_at: dict[str, int], bad: dict[str, str]
+) -> dict[str, dict[str, Any]]:
     if isinstance(found, Entry):
         texts = found.load("train")[0] if found.modality == "text" else []
         read: Iterator[Block] = (Block(text, lambda row, name=name: f"{name}:{row + 1}") for name, text in texts)  # type: ignore[misc]
@@ -79,7 +77,7 @@ def _written(found: Entry | Path, names: Names | None, looked_at: dict[str, int]
         read, count = blocks(files, bad), len(files.names)
     if count:
         looked_at["texts"] = count
-    return {"personal": personal(read, names), "unreadable": bad}
+    return personal(read, names)
 
 
 def personal(read: Iterable[Block], names: Names | None = None) -> dict[str, dict[str, Any]]:
@@ -95,54 +93,47 @@ def personal(read: Iterable[Block], names: Names | None = None) -> dict[str, dic
 
 
 # ── pictures ─────────────────────────────────────────────────────────────────────────────────────────────────────
-def pictures(found: Entry | Path, looked_at: dict[str, int]) -> dict[str, Any]:
-    """near, leaks and unreadable of a built-in set, or of the pictures of a folder, zip or tar: all parts of it."""
+def pictures(found: Entry | Path, looked_at: dict[str, int], unreadable: dict[str, str]) -> dict[str, Any]:
+    """near and leaks of a built-in set, or of the pictures of a folder, zip or tar: all parts of it."""
+    bad: dict[int, str] = {}
     if isinstance(found, Entry):
         parts = {split: found.load(split).pixels for split in found.splits}
         names = [f"{split} #{i}" for split, pixels in parts.items() for i in range(len(pixels))]
-        sketches: Iterator[Any] = (_sketch(p.tobytes(), _small(p)) for pixels in parts.values() for p in pixels)
+        sketches: Iterator[Any] = enumerate((_digest(p.tobytes()), _small(p)) for p in chain(*parts.values()))
         held = np.array([name.startswith("test") for name in names])
         alone: Sequence[str] = names
     else:
         files = streams(found, PICTURES)
         names, alone = files.names, _without_side(files.names)
-        sketches = in_threads(partial(_read, files), names, PIECE)
+        sketches = read_each(lambda i: _read(files, names[i]), range(len(names)), bad)
         held = np.isin(np.array(names), np.array(_held_out(names)))
-    alike, digests, bad = Alike(len(names)), np.arange(len(names), dtype=np.uint64), {}
-    for i, sketch in enumerate(sketches):
-        if isinstance(sketch, str):
-            bad[shown(names[i])] = sketch
-        else:
-            digests[i] = sketch[0]
-            alike.add(i, sketch[1])
+    alike, digests = Alike(len(names)), np.arange(len(names), dtype=np.uint64)
+    for i, (digest, picture) in sketches:
+        digests[i] = digest
+        alike.add(i, picture)
+    unreadable |= {shown(names[i]): why for i, why in bad.items()}
     looked_at["pictures"] = len(names) - len(bad)
-    near, leaks = [], [g for g in _copies(digests) if not alike.usable[g[0]] and _crosses(held, g)]
-    for group in alike.groups():
-        if _crosses(held, group):
-            leaks.append(group)
+    groups = alike.groups()
+    flat = (group for group in _copies(digests) if not alike.usable[group[0]])
+    leaks = [group for group in (*flat, *groups) if 0 < held[group].sum() < len(group)]
+    near = []
+    for group in groups:
         different = {alone[i]: i for i in {digests[i]: i for i in reversed(group)}.values()}
         if len(different) > 1:
             near.append(sorted(different.values()))
-    by_name = [[[shown(names[i]) for i in group] for group in groups] for groups in (near, leaks)]
-    return {
-        "near": by_name[0],
-        "leaks": by_name[1],
-        "held_out_leaked": int(sum(held[g].sum() for g in leaks)),
-        "unreadable": bad,
-    }
+    by_name = [[[shown(names[i]) for i in group] for group in found] for found in (near, leaks)]
+    leaked = int(sum(held[group].sum() for group in leaks))
+    return {"near": by_name[0], "leaks": by_name[1], "held_out_leaked": leaked}
 
 
-def _read(files: Files, name: str) -> tuple[int, np.ndarray] | str:
-    try:
-        picture = decode(files, name, Plan(SIDE, 1, "stretch", (255, 255, 255)))[0]
-        with files.open(name) as stream:
-            return _sketch(stream.read(), picture)
-    except (Unreadable, OSError) as error:
-        return str(error)
+def _read(files: Files, name: str) -> tuple[int, np.ndarray]:
+    picture = decode(files, name, Plan(SIDE, 1, "stretch", (255, 255, 255)))[0]
+    with files.open(name) as stream:
+        return _digest(stream.read()), picture
 
 
-def _sketch(content: bytes, picture: np.ndarray) -> tuple[int, np.ndarray]:
-    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "big"), picture
+def _digest(content: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "big")
 
 
 def _small(pixels: np.ndarray) -> np.ndarray:
@@ -152,8 +143,6 @@ def _small(pixels: np.ndarray) -> np.ndarray:
 
 
 def _held_out(names: list[str]) -> list[str]:
-    if not any(word in name for name in names[-1:] + names[:1] for word in (*SPLITS["train"], *SPLITS["test"])):
-        return []
     try:
         return pick_split(names, "test")
     except UserError:
@@ -176,10 +165,6 @@ def _copies(digests: np.ndarray) -> list[list[int]]:
     return [group.tolist() for group in np.split(order, edges) if len(group) > 1]
 
 
-def _crosses(held: np.ndarray, group: list[int]) -> bool:
-    return bool(held[group].any() and not held[group].all())
-
-
 def judged(path: Path) -> dict[str, Any]:
     """What the filter of unsafe pictures says, where one is installed; else how to install one."""
     weights = unsafe.weights()
@@ -187,18 +172,14 @@ def judged(path: Path) -> dict[str, Any]:
         return {"judge": None, "install": unsafe.INSTALL}
     name, score = unsafe.judge(weights)
     files = streams(path, PICTURES)
-    flagged, doubtful, looked_at = dict[str, float](), 0, 0
+    chances: dict[str, float] = {}
     for i in spread(JUDGED, len(files.names)):
-        try:
-            chance = score(files, files.names[i])
-        except (Unreadable, OSError):
-            continue  # it is named where pictures are compared
-        looked_at += 1
-        doubtful += unsafe.DOUBTFUL < chance <= unsafe.UNSAFE
-        if chance > unsafe.UNSAFE:
-            flagged[shown(files.names[i])] = round(chance, 3)
-    flagged = dict(sorted(flagged.items(), key=lambda item: -item[1]))
-    return {"judge": name, "looked_at": looked_at, "unsafe": flagged, "doubtful": doubtful}
+        with suppress(Unreadable, OSError):  # it is named where pictures are compared
+            chances[files.names[i]] = score(files, files.names[i])
+    worst = sorted(chances.items(), key=lambda item: -item[1])
+    flagged = {shown(picture): round(chance, 3) for picture, chance in worst if chance > unsafe.UNSAFE}
+    doubtful = sum(unsafe.DOUBTFUL < chance <= unsafe.UNSAFE for chance in chances.values())
+    return {"judge": name, "looked_at": len(chances), "unsafe": flagged, "doubtful": doubtful}
 
 
 # ── sounds ───────────────────────────────────────────────────────────────────────────────────────────────────────

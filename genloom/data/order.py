@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import count
 
 import numpy as np
@@ -43,11 +43,11 @@ def batches(
         raise UserError(f"A batch of {batch_size} cannot be shared by {world} processes: choose a multiple of {world}.")
     share = batch_size // world
 
-    def make(step: int) -> Batch:
+    def own(step: int) -> np.ndarray:
         first = step * batch_size + rank * share
-        return data.batch(rows(len(data), first, first + share, seed), seed=mix(seed, step))
+        return rows(len(data), first, first + share, seed)
 
-    return _ahead(make, start) if data.slow else (make(step) for step in count(start))
+    return chosen(data, own, partial(mix, seed), start)
 
 
 def chosen(
