@@ -28,22 +28,20 @@ class Sample:
 
     RUN: RunFolder
     n: Annotated[int | None, arg(aliases=["-n"])] = None  # how many: by default 64, of texts and of a prompt 1
-    out: Path | None = (
-        None  # the folder to write into, by default RUN/samples/seedS; of a walk the film: .webp, .gif or .png; of one sound the .wav, of one clip the .mp4, .gif or .webp
-    )
+    # the folder to write into, by default RUN/samples/seedS; of a walk the film: .webp, .gif or .png; of one sound
+    # the .wav, of one clip the .mp4, .gif or .webp
+    out: Path | None = None
     seed: int = 0  # sample i depends on this and i alone
     seeds: str | None = None  # in place of -n: the first sample of each of these seeds, such as 3,7,100-120
     stream: bool = False  # of a vocoder: write the wave as it is made, in memory that does not grow; --out - pipes it
     interpolate: str | None = None  # a film that walks through so many seeds, or through these: 8, or 3,7,12
-    frames: int | None = (
-        None  # of that film, from one seed to the next (24); of a clip, where the model makes any length
-    )
+    # of that film, from one seed to the next (24); of a clip, where the model makes any length
+    frames: int | None = None
     form: Literal["mp4", "gif", "webp", "frames"] | None = None  # of clips in a folder; by default mp4
     beside: bool = False  # of films made of a --source: show it at the left of each
     like: Path | None = None  # in place of all: make this file again, from the recipe in it: --like FILE [--run RUN]
-    balance: str | None = (
-        None  # as many pictures of each group: label, for the classes of the data, or a labels file of groups; rows: a column
-    )
+    # as many pictures of each group: label, for the classes of the data, or a labels file of groups; rows: a column
+    balance: str | None = None
     provenance: bool = True  # write into each file that it is generated, by which run and how, and sign it
     watermark: bool = True  # put a mark into what is made that is neither seen nor heard, and that `detect` finds
     visible_label: bool = False  # draw AI and its Chinese words into a corner of each picture
@@ -140,9 +138,8 @@ class Evaluate:
     RUN: RunFolder
     data: str | None = None  # measure against this data; by default the run's own
     metrics: str | None = None  # fd,kid,… by default all
-    n: Annotated[int | None, arg(aliases=["-n"])] = (
-        None  # samples to draw: by default 10,000 pictures, 256 clips (of digits 1,000), or all films up to 10,000 frames
-    )
+    # samples to draw: by default 10,000 pictures, 256 clips (of digits 1,000), or all films up to 10,000 frames
+    n: Annotated[int | None, arg(aliases=["-n"])] = None
     extractor: str | None = None  # digits, lite0 or inception
     vocoder: str | None = None  # of text to speech: the run that makes its waves; by default Griffin-Lim
     tasks: Path | None = None  # of a language model: JSON lines of few-shot tasks, in place of the data
@@ -160,9 +157,8 @@ class Audit:
     data: str | None = None  # the training data, where it has moved
     holdout: str | None = None  # items of the same kind that the run never saw; by default what its data holds out
     n: Annotated[int | None, arg(aliases=["-n"])] = None  # samples; by default 1,000 pictures, 128 clips, else 64
-    attributes: str | None = (
-        None  # a CSV or JSONL file with columns file and label: groups to count samples by; of tables names of columns: age,sex
-    )
+    # a CSV or JSONL file with columns file and label: groups to count samples by; of tables names of columns: age,sex
+    attributes: str | None = None
     reference: str | None = None  # a run of the same model on other data, to calibrate membership by
     max_copies: float = 0.01  # the share of copies among samples that is allowed
     max_membership: float = 0.6  # the AUC of membership that is allowed; 0.5 is chance
