@@ -17,7 +17,7 @@ import torch
 
 import genloom
 from genloom import core, parallel
-from genloom.core import Model, Recipe, hyper_parameters
+from genloom.core import Model, hyper_parameters
 from genloom.data.base import Dataset
 from genloom.errors import UserError, nearest, unknown
 from genloom.plugins import source_of
@@ -34,10 +34,8 @@ LONGEST_TEXT, LARGEST_NOTE = 64 * 2**10, 64 * 2**20  # bytes of a note that are 
 
 def default_recipe(cls: type[Model], device: torch.device) -> str:
     """`cpu` on a CPU, `default` on anything faster, else whatever the model has."""
-    for name in ("cpu", "default") if device.type == "cpu" else ("default", "cpu"):
-        if name in cls.recipes:
-            return name
-    return next(iter(cls.recipes))
+    liked = ("cpu", "default") if device.type == "cpu" else ("default", "cpu")
+    return next(name for name in (*liked, *cls.recipes) if name in cls.recipes)
 
 
 def resolve_options(
@@ -51,12 +49,9 @@ def resolve_options(
         if name not in known:
             raise UserError(f"fit has no option '{name}'.{nearest(name, known)}")
     base = cls.recipes[recipe]
-    values = {f.name: getattr(base, f.name) for f in fields(Recipe)}
-    given = dict(overrides)
-    if "steps" in given and "minutes" not in given:
-        given["minutes"] = None  # a budget in steps replaces a recipe's in minutes
-    hyper = {k: p.default for k, p in hyper_parameters(cls).items()} | dict(base.model)
-    return Options(**{**values, **given, "model": {**hyper, **(config or {})}})
+    budget = {"minutes": None} if "steps" in overrides else {}  # one in steps replaces a recipe's in minutes
+    hyper = {k: p.default for k, p in hyper_parameters(cls).items()}
+    return Options(**{**vars(base), **budget, **overrides, "model": {**hyper, **base.model, **(config or {})}})
 
 
 def request(
@@ -74,13 +69,9 @@ def request(
     """run.json: the whole resolved request, which is also the config to reuse. `spec` is the model's: it may say more than
     the data's, such as what its mel spectrograms are. `said`: licence and consent, see `terms`;
     `canaries`: how many are planted."""
-    settings = asdict(options)
+    settings, more = asdict(options), {"init": init, **said, "canaries": canaries}
     asked = {
-        **about(
-            cls,
-            recipe,
-            command(cls, recipe, options, source, data_options, {"init": init, **said, "canaries": canaries}),
-        ),
+        **about(cls, recipe, command(cls, recipe, options, source, data_options, more)),
         "init": init,
         "config": settings.pop("model"),
         "options": settings,
@@ -124,9 +115,8 @@ def command(
 ) -> str:
     """The command that makes this run again: the recipe, what departs from it, and `more` options by name."""
     plain = resolve_options(cls, recipe, {})
-    given = {k: v for k, v in vars(options).items() if v != getattr(plain, k) and v is not None}
+    given = {k: v for k, v in vars(options).items() if k != "model" and v not in (None, getattr(plain, k))}
     given |= {k: v for k, v in more.items() if v}
-    given.pop("model", None)
     given |= {f"model.{k}": v for k, v in options.model.items() if v != plain.model[k]}
     given |= {f"data.{k}": v for k, v in data_options.items()}
     model = source_of(cls)
@@ -151,10 +141,10 @@ def open_or_create(out: str | os.PathLike[str] | None, info: dict[str, Any]) -> 
         if changed := change(old, info):
             raise UserError(f"'{folder}' holds another run ({changed}): give another --out, or ask for the same.")
         break_seal(folder)
-        as_begun: dict[str, Any] = {k: old[k] for k in ("started", "parents", "privacy") if k in old}
+        info |= {k: old[k] for k in ("started", "parents", "privacy") if k in old}
         info["data"] = {k: old["data"][k] for k in TERMS if k in old["data"]} | info["data"]
-        return Run.create(folder, {**info, **as_begun})
-    refuse_occupied(folder)
+    else:
+        refuse_occupied(folder)
     return Run.create(folder, info)
 
 
@@ -164,30 +154,29 @@ def terms(licence: str | None = None, consent: str | None = None) -> dict[str, A
 
     Raises UserError for an empty sentence, and for a note that is not there or is too large.
     """
-    told: dict[str, Any] = {}
-    for name, said in (("licence", licence), ("consent", consent)):
-        if said is not None and not said.strip():
+    told: dict[str, Any] = {k: v for k, v in (("licence", licence), ("consent", consent)) if v is not None}
+    for name, said in told.items():
+        if not said.strip():
             raise UserError(f"--{name} says nothing: write it in words, or leave it out.")
-        if said is not None:
-            told[name] = said.strip()
-    if consent is None:
-        return told
-    if os.path.isfile(consent):
-        return told | {"consent": _note(Path(consent))}
-    if " " not in told["consent"] and Path(told["consent"]).suffix in NOTES:
-        raise UserError(f"There is no note '{consent}': check the path, or say in words what was agreed to.")
-    return told | {"consent": {"text": told["consent"]}}
+        told[name] = said.strip() if name == "licence" else _note(said)
+    return told
 
 
-def _note(path: Path) -> dict[str, str]:
+def _note(said: str) -> dict[str, str]:
+    """Words, or the file of that name."""
+    path, words = Path(said), said.strip()
+    if not os.path.isfile(path):
+        if " " not in words and Path(words).suffix in NOTES:
+            raise UserError(f"There is no note '{said}': check the path, or say in words what was agreed to.")
+        return {"text": words}
     if path.stat().st_size > LARGEST_NOTE:
         raise UserError(f"The note '{path}' is larger than {LARGEST_NOTE >> 20} MB: give a shorter one.")
     raw = path.read_bytes()
-    said = {"file": path.name, "sha256": hashlib.sha256(raw).hexdigest()}
+    file = {"file": path.name, "sha256": hashlib.sha256(raw).hexdigest()}
     try:
-        return {"text": raw.decode("utf-8-sig").strip(), **said} if len(raw) <= LONGEST_TEXT else said
+        return {"text": raw.decode("utf-8-sig").strip(), **file} if len(raw) <= LONGEST_TEXT else file
     except UnicodeDecodeError:
-        return said  # a scan, a PDF: its hash tells which
+        return file  # a scan, a PDF: its hash tells which
 
 
 def refuse_occupied(folder: Path) -> None:

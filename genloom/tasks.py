@@ -49,14 +49,11 @@ def read_tasks(path: Path) -> list[Task]:
 
     Raises UserError that names the first line of another form.
     """
-    tasks = []
     try:
         lines = path.read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"'{path}' cannot be read: {error}.") from None
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            tasks.append(_task(line, f"{path}:{number}"))
+    tasks = [_task(line, f"{path}:{number}") for number, line in enumerate(lines, 1) if line.strip()]
     if not tasks:
         raise UserError(f"'{path}' holds no task.")
     return tasks
@@ -70,9 +67,8 @@ def _task(line: str, where: str) -> Task:
         choices = tuple(given["choices"]) if "choices" in given else (given["completion"],)
         answer = given.get("answer", 0) if len(choices) > 1 else 0
         answer = choices.index(answer) if isinstance(answer, str) else answer
-        if not (
-            isinstance(context, str) and all(isinstance(c, str) and c for c in choices) and 0 <= answer < len(choices)
-        ):
+        texts = isinstance(context, str) and all(isinstance(c, str) and c for c in choices)
+        if not (texts and 0 <= answer < len(choices)):
             raise ValueError
     except (ValueError, KeyError, TypeError, AttributeError):
         raise UserError(f"{where} is no task: {wanted}.") from None
@@ -148,19 +144,15 @@ def evaluate_tasks(run: Run, path: Path, shots: Sequence[int] = (0,), seed: int 
 def _rows(grouped: list[list[Score]], tasks: Sequence[Task], name: str, seed: int) -> list[dict[str, Any]]:
     chosen = [(g, t) for g, t in zip(grouped, tasks, strict=True) if len(g) > 1]
     single = [g[0] for g in grouped if len(g) == 1]
-    found: dict[str, list[Any]] = {}
-    if chosen:
-        plain = [max(range(len(g)), key=lambda i: g[i].log) == t.answer for g, t in chosen]
-        fair = [max(range(len(g)), key=lambda i: g[i].log / g[i].size) == t.answer for g, t in chosen]
-        found["acc"], found["acc-bytes"] = plain, fair
-    if single:
-        found["exact"], found["nats"] = [s.greedy for s in single], [-s.log for s in single]
-    return [
-        row(
-            f"{key}-{name}",
-            mean_estimate(torch.tensor(v, dtype=torch.float64), f"mean over {len(v)} tasks"),
-            len(v),
-            seed,
-        )
-        for key, v in found.items()
-    ]
+    found: dict[str, list[Any]] = {
+        "acc": [max(range(len(g)), key=lambda i: g[i].log) == t.answer for g, t in chosen],
+        "acc-bytes": [max(range(len(g)), key=lambda i: g[i].log / g[i].size) == t.answer for g, t in chosen],
+        "exact": [s.greedy for s in single],
+        "nats": [-s.log for s in single],
+    }
+    rows = []
+    for key, v in found.items():
+        if v:
+            mean = mean_estimate(torch.tensor(v, dtype=torch.float64), f"mean over {len(v)} tasks")
+            rows.append(row(f"{key}-{name}", mean, len(v), seed))
+    return rows
