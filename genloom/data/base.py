@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Self
 
@@ -13,7 +13,10 @@ from torch import Tensor
 from genloom.core import Batch, Spec
 from genloom.errors import UserError, unknown
 
+SHOWN = 10  # of each list, when it is written as text
 
+
+@dataclass(eq=False, repr=False, kw_only=True)
 class Dataset(ABC):
     """Items by number, as training batches.
 
@@ -21,12 +24,12 @@ class Dataset(ABC):
     `summary` is JSON-able: items, classes, skipped files, what was decided and why. `slow` data is fetched ahead.
     """
 
+    name: str
     spec: Spec
     fingerprint: str
-    name: str
     summary: dict[str, Any]
-    slow: bool = False
-    unit: str = "item"  # what private training protects one of
+    slow = False
+    unit = "item"  # what private training protects one of
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -55,6 +58,19 @@ def sentences(summary: Mapping[str, Any]) -> list[str]:
     more = " and more" if skipped["count"] > len(left) else ""
     found = [f"Left out, for they cannot be read: {', '.join(left)}{more}; {skipped['count']} in all."] if left else []
     return [*found, *summary.get("notes", ())]
+
+
+def report(facts: Mapping[str, Any], rows: Iterable[tuple[str, str]]) -> str:
+    """What `inspect` found, to read: a title, a line for each (name, text) that says something, and what is to be known."""
+    said = [*rows, *(("note", note) for note in facts["notes"])]
+    said += [("PROBLEM", problem) for problem in facts.get("problems", ())]
+    title = f"{facts['source']} ({facts['kind']})"
+    return "\n".join([title, *(f"{name:<12} {text}" for name, text in said if text)])
+
+
+def listed(text: str, items: Sequence[str]) -> str:
+    """The text, and the first few of the items below it."""
+    return ("\n" + 13 * " ").join([text, *items[:SHOWN]])
 
 
 @dataclass(frozen=True)

@@ -49,9 +49,8 @@ class Entry:
 
 def catalog() -> dict[str, Entry]:
     """Every built-in data set by name."""
-    pictures, texts = (MNIST, DIGITS_8X8), (SHAKESPEARE, SONGCI)
-    films = (CARPHONE, MOVING_MNIST, MOVING_DIGITS, STREETS)
-    ours = (*pictures, *texts, SPEECH, *films, CHURN, CREDIT)
+    pictures, films = (MNIST, DIGITS_8X8), (CARPHONE, MOVING_MNIST, MOVING_DIGITS, STREETS)
+    ours = (*pictures, SHAKESPEARE, SONGCI, SPEECH, *films, CHURN, CREDIT)
     return {entry.name: entry for entry in ours}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import io
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -73,22 +74,19 @@ def beginning(stream: BinaryIO, name: str, found: Found) -> tuple[bytes, str, in
 
 def text_of(first: bytes, stream: BinaryIO, encoding: str, start: int, name: str, found: Found) -> Iterator[str]:
     """The text in blocks, lines ended by "\n" alone; bytes that are no text become U+FFFD, and are named once."""
-    broken: list[int] = []
     decoder = codecs.getincrementaldecoder(encoding)("replace")
-    block, at, held = first[start:], start, ""
+    newlines = io.IncrementalNewlineDecoder(None, translate=True)  # the "\n" of a "\r" may come in the next block
+    block, at, broken = first[start:], start, -1
     while block:
-        text = held + decoder.decode(block)
-        if "\ufffd" in text and not broken:
-            broken.append(at + len(text[: text.index("\ufffd")].encode(encoding, "replace")))
-        held = "\r" if text.endswith("\r") else ""  # its "\n" may come next
-        yield text[: len(text) - len(held)].replace("\r\n", "\n").replace("\r", "\n")
+        text = decoder.decode(block)
+        if "\ufffd" in text and broken < 0:
+            broken = at + len(text[: text.index("\ufffd")].encode(encoding, "replace"))
+        yield newlines.decode(text)
         at += len(block)
         block = stream.read(BLOCK)
-    rest = held + decoder.decode(b"", final=True)
-    if rest:
-        yield rest.replace("\r", "\n")
-    if broken:
-        found.notes.append(f"{shown(name)} holds bytes that are no {encoding}, the first near byte {broken[0]:,}.")
+    yield newlines.decode(decoder.decode(b"", final=True), final=True)
+    if broken >= 0:
+        found.notes.append(f"{shown(name)} holds bytes that are no {encoding}, the first near byte {broken:,}.")
 
 
 def told(first: bytes) -> tuple[str, int]:

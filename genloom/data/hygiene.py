@@ -21,6 +21,7 @@ from PIL import Image
 
 from genloom.data import find_modality, resolve, unsafe
 from genloom.data.alike import SIDE, Alike
+from genloom.data.base import listed, report
 from genloom.data.catalog import Entry
 from genloom.data.decode import SUFFIXES as PICTURES
 from genloom.data.decode import Plan, Unreadable, decode, read_each
@@ -37,7 +38,6 @@ FRAME = 0.032  # seconds of sound that a spectrum is taken of, about
 LOWEST, HIGHEST = 100.0, 3400.0  # Hz that are compared: even telephones keep them
 RANGE = 60.0  # dB below the loudest
 LENGTHS = 0.02  # by which sounds that are the same may differ in length
-_INDENT = "\n" + 13 * " "
 
 
 def audit(source: str | Path, modality: str, facts: Mapping[str, Any], names: Path | None = None) -> dict[str, Any]:
@@ -268,19 +268,19 @@ def sentences(made: Mapping[str, Any], modality: str, facts: Mapping[str, Any]) 
 def format_audit(made: Mapping[str, Any]) -> str:
     """What the audit found, as lines to read."""
 
-    def some(groups: Sequence[Sequence[str]]) -> str:
+    def some(what: str, groups: Sequence[Sequence[str]]) -> str:
         more = [f"{len(groups) - SHOWN:,} more"] if len(groups) > SHOWN else []
-        return _INDENT.join(["", *(" ≈ ".join(group[:4]) for group in groups[:SHOWN]), *more])
+        return listed(f"{len(groups):,} {what}", [*(" ≈ ".join(group[:4]) for group in groups[:SHOWN]), *more])
 
-    lines = [("alike", f"{len(made['near']):,} groups nearly the same{some(made['near'])}")]
+    lines = [("alike", some("groups nearly the same", made["near"]))]
     if made["leaks"]:
-        lines.append(("LEAK", f"{len(made['leaks']):,} groups on both sides of the held-out part{some(made['leaks'])}"))
+        lines.append(("LEAK", some("groups on both sides of the held-out part", made["leaks"])))
     for kind, entry in made["personal"].items():
-        places = _INDENT.join(["", *(f"{p['place']}: {p['value']}" for p in entry["places"])])
-        lines.append(("personal", f"{kind} {entry['count']:,}{places}"))
+        places = [f"{p['place']}: {p['value']}" for p in entry["places"]]
+        lines.append(("personal", listed(f"{kind} {entry['count']:,}", places)))
     if made["unsafe"] and made["unsafe"]["judge"]:
-        listed = [f"{name} {chance:.2f}" for name, chance in list(made["unsafe"]["unsafe"].items())[:SHOWN]]
-        lines.append(("unsafe", _INDENT.join([f"{len(made['unsafe']['unsafe']):,}", *listed])))
+        flagged = [f"{name} {chance:.2f}" for name, chance in made["unsafe"]["unsafe"].items()]
+        lines.append(("unsafe", listed(f"{len(flagged):,}", flagged[:SHOWN])))
     lines += [("unreadable", f"{name}: {why}") for name, why in list(made["unreadable"].items())[:SHOWN]]
     lines += [("audit", sentence) for sentence in made["sentences"]]
     return "\n".join(f"{name:<12} {text}" for name, text in lines)
@@ -306,5 +306,4 @@ def inspect(source: str | Path) -> dict[str, Any]:
 
 
 def format_report(facts: Mapping[str, Any]) -> str:
-    notes = (f"{'note':<12} {note}" for note in facts["notes"])
-    return "\n".join([f"{facts['source']} ({facts['kind']})", f"{'files':<12} {facts['files']:,}", *notes])
+    return report(facts, [("files", f"{facts['files']:,}")])

@@ -42,10 +42,6 @@ class ImageSet(Dataset):
     Batches hold `image` f32 [B, C, H, W] in [-1, 1] (byte b is b / 127.5 - 1) and, with classes, `label` i64 [B].
     """
 
-    name: str
-    spec: Spec
-    fingerprint: str
-    summary: dict[str, Any]
     pixels: np.ndarray
     ids: np.ndarray
     mirror: bool

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from genloom.data import resolve
+from genloom.data.base import SHOWN, listed, report
 from genloom.data.catalog import Entry
 from genloom.data.decode import MODES, Header, Plan, decode, read_each, read_header
 from genloom.data.files import Files, shown
@@ -20,10 +21,6 @@ from genloom.data.labels import Labelled
 from genloom.data.survey import NAMES, ImageOptions, decide, few
 from genloom.data.translation import describe
 from genloom.errors import UserError
-
-SHOWN = 10  # of each list, when it is written as text
-_INDENT = "\n" + 13 * " "
-
 
 Look = tuple[Header, bytes]  # what is said at the start of a file, and the hash of all of it
 
@@ -140,25 +137,22 @@ def format_report(facts: dict[str, Any]) -> str:
     """What `inspect` found, as lines to read."""
     fit, sizes, others, classes = facts["fit"], facts["sizes"], facts["other_files"], facts["classes"]
     looked = "" if facts["looked_at"] == facts["files"] else f", {facts['looked_at']:,} looked at"
-    copies = ["", *(" = ".join(group[:4]) for group in facts["duplicates"][:SHOWN])]
+    copies = [" = ".join(group[:4]) for group in facts["duplicates"]]
     extra = sum(len(group) - 1 for group in facts["duplicates"])
-    unreadable = ["", *(f"{name}: {why}" for name, why in list(facts["unreadable"].items())[:SHOWN])]
-    lines = [
+    unreadable = [f"{name}: {why}" for name, why in facts["unreadable"].items()]
+    rows = [
         ("pictures", f"{facts['files']:,}{looked}"),
         ("formats", _counts(facts["formats"])),
         ("modes", _counts(facts["modes"])),
         ("sizes", f"{_counts(sizes['most_common'])}; {sizes['smallest']} to {sizes['largest']}"),
         ("classes", f"{len(classes)}: {_counts(classes)}" if classes else "none"),
-        ("copies", f"{extra:,} exact" + _INDENT.join(copies)),
-        ("unreadable", f"{len(facts['unreadable']):,}" + _INDENT.join(unreadable)),
+        ("copies", listed(f"{extra:,} exact", copies)),
+        ("unreadable", listed(f"{len(unreadable):,}", unreadable)),
         ("other files", f"{others['count']:,} ({', '.join(others['such_as'])})" if others["count"] else ""),
         ("fit", f"{fit['items']:,} items {'×'.join(map(str, fit['shape']))} ({fit['channels']})"),
         ("", f"{fit['kept']}, {fit['decoded_mb']:,} MB; not square: {fit['not_square']}"),
-        *(("note", note) for note in facts["notes"]),
-        *(("PROBLEM", problem) for problem in facts["problems"]),
     ]
-    title = f"{facts['source']} ({facts['kind']})"
-    return "\n".join([title, *(f"{name:<12} {text}" for name, text in lines if text)])
+    return report(facts, rows)
 
 
 def _counts(counts: dict[str, int]) -> str:

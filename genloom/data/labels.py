@@ -196,19 +196,17 @@ def _jsonl(text: str, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def _csv(text: str, path: Path, what: str, keys: tuple[str, ...]) -> Iterator[tuple[int, dict[str, Any]]]:
     first = text.split("\n", 1)[0]
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=first.count))
-    head: list[str] = []
     try:
-        for row in reader:
-            if not any(cell.strip() for cell in row):
-                continue
-            if not head:
-                head = row
-                if len(row) != 2 or _find(row, FILE_KEYS + keys):
-                    continue
-                head = ["file", what]  # no header: a file and its label
-            yield reader.line_num, dict(zip_longest(head, row[: len(head)], fillvalue=""))
+        rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
     except csv.Error as error:
         raise UserError(f"Line {reader.line_num} of '{path}' is not CSV: {error}.") from error
+    head = rows[0][1] if rows else []
+    if len(head) == 2 and not _find(head, FILE_KEYS + keys):
+        head = ["file", what]  # no header: a file and its label
+    else:
+        rows = rows[1:]
+    for line, row in rows:
+        yield line, dict(zip_longest(head, row[: len(head)], fillvalue=""))
 
 
 def _find(head: Sequence[str], keys: tuple[str, ...]) -> str | None:
