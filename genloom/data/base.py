@@ -14,6 +14,7 @@ from genloom.core import Batch, Spec
 from genloom.errors import UserError, unknown
 
 SHOWN = 10  # of each list, when it is written as text
+INDENT = "\n" + 13 * " "  # of what stands below a line
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -70,7 +71,7 @@ def report(facts: Mapping[str, Any], rows: Iterable[tuple[str, str]]) -> str:
 
 def listed(text: str, items: Sequence[str]) -> str:
     """The text, and the first few of the items below it."""
-    return ("\n" + 13 * " ").join([text, *items[:SHOWN]])
+    return INDENT.join([text, *items[:SHOWN]])
 
 
 @dataclass(frozen=True)

@@ -83,11 +83,8 @@ def choose(found: Sequence[Reel], split: str, limit: int | None) -> tuple[list[R
     if split not in labelling.SPLITS:
         raise unknown("split", split, labelling.SPLITS)
     names = [reel.name for reel in found]
-    try:
-        labelling.pick_split(names, "test")
-        wanted, apart = set(labelling.pick_split(names, split)), True
-    except UserError:
-        wanted, apart = set(names), False
+    apart = bool(labelling.held_out(names))
+    wanted = set(labelling.pick_split(names, split) if apart else names)
     chosen = [reel for reel in found if reel.name in wanted]
     return [chosen[i] for i in labelling.spread(limit or len(chosen), len(chosen))], apart
 

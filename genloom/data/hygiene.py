@@ -26,7 +26,7 @@ from genloom.data.catalog import Entry
 from genloom.data.decode import SUFFIXES as PICTURES
 from genloom.data.decode import Plan, Unreadable, decode, read_each
 from genloom.data.files import Files, UnreadableError, shown, streams
-from genloom.data.labels import SPLITS, pick_split, spread
+from genloom.data.labels import SPLITS, held_out, spread
 from genloom.data.personal import Names, find
 from genloom.data.translation import find_sides
 from genloom.data.written import WRITTEN, Block, blocks
@@ -106,7 +106,7 @@ def pictures(found: Entry | Path, looked_at: dict[str, int], unreadable: dict[st
         files = streams(found, PICTURES)
         names, alone = files.names, _without_side(files.names)
         sketches = read_each(lambda i: _read(files, names[i]), range(len(names)), bad)
-        held = np.isin(np.array(names), np.array(_held_out(names)))
+        held = np.isin(np.array(names), np.array(held_out(names)))
     alike, digests = Alike(len(names)), np.arange(len(names), dtype=np.uint64)
     for i, (digest, picture) in sketches:
         digests[i] = digest
@@ -140,13 +140,6 @@ def _small(pixels: np.ndarray) -> np.ndarray:
     """uint8 [C, H, W] -> grey [SIDE, SIDE]."""
     grey = Image.fromarray(pixels.mean(0).round().astype(np.uint8))
     return np.asarray(grey.resize((SIDE, SIDE), Image.Resampling.BILINEAR))
-
-
-def _held_out(names: list[str]) -> list[str]:
-    try:
-        return pick_split(names, "test")
-    except UserError:
-        return []
 
 
 def _without_side(names: list[str]) -> list[str]:

@@ -23,7 +23,7 @@ from genloom.data.catalog import Entry
 from genloom.data.decode import SUFFIXES, Plan, Unreadable, colours, decode, fit, read_each
 from genloom.data.draw import preview, write
 from genloom.data.files import Files, index, shown, suffix
-from genloom.data.labels import Labelled, by_file, by_folder, pick_split, spread
+from genloom.data.labels import Labelled, by_file, by_folder, held_out, pick_split, spread
 from genloom.data.survey import COUNTS, NAMES, ImageOptions, decide, few, look
 from genloom.errors import UserError
 
@@ -202,9 +202,7 @@ def choose(files: Files, split: str, options: ImageOptions) -> Labelled:
 
 def _test_split(path: Path, files: Files, spec: Spec, options: ImageOptions) -> Dataset | None:
     """The pictures in a folder named test (or val), made like those to train on."""
-    try:
-        pick_split(files.names, "test")
-    except UserError:
+    if not held_out(files.names):
         return None
     same = replace(options, size=spec.shape[1], channels=NAMES[spec.shape[0]], mirror=False, limit=None)
     test = from_path(path, split="test", **vars(same))

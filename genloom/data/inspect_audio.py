@@ -11,13 +11,12 @@ import numpy as np
 
 from genloom.data import resolve
 from genloom.data.audio import CLIPPED, AudioOptions, nothing_usable, sounds_in
+from genloom.data.base import SHOWN, listed, report
 from genloom.data.catalog import Entry
 from genloom.data.files import UnreadableError, shown
 from genloom.data.sound import Sound, read
 from genloom.data.speech import describe
 from genloom.errors import UserError
-
-SHOWN = 10
 
 
 class Look(NamedTuple):
@@ -88,10 +87,10 @@ def format_report(facts: dict[str, Any]) -> str:
         return ", ".join(f"{int(value):,}{unit} in {count:,}" for value, count in list(found.items())[:SHOWN])
 
     def some(names: list[str]) -> str:
-        return f"{len(names):,}" + "".join(f"\n{13 * ' '}{name}" for name in names[:SHOWN])
+        return listed(f"{len(names):,}", names)
 
     quietest, middle, loudest = facts["levels"]
-    lines = [
+    rows = [
         ("sounds", f"{facts['files']:,}, {facts['minutes']:,} minutes"),
         ("lengths", f"{facts['shortest']:g} to {facts['longest']:g} s"),
         ("rates", counts(facts["rates"], " Hz")),
@@ -101,6 +100,5 @@ def format_report(facts: dict[str, Any]) -> str:
         ("clipped", some(facts["clipped"])),
         ("copies", some([" = ".join(group[:4]) for group in facts["duplicates"]])),
         ("unreadable", some([f"{name}: {why}" for name, why in facts["unreadable"].items()])),
-        *(("note", note) for note in facts["notes"]),
     ]
-    return "\n".join([f"{facts['source']} ({facts['kind']})", *(f"{name:<12} {text}" for name, text in lines)])
+    return report(facts, rows)

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from genloom.data import resolve, table_files
+from genloom.data.base import INDENT, listed, report
 from genloom.data.catalog import Entry
 from genloom.data.documents import Found
 from genloom.data.files import streams
 from genloom.data.schema import MISSING, Column
 from genloom.data.table import FEWEST, SUFFIXES, TableOptions, columns_of, kind_of, nothing_usable
 
-SHOWN = 10
 VALUES = 4  # of a category that are named
 SHARED = 5  # rows that have a value in common, at least, where it is named: a value of one row may be a person's
 
@@ -59,20 +59,18 @@ def _told(name: str, words: list[str], column: Column | None) -> dict[str, Any]:
 def format_report(facts: dict[str, Any]) -> str:
     """What `inspect` found, as lines to read."""
     width = max(len(c["name"]) for c in facts["columns"])
-    indent = "\n" + 13 * " "
     told = [
         f"{c['name']:<{width}}  {c['kind']}"
         + (f" ({c['missing']:,})" if c["missing"] else "")
         + (f": {', '.join(c['common'])}{' …' * (c['distinct'] > len(c['common']))}" if "category" in c["kind"] else "")
         for c in facts["columns"]
     ]
-    groups = ["", *(" = ".join(g[:4]) for g in facts["duplicates"][:SHOWN])]
-    bad = ["", *(f"{name}: {why}" for name, why in list(facts["unreadable"].items())[:SHOWN])]
-    lines = [
+    groups = [" = ".join(g[:4]) for g in facts["duplicates"]]
+    bad = [f"{name}: {why}" for name, why in facts["unreadable"].items()]
+    rows = [
         ("rows", f"{facts['rows']:,}"),
-        ("columns", f"{len(facts['columns'])}" + indent.join(["", *told])),
-        ("copies", f"{sum(len(g) - 1 for g in facts['duplicates']):,} exact" + indent.join(groups)),
-        ("unreadable", f"{len(facts['unreadable']):,}" + indent.join(bad)),
-        *(("note", note) for note in facts["notes"]),
+        ("columns", INDENT.join([f"{len(told)}", *told])),
+        ("copies", listed(f"{sum(len(g) - 1 for g in facts['duplicates']):,} exact", groups)),
+        ("unreadable", listed(f"{len(bad):,}", bad)),
     ]
-    return "\n".join([f"{facts['source']} ({facts['kind']})", *(f"{name:<12} {text}" for name, text in lines if text)])
+    return report(facts, rows)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from genloom.data import resolve
+from genloom.data.base import listed, report
 from genloom.data.catalog import Entry
 from genloom.data.documents import Document, Found, documents, nothing_usable
 from genloom.data.files import streams
@@ -21,7 +22,6 @@ GRAM = 8  # characters: the pieces that texts are compared by
 HASHES, BANDS = 64, 16  # of MinHash (Broder 1997): texts that share about half of their pieces meet
 NEAR = 0.7  # share of hashes alike from which two texts are nearly the same
 LONGEST = 2**20  # characters of a document that are compared
-SHOWN = 10
 
 
 def inspect(source: str | Path, **given: Any) -> dict[str, Any]:
@@ -117,17 +117,14 @@ def format_report(facts: dict[str, Any]) -> str:
     kinds = f"{facts['documents']:,}" + (
         f", {facts['examples']:,} of them questions with answers" if facts["examples"] else ""
     )
-    groups = {k: ["", *(" = ".join(g[:4]) for g in facts[k][:SHOWN])] for k in ("duplicates", "near")}
-    bad = ["", *(f"{name}: {why}" for name, why in list(facts["unreadable"].items())[:SHOWN])]
-    indent = "\n" + 13 * " "
-    lines = [
+    groups = {k: [" = ".join(g[:4]) for g in facts[k]] for k in ("duplicates", "near")}
+    bad = [f"{name}: {why}" for name, why in facts["unreadable"].items()]
+    rows = [
         ("documents", kinds),
         ("characters", f"{facts['characters']:,}, {facts['distinct']:,} different ones"),
         ("sizes", f"{facts['smallest']:,} to {facts['largest']:,} characters"),
-        ("copies", f"{sum(len(g) - 1 for g in facts['duplicates']):,} exact" + indent.join(groups["duplicates"])),
-        ("", f"{len(facts['near']):,} pairs nearly the same" + indent.join(groups["near"])),
-        ("unreadable", f"{len(facts['unreadable']):,}" + indent.join(bad)),
-        *(("note", note) for note in facts["notes"]),
+        ("copies", listed(f"{sum(len(g) - 1 for g in facts['duplicates']):,} exact", groups["duplicates"])),
+        ("", listed(f"{len(facts['near']):,} pairs nearly the same", groups["near"])),
+        ("unreadable", listed(f"{len(bad):,}", bad)),
     ]
-    title = f"{facts['source']} ({facts['kind']})"
-    return "\n".join([title, *(f"{name:<12} {text}" for name, text in lines if text)])
+    return report(facts, rows)

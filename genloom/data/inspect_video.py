@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from genloom.data import open_data, resolve
+from genloom.data.base import SHOWN, listed, report
 from genloom.data.catalog import Entry
 from genloom.data.files import UnreadableError, shown
 from genloom.data.film import Reader, Screen
@@ -20,8 +21,6 @@ from genloom.data.films import inside
 from genloom.data.shots import Changes
 from genloom.data.translation import find_sides, pair
 from genloom.errors import UserError
-
-SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -184,10 +183,10 @@ def format_report(facts: dict[str, Any]) -> str:
         return ", ".join(f"{value} in {count:,}" for value, count in list(found.items())[:SHOWN]) + more
 
     def some(names: list[str]) -> str:
-        return f"{len(names):,}" + "".join(f"\n{13 * ' '}{name}" for name in names[:SHOWN]) if names else ""
+        return listed(f"{len(names):,}", names) if names else ""
 
     fit = facts["fit"]
-    lines = [
+    rows = [
         ("films", f"{facts['films']:,}, {facts['minutes']:,} minutes"),
         ("lengths", f"{facts['shortest']:g} to {facts['longest']:g} s"),
         ("rates", f"frames a second: {counts(facts['rates'])}"),
@@ -201,8 +200,5 @@ def format_report(facts: dict[str, Any]) -> str:
         ("unreadable", some([f"{name}: {why}" for name, why in facts["unreadable"].items()])),
         ("fit", f"{fit['items']:,} clips {'×'.join(map(str, fit['shape']))} at {fit['rate']:g} frames a second"),
         ("", f"kept decoded: {fit['decoded_mb']:,} MB" if fit["decoded_mb"] else ""),
-        *(("note", note) for note in facts["notes"]),
-        *(("PROBLEM", problem) for problem in facts["problems"]),
     ]
-    title = f"{facts['source']} ({facts['kind']})"
-    return "\n".join([title, *(f"{name:<12} {text}" for name, text in lines if text)])
+    return report(facts, rows)

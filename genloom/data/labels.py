@@ -83,6 +83,14 @@ def pick_split(names: list[str], split: str) -> list[str]:
     return names
 
 
+def held_out(names: list[str]) -> list[str]:
+    """Of files in folders named train and test (or val), those of the test split; otherwise none."""
+    try:
+        return pick_split(names, "test")
+    except UserError:
+        return []
+
+
 def by_folder(names: list[str], folders: set[str]) -> Labelled:
     """Classes are the top sub-folders (whatever lies deeper), when there are two or more and nothing lies beside them.
 

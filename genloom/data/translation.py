@@ -68,10 +68,6 @@ class TranslationSet(Dataset):
     pictures, and a batch's partners are shifted by a number that its seed decides.
     """
 
-    name: str
-    spec: Spec
-    fingerprint: str
-    summary: dict[str, Any]
     source: ImageSet
     target: ImageSet
     paired: bool

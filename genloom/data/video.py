@@ -264,10 +264,6 @@ class VideoSet(Dataset):
     parts of them in this split, `scenes` what of them no cut goes through, `classes` the class of each film by its name.
     """
 
-    name: str
-    spec: Spec
-    fingerprint: str
-    summary: dict[str, Any]
     shelf: Rows
     spans: list[Span]
     scenes: list[Span]
