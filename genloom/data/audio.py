@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from torch import Tensor
 from genloom.core import Batch, Spec, mix
 from genloom.data.base import DataOptions, Dataset
 from genloom.data.catalog import Entry
-from genloom.data.files import Files, UnreadableError, shown, streams
+from genloom.data.files import READING, Files, noting, shown, streams
 from genloom.data.growing import Growing, OnDisk
 from genloom.data.sound import SUFFIXES, Sound, decoded, read, read_sources, write
 from genloom.errors import UserError, unknown
@@ -70,11 +71,8 @@ def _opened(path: Path, name: str, split: str, like: Spec | None, given: Mapping
     length = like.shape[1] if like and "seconds" not in given else round(options.seconds * rate)
     kept = Kept(rate, length, options)
     for file in files.names:
-        try:
-            with files.open(file) as stream:
-                kept.add(file, read(stream, file, rate))
-        except (UnreadableError, OSError, EOFError) as error:
-            kept.bad[shown(file)] = str(error)
+        with noting(kept.bad, file), files.open(file) as stream:
+            kept.add(file, read(stream, file, rate))
     if not kept.spans["train"]:
         raise nothing_usable(str(path), kept.bad)
     return kept.dataset(name, files.fingerprint, split)
@@ -91,13 +89,10 @@ def commonest(files: Files) -> int:
     """The rate that most of the first files have, at most 24,000 Hz; of those that cannot be read, nothing is heard."""
     rates: Counter[int] = Counter()
     for name in files.names[:LOOKED_AT]:
-        try:
-            with files.open(name) as stream:
-                original, _, blocks = decoded(stream, name)
-                blocks.close()  # type: ignore[attr-defined]
-                rates[original] += 1
-        except (UnreadableError, OSError, EOFError):
-            continue
+        with suppress(*READING), files.open(name) as stream:
+            original, _, blocks = decoded(stream, name)
+            blocks.close()  # type: ignore[attr-defined]
+            rates[original] += 1
     return min(rates.most_common(1)[0][0], HIGHEST) if rates else HIGHEST
 
 

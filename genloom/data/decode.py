@@ -10,7 +10,7 @@ from typing import TypeVar
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, JpegImagePlugin, UnidentifiedImageError
 
-from genloom.data.files import Files
+from genloom.data.files import READING, Files, UnreadableError
 from genloom.machine import in_threads
 
 K = TypeVar("K")
@@ -23,10 +23,6 @@ SUFFIXES = frozenset(f".{ending}" for ending in _ENDINGS.split())
 MAX_PIXELS = 89_478_485  # Pillow's own limit: 340 MB once decoded. A JPEG is decoded smaller, so it may be larger.
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 PIECE = 32  # pictures that a thread decodes at a time: a task costs as much as a small one
-
-
-class Unreadable(Exception):  # noqa: N818, it reads as what the file is
-    """Why a picture cannot be used, in a few words."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +64,7 @@ def read_each(work: Callable[[K], R], items: Sequence[K], bad: dict[K, str]) -> 
     def attempt(item: K) -> R | Exception:
         try:
             return work(item)
-        except (Unreadable, OSError) as error:
+        except READING as error:
             return error
 
     for item, made in zip(items, in_threads(attempt, items, PIECE), strict=True):
@@ -79,7 +75,7 @@ def read_each(work: Callable[[K], R], items: Sequence[K], bad: dict[K, str]) -> 
 
 
 def read_header(files: Files, name: str) -> Header:
-    """Size, mode and format without decoding. Raises Unreadable."""
+    """Size, mode and format without decoding. Raises UnreadableError."""
     with _opened(files, name) as image:
         width, height = image.size
         early = image.format != "PNG" or "exif" in image.info  # else asking for it decodes: it may come last
@@ -89,12 +85,12 @@ def read_header(files: Files, name: str) -> Header:
 
 
 def decode(files: Files, name: str, plan: Plan) -> np.ndarray:
-    """The picture as uint8 [C, S, S]. Raises Unreadable."""
+    """The picture as uint8 [C, S, S]. Raises UnreadableError."""
     with _opened(files, name) as image:
         if image.format == "JPEG":
             _reduce(image, plan)
         if image.width * image.height > MAX_PIXELS:
-            raise Unreadable(f"larger than {MAX_PIXELS / 1e6:.0f} megapixels")
+            raise UnreadableError(f"larger than {MAX_PIXELS / 1e6:.0f} megapixels")
         image.load()
         if image.format != "PNG" or "exif" in image.info:  # most have none, and asking takes as long as a small picture
             ImageOps.exif_transpose(image, in_place=True)
@@ -103,7 +99,7 @@ def decode(files: Files, name: str, plan: Plan) -> np.ndarray:
 
 @contextmanager
 def _opened(files: Files, name: str) -> Iterator[Image.Image]:
-    """The picture, not yet decoded. Raises Unreadable, for what is done with it too."""
+    """The picture, not yet decoded. Raises UnreadableError, for what is done with it too."""
     try:
         with files.open(name) as stream:
             head = stream.read(3)
@@ -113,13 +109,15 @@ def _opened(files: Files, name: str) -> Iterator[Image.Image]:
             else:
                 yield Image.open(stream, formats=FORMATS)
     except Exception as error:  # decoders meet hostile bytes with errors of every kind
-        raise Unreadable(reason(error)) from error
+        raise UnreadableError(reason(error)) from error
 
 
 def _reduce(image: Image.Image, plan: Plan) -> None:
     """Have a JPEG decoded at 1/2, 1/4 or 1/8 where that leaves twice the wanted pixels, and grey from its luma."""
     if image.info.get("progressive") and image.width * image.height > MAX_PIXELS:
-        raise Unreadable(f"progressive and larger than {MAX_PIXELS / 1e6:.0f} megapixels")  # held whole, at any scale
+        raise UnreadableError(
+            f"progressive and larger than {MAX_PIXELS / 1e6:.0f} megapixels"
+        )  # held whole, at any scale
     longest = 2 * plan.size if plan.fit == "pad" else 2 * plan.size * max(image.size) // max(min(image.size), 1)
     scale = max(image.size) / longest
     grey = plan.channels == 1 and image.mode == "RGB"

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
-from genloom.data.files import Files, UnreadableError, shown, suffix
+from genloom.data.files import Files, UnreadableError, noting, shown, suffix
 from genloom.errors import UserError
 
 BLOCK = 4 * 2**20  # bytes read at once
@@ -47,12 +47,9 @@ class Found:
 def documents(files: Files, found: Found) -> Iterator[Document]:
     """Every document of the files, in order: a JSON line each, or a whole file. What cannot be read goes to `found`."""
     for name in files.names:
-        try:
-            with files.open(name) as stream:
-                read = lines if suffix(name) in (".jsonl", ".ndjson") else whole
-                yield from read(stream, name, found)
-        except (UnreadableError, OSError, EOFError) as error:
-            found.bad[shown(name)] = str(error)
+        with noting(found.bad, name), files.open(name) as stream:
+            read = lines if suffix(name) in (".jsonl", ".ndjson") else whole
+            yield from read(stream, name, found)
 
 
 def whole(stream: BinaryIO, name: str, found: Found) -> Iterator[Document]:

@@ -15,6 +15,7 @@ import threading
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -33,6 +34,19 @@ Source = tuple[Iterator[Row], Callable[[str], BinaryIO]]  # what is there, and h
 
 class UnreadableError(Exception):
     """Why a file is left out, in a few words."""
+
+
+# what reading a file may raise
+READING = (UnreadableError, OSError, EOFError)
+
+
+@contextmanager
+def noting(bad: dict[str, str], name: str) -> Iterator[None]:
+    """Leave a file that cannot be read, and note under its name why."""
+    try:
+        yield
+    except READING as error:
+        bad[shown(name)] = str(error)
 
 
 @dataclass

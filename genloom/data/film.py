@@ -74,7 +74,7 @@ class Reader:
         for name in self.reel.pictures:
             try:
                 frame = self._picture(name)
-            except decode.Unreadable as error:
+            except UnreadableError as error:
                 bad[name] = str(error)
                 continue
             yield number / self.rate, 1 / self.rate, lambda frame=frame: frame  # type: ignore[misc]
@@ -92,7 +92,7 @@ class Reader:
                 image.load()
                 return fitted(ImageOps.exif_transpose(image), self.screen, nearest=self.nearest)
         except Exception as error:  # decoders meet hostile bytes with errors of every kind
-            raise decode.Unreadable(decode.reason(error)) from error
+            raise UnreadableError(decode.reason(error)) from error
 
     def _animation(self) -> Iterator[tuple[float, float, Callable[[], np.ndarray]]]:
         time = 0.0

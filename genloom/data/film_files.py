@@ -118,7 +118,7 @@ def _probe_pictures(reel: Reel) -> Header:
         try:
             head = decode.read_header(reel.files, name)
             return Header(head.width, head.height, None, len(reel.pictures), None, grey=head.grey)
-        except decode.Unreadable as error:
+        except UnreadableError as error:
             why = why or f"{shown(name)}: {error}"
     raise UnreadableError(why)
 

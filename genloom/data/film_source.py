@@ -14,7 +14,7 @@ from torch import Tensor
 
 from genloom.core import Spec
 from genloom.data.derive import Palette, deriving, palette_of
-from genloom.data.files import UnreadableError, names_for
+from genloom.data.files import READING, names_for
 from genloom.data.film import Reader, Screen
 from genloom.data.film_files import Header, Reel, probe
 from genloom.data.film_survey import colour, films_in
@@ -50,7 +50,7 @@ class SourceFilm:
         with deriving(kind, extra.get("detector", "")) if kind else nullcontext(_planes(palette)) as make:
             try:
                 yield from map(make, reader)
-            except (UnreadableError, OSError, EOFError) as error:
+            except READING as error:
                 raise UserError(f"'{self.reel.shown}' cannot be read: {error}.") from None
         self.broken = reader.broken
 
@@ -76,7 +76,7 @@ def read_sources(path: Path, spec: Spec, **_: Any) -> tuple[list[SourceFilm], li
     for reel in found:
         try:
             films.append(SourceFilm(reel.shown, rate, reel, probe(reel), spec))
-        except (UnreadableError, OSError, EOFError) as error:
+        except READING as error:
             raise UserError(f"'{reel.shown}' in '{path}' cannot be read: {error}.") from None
     return films, names_for([reel.name for reel in found], ".mp4")
 

@@ -14,7 +14,7 @@ from PIL import ImageColor
 from genloom.core import Spec
 from genloom.data import labels as labelling
 from genloom.data.base import DataOptions
-from genloom.data.files import Files, UnreadableError
+from genloom.data.files import Files, noting
 from genloom.data.film import Screen
 from genloom.data.film_files import FILMS, UNTIMED, Header, Reel, probe, reels
 from genloom.data.shelf import STEP, check_room
@@ -93,10 +93,8 @@ def look(chosen: Iterable[Reel]) -> tuple[dict[str, Header], dict[str, str]]:
     """What each film says of itself, by name; and those that cannot be read, with the reason."""
     headers, bad = dict[str, Header](), dict[str, str]()
     for reel in chosen:
-        try:
+        with noting(bad, reel.shown):
             headers[reel.name] = probe(reel)
-        except (UnreadableError, OSError, EOFError) as error:
-            bad[reel.shown] = str(error)
     return headers, bad
 
 

@@ -24,8 +24,8 @@ from genloom.data.alike import SIDE, Alike
 from genloom.data.base import listed, report
 from genloom.data.catalog import Entry
 from genloom.data.decode import SUFFIXES as PICTURES
-from genloom.data.decode import Plan, Unreadable, decode, read_each
-from genloom.data.files import Files, UnreadableError, shown, streams
+from genloom.data.decode import Plan, decode, read_each
+from genloom.data.files import READING, Files, shown, streams
 from genloom.data.labels import SPLITS, held_out, spread
 from genloom.data.personal import Names, find
 from genloom.data.translation import find_sides
@@ -167,7 +167,7 @@ def judged(path: Path) -> dict[str, Any]:
     files = streams(path, PICTURES)
     chances: dict[str, float] = {}
     for i in spread(JUDGED, len(files.names)):
-        with suppress(Unreadable, OSError):  # it is named where pictures are compared
+        with suppress(*READING):  # it is named where pictures are compared
             chances[files.names[i]] = score(files, files.names[i])
     worst = sorted(chances.items(), key=lambda item: -item[1])
     flagged = {shown(picture): round(chance, 3) for picture, chance in worst if chance > unsafe.UNSAFE}
@@ -183,16 +183,13 @@ def sounds(path: Path, looked_at: dict[str, int]) -> list[list[str]]:
     files = streams(path, SUFFIXES)
     alike, seconds, digests = Alike(len(files.names)), np.zeros(len(files.names)), dict[bytes, int]()
     for i, name in enumerate(files.names):
-        try:
-            with files.open(name) as stream:
-                sound = read(stream, name)
-        except (UnreadableError, OSError, EOFError):
-            continue  # inspect names it
-        seconds[i] = sound.seconds
-        looked_at["sounds"] = looked_at.get("sounds", 0) + 1
-        digest = hashlib.blake2b(sound.samples.tobytes(), digest_size=16).digest()
-        if digests.setdefault(digest, i) == i:
-            alike.add(i, spectrum(sound.samples, sound.rate))
+        with suppress(*READING), files.open(name) as stream:  # inspect names what cannot be read
+            sound = read(stream, name)
+            seconds[i] = sound.seconds
+            looked_at["sounds"] = looked_at.get("sounds", 0) + 1
+            digest = hashlib.blake2b(sound.samples.tobytes(), digest_size=16).digest()
+            if digests.setdefault(digest, i) == i:
+                alike.add(i, spectrum(sound.samples, sound.rate))
     found = []
     for group in alike.groups():
         fits = [i for i in group if abs(seconds[i] - seconds[group[0]]) <= LENGTHS * seconds[group[0]] + 0.1]

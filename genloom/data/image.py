@@ -20,9 +20,9 @@ from torch import Tensor
 from genloom.core import Batch, Spec, mix
 from genloom.data.base import Dataset
 from genloom.data.catalog import Entry
-from genloom.data.decode import SUFFIXES, Plan, Unreadable, colours, decode, fit, read_each
+from genloom.data.decode import SUFFIXES, Plan, colours, decode, fit, read_each
 from genloom.data.draw import preview, write
-from genloom.data.files import Files, index, shown, suffix
+from genloom.data.files import Files, UnreadableError, index, shown, suffix
 from genloom.data.labels import Labelled, by_file, by_folder, held_out, pick_split, spread
 from genloom.data.survey import COUNTS, NAMES, ImageOptions, decide, few, look
 from genloom.errors import UserError
@@ -98,7 +98,7 @@ class FileSet(ImageSet):
             if self.names[i] not in self.bad:
                 try:
                     return decode(self.files, self.names[i], self.plan), i
-                except Unreadable as error:
+                except UnreadableError as error:
                     with self.lock:
                         self.bad[self.names[i]] = str(error)
                         self.summary["skipped"] = skipped(self.bad)
@@ -241,7 +241,7 @@ def open_picture(path: Path, spec: Spec, given: Mapping[str, Any]) -> Tensor:
     files = Files("picture", lambda name: path.open("rb"))
     try:
         pixels = decode(files, str(path), Plan(spec.shape[1], spec.shape[0], options.fit, options.colour()))
-    except Unreadable as error:
+    except UnreadableError as error:
         raise UserError(f"'{path}' cannot be used as a picture: {error}.") from None
     return as_tensor(pixels)
 

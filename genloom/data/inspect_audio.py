@@ -13,7 +13,7 @@ from genloom.data import resolve
 from genloom.data.audio import CLIPPED, AudioOptions, nothing_usable, sounds_in
 from genloom.data.base import SHOWN, listed, report
 from genloom.data.catalog import Entry
-from genloom.data.files import UnreadableError, shown
+from genloom.data.files import noting, shown
 from genloom.data.sound import Sound, read
 from genloom.data.speech import describe
 from genloom.errors import UserError
@@ -43,11 +43,8 @@ def inspect(source: str | Path, **given: Any) -> dict[str, Any]:
     files = sounds_in(path)
     looks, bad = dict[str, Look](), dict[str, str]()
     for name in files.names:
-        try:
-            with files.open(name) as stream:
-                looks[shown(name)] = look_at(read(stream, name))
-        except (UnreadableError, OSError, EOFError) as error:
-            bad[shown(name)] = str(error)
+        with noting(bad, name), files.open(name) as stream:
+            looks[shown(name)] = look_at(read(stream, name))
     if not looks:
         raise nothing_usable(str(source), bad)
     groups: dict[str, list[str]] = defaultdict(list)

@@ -70,7 +70,7 @@ def _of_path(path: Path, options: ImageOptions) -> dict[str, Any]:
 
 
 def _look(files: Files, name: str) -> Look:
-    """Read and decode a file, small: a header can be whole where the picture is not. Raises Unreadable or OSError."""
+    """Read and decode a file, small: a header can be whole where the picture is not. Raises UnreadableError or OSError."""
     header = read_header(files, name)
     decode(files, name, Plan(8, 3, "stretch", (255, 255, 255)))
     with files.open(name) as stream:

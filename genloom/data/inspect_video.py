@@ -13,7 +13,7 @@ from typing import Any
 from genloom.data import open_data, resolve
 from genloom.data.base import SHOWN, listed, report
 from genloom.data.catalog import Entry
-from genloom.data.files import UnreadableError, shown
+from genloom.data.files import noting, shown
 from genloom.data.film import Reader, Screen
 from genloom.data.film_files import Header, Reel
 from genloom.data.film_survey import VideoOptions, check, decide, films_in, look, nothing_usable
@@ -55,10 +55,8 @@ def inspect(source: str | Path, /, **given: Any) -> dict[str, Any]:
     looks = dict[str, Look]()
     for reel in reels:
         if reel.name in headers:
-            try:
+            with noting(bad, reel.shown):
                 looks[reel.shown] = look_at(reel, headers[reel.name], screen, rate)
-            except (UnreadableError, OSError, EOFError) as error:
-                bad[reel.shown] = str(error)
     if not looks:
         raise nothing_usable(str(found), bad)
     problems = []

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from genloom.core import Spec
-from genloom.data.files import UnreadableError, names_for, shown, streams, suffix
+from genloom.data.files import READING, UnreadableError, names_for, shown, streams, suffix
 from genloom.errors import UserError
 from genloom.run import cannot_write
 
@@ -141,7 +141,7 @@ def read_sources(path: Path, spec: Spec, **_: Any) -> tuple[list[Tensor], list[s
                     found.append(read_mel(stream))
                 else:
                     found.append(torch.from_numpy(read(stream, name, rate).samples)[None])
-        except (UnreadableError, OSError, EOFError) as error:
+        except READING as error:
             raise UserError(f"'{shown(name)}' in '{path}' cannot be read: {error}.") from None
     return found, names_for(files.names, ".wav")
 
@@ -164,7 +164,7 @@ def pieces_of(path: Path, rate: int, size: int) -> Iterator[np.ndarray]:
                     held, count = [row[size:]], count - size
         if count:
             yield np.concatenate(held)
-    except (UnreadableError, OSError, EOFError) as error:
+    except READING as error:
         raise UserError(f"'{path}' cannot be read: {getattr(error, 'strerror', None) or error}.") from None
 
 

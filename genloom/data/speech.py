@@ -18,7 +18,7 @@ from genloom.core import NEEDS, Batch, Spec
 from genloom.data.audio import PEAK, commonest
 from genloom.data.base import DataOptions, Dataset
 from genloom.data.catalog import Entry
-from genloom.data.files import Files, UnreadableError, shown, streams
+from genloom.data.files import Files, noting, shown, streams
 from genloom.data.growing import Growing, OnDisk
 from genloom.data.labels import by_folder, number, stems
 from genloom.data.sound import SUFFIXES, read
@@ -240,12 +240,8 @@ class Kept:
     def read(self, files: Files, rate: int, texts: Mapping[str, tuple[str, str, int]]) -> None:
         """Decode the clips, each with its text, symbols and class. Raises UserError when fewer than two can be used."""
         for name, (text, symbols, label) in texts.items():
-            try:
-                with files.open(name) as stream:
-                    samples = read(stream, name, rate).samples
-            except (UnreadableError, OSError, EOFError) as error:
-                self.bad[shown(name)] = str(error)
-            else:
+            with noting(self.bad, name), files.open(name) as stream:
+                samples = read(stream, name, rate).samples
                 self._add(Utterance(name, 0, len(samples), text, symbols, label), samples, rate)
         if len(self.spoken) < FEWEST:
             reasons = [f"'{n}': {why}" for n, why in self.bad.items()]

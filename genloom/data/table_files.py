@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from genloom.data.documents import Found, beginning, text_of
-from genloom.data.files import Files, UnreadableError, shown, suffix
+from genloom.data.files import Files, UnreadableError, noting, shown, suffix
 from genloom.data.schema import MISSING, NUMBER
 from genloom.errors import needs_extra
 
@@ -48,11 +48,8 @@ def read(files: Files, found: Found) -> Words:
     """All rows of the files, in order. What cannot be read goes to `found`."""
     words = Words()
     for name in files.names:
-        try:
-            with files.open(name) as stream:
-                (_parquet if suffix(name) == ".parquet" else _csv)(stream, name, words, found)
-        except (UnreadableError, OSError, EOFError) as error:
-            found.bad[shown(name)] = str(error)
+        with noting(found.bad, name), files.open(name) as stream:
+            (_parquet if suffix(name) == ".parquet" else _csv)(stream, name, words, found)
     return words
 
 

@@ -38,7 +38,7 @@ def weights() -> Path | None:
 
 def judge(path: Path) -> tuple[str, Judge]:
     """What judges by those weights, and its name with their hash. It gives a picture's chance of being unsafe in [0, 1], and raises
-    Unreadable."""
+    UnreadableError."""
     runtime: Any = importlib.import_module("onnxruntime")
     options = runtime.SessionOptions()
     options.log_severity_level = 3

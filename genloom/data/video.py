@@ -17,7 +17,7 @@ from genloom.core import Batch, Spec, mix
 from genloom.data.base import Dataset
 from genloom.data.catalog import Entry
 from genloom.data.derive import Palette
-from genloom.data.files import UnreadableError, shown
+from genloom.data.files import READING, shown
 from genloom.data.film import Reader, Screen
 from genloom.data.film_files import FILMS, Reel, stem
 from genloom.data.film_source import read_frames, read_sources
@@ -140,7 +140,7 @@ class Stock:
                 self.shelf.add(frame)
                 if self.options.cuts:
                     changes.add(frame)
-        except (UnreadableError, OSError, EOFError) as error:
+        except READING as error:
             self.bad[shown(name)] = str(error)
             return
         marks = [first, *(first + cut for cut in changes.cuts()), len(self.shelf)]
