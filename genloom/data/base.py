@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Self
 
@@ -12,9 +12,6 @@ from torch import Tensor
 
 from genloom.core import Batch, Spec
 from genloom.errors import UserError, unknown
-
-SHOWN = 10  # of each list, when it is written as text
-INDENT = "\n" + 13 * " "  # of what stands below a line
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -59,19 +56,6 @@ def sentences(summary: Mapping[str, Any]) -> list[str]:
     more = " and more" if skipped["count"] > len(left) else ""
     found = [f"Left out, for they cannot be read: {', '.join(left)}{more}; {skipped['count']} in all."] if left else []
     return [*found, *summary.get("notes", ())]
-
-
-def report(facts: Mapping[str, Any], rows: Iterable[tuple[str, str]]) -> str:
-    """What `inspect` found, to read: a title, a line for each (name, text) that says something, and what is to be known."""
-    said = [*rows, *(("note", note) for note in facts["notes"])]
-    said += [("PROBLEM", problem) for problem in facts.get("problems", ())]
-    title = f"{facts['source']} ({facts['kind']})"
-    return "\n".join([title, *(f"{name:<12} {text}" for name, text in said if text)])
-
-
-def listed(text: str, items: Sequence[str]) -> str:
-    """The text, and the first few of the items below it."""
-    return INDENT.join([text, *items[:SHOWN]])
 
 
 @dataclass(frozen=True)

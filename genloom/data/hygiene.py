@@ -21,13 +21,13 @@ from PIL import Image
 
 from genloom.data import find_modality, resolve, unsafe
 from genloom.data.alike import SIDE, Alike
-from genloom.data.base import listed, report
 from genloom.data.catalog import Entry
 from genloom.data.decode import SUFFIXES as PICTURES
 from genloom.data.decode import Plan, decode, read_each
 from genloom.data.files import READING, Files, shown, streams
 from genloom.data.labels import SPLITS, held_out, spread
 from genloom.data.personal import Names, find
+from genloom.data.preflight import listed, report
 from genloom.data.translation import find_sides
 from genloom.data.written import WRITTEN, Block, blocks
 from genloom.errors import UserError

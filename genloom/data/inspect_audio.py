@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter, defaultdict
+from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,9 +11,9 @@ import numpy as np
 
 from genloom.data import resolve
 from genloom.data.audio import CLIPPED, AudioOptions, nothing_usable, sounds_in
-from genloom.data.base import SHOWN, listed, report
 from genloom.data.catalog import Entry
 from genloom.data.files import noting, shown
+from genloom.data.preflight import SHOWN, listed, report, same, unreadable
 from genloom.data.sound import Sound, read
 from genloom.data.speech import describe
 from genloom.errors import UserError
@@ -47,9 +47,6 @@ def inspect(source: str | Path, **given: Any) -> dict[str, Any]:
             looks[shown(name)] = look_at(read(stream, name))
     if not looks:
         raise nothing_usable(str(source), bad)
-    groups: dict[str, list[str]] = defaultdict(list)
-    for name, look in looks.items():
-        groups[look.same].append(name)
     seconds, levels = [look.seconds for look in looks.values()], sorted(look.level for look in looks.values())
     return {
         "source": found.name if isinstance(found, Entry) else str(found),
@@ -63,7 +60,7 @@ def inspect(source: str | Path, **given: Any) -> dict[str, Any]:
         "levels": [round(levels[i], 1) for i in (0, len(levels) // 2, -1)],
         "silent": [name for name, look in looks.items() if look.silent],
         "clipped": [name for name, look in looks.items() if look.clipped],
-        "duplicates": [group for group in groups.values() if len(group) > 1],
+        "duplicates": same((name, look.same) for name, look in looks.items()),
         "unreadable": bad,
         "notes": describe(path)
         or [f"{files.others} other files are left alone, such as {name}." for name in files.other_names[:1]],
@@ -96,6 +93,6 @@ def format_report(facts: dict[str, Any]) -> str:
         ("silent", some(facts["silent"])),
         ("clipped", some(facts["clipped"])),
         ("copies", some([" = ".join(group[:4]) for group in facts["duplicates"]])),
-        ("unreadable", some([f"{name}: {why}" for name, why in facts["unreadable"].items()])),
+        ("unreadable", unreadable(facts)),
     ]
     return report(facts, rows)

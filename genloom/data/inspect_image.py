@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from genloom.data import resolve
-from genloom.data.base import SHOWN, listed, report
 from genloom.data.catalog import Entry
 from genloom.data.decode import MODES, Header, Plan, decode, read_each, read_header
 from genloom.data.files import Files, shown
 from genloom.data.image import FEWEST, IN_MEMORY, check_classes, choose, from_catalog, none_usable, pictures_in
 from genloom.data.labels import Labelled
+from genloom.data.preflight import SHOWN, copies, report, same, unreadable
 from genloom.data.survey import NAMES, ImageOptions, decide, few
 from genloom.data.translation import describe
 from genloom.errors import UserError
@@ -106,9 +106,6 @@ def _facts(looks: Mapping[str, Look], plan: Plan) -> dict[str, Any]:
     headers = [header for header, _ in looks.values()]
     sizes = dict(Counter((h.width, h.height) for h in headers).most_common())
     by_area = [f"{width}×{height}" for width, height in sorted(sizes, key=prod)]
-    copies: dict[bytes, list[str]] = {}
-    for name, (_, digest) in looks.items():
-        copies.setdefault(digest, []).append(shown(name))
     weight = len(looks) * plan.channels * plan.size**2
     return {
         "formats": dict(Counter(h.format for h in headers).most_common()),
@@ -120,7 +117,7 @@ def _facts(looks: Mapping[str, Look], plan: Plan) -> dict[str, Any]:
             "largest": by_area[-1],
             "not_square": sum(h.width != h.height for h in headers),
         },
-        "duplicates": [group for group in copies.values() if len(group) > 1],
+        "duplicates": same((shown(name), digest) for name, (_, digest) in looks.items()),
         "fit": {
             "items": len(looks),
             "shape": [plan.channels, plan.size, plan.size],
@@ -137,17 +134,14 @@ def format_report(facts: dict[str, Any]) -> str:
     """What `inspect` found, as lines to read."""
     fit, sizes, others, classes = facts["fit"], facts["sizes"], facts["other_files"], facts["classes"]
     looked = "" if facts["looked_at"] == facts["files"] else f", {facts['looked_at']:,} looked at"
-    copies = [" = ".join(group[:4]) for group in facts["duplicates"]]
-    extra = sum(len(group) - 1 for group in facts["duplicates"])
-    unreadable = [f"{name}: {why}" for name, why in facts["unreadable"].items()]
     rows = [
         ("pictures", f"{facts['files']:,}{looked}"),
         ("formats", _counts(facts["formats"])),
         ("modes", _counts(facts["modes"])),
         ("sizes", f"{_counts(sizes['most_common'])}; {sizes['smallest']} to {sizes['largest']}"),
         ("classes", f"{len(classes)}: {_counts(classes)}" if classes else "none"),
-        ("copies", listed(f"{extra:,} exact", copies)),
-        ("unreadable", listed(f"{len(unreadable):,}", unreadable)),
+        ("copies", copies(facts)),
+        ("unreadable", unreadable(facts)),
         ("other files", f"{others['count']:,} ({', '.join(others['such_as'])})" if others["count"] else ""),
         ("fit", f"{fit['items']:,} items {'×'.join(map(str, fit['shape']))} ({fit['channels']})"),
         ("", f"{fit['kept']}, {fit['decoded_mb']:,} MB; not square: {fit['not_square']}"),

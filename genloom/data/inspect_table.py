@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from genloom.data import resolve, table_files
-from genloom.data.base import INDENT, listed, report
 from genloom.data.catalog import Entry
 from genloom.data.documents import Found
 from genloom.data.files import streams
+from genloom.data.preflight import INDENT, copies, report, same, unreadable
 from genloom.data.schema import MISSING, Column
 from genloom.data.table import FEWEST, SUFFIXES, TableOptions, columns_of, kind_of, nothing_usable
 
@@ -34,15 +34,13 @@ def inspect(source: str | Path, **given: Any) -> dict[str, Any]:
     if len(words) < FEWEST:
         about.append(f"fit needs {FEWEST} rows or more.")
     known = {c.name: c for c in columns}
-    rows: dict[tuple[str, ...], list[str]] = defaultdict(list)
-    for number, row in enumerate(zip(*words.columns, strict=True), 1):
-        rows[row].append(f"row {number}")
+    rows = enumerate(zip(*words.columns, strict=True), 1)
     return {
         "source": where,
         "kind": "built in" if isinstance(found, Entry) else files.kind,
         "rows": len(words),
         "columns": [_told(n, own, known.get(n)) for n, own in zip(words.names, words.columns, strict=True)],
-        "duplicates": [group for group in rows.values() if len(group) > 1],
+        "duplicates": same((f"row {number}", row) for number, row in rows),
         "unreadable": seen.bad,
         "notes": [*about, *seen.notes],
     }
@@ -65,12 +63,10 @@ def format_report(facts: dict[str, Any]) -> str:
         + (f": {', '.join(c['common'])}{' …' * (c['distinct'] > len(c['common']))}" if "category" in c["kind"] else "")
         for c in facts["columns"]
     ]
-    groups = [" = ".join(g[:4]) for g in facts["duplicates"]]
-    bad = [f"{name}: {why}" for name, why in facts["unreadable"].items()]
     rows = [
         ("rows", f"{facts['rows']:,}"),
         ("columns", INDENT.join([f"{len(told)}", *told])),
-        ("copies", listed(f"{sum(len(g) - 1 for g in facts['duplicates']):,} exact", groups)),
-        ("unreadable", listed(f"{len(bad):,}", bad)),
+        ("copies", copies(facts)),
+        ("unreadable", unreadable(facts)),
     ]
     return report(facts, rows)

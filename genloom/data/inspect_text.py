@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from genloom.data import resolve
-from genloom.data.base import listed, report
 from genloom.data.catalog import Entry
 from genloom.data.documents import Document, Found, documents, nothing_usable
 from genloom.data.files import streams
+from genloom.data.preflight import copies, listed, report, same, unreadable
 from genloom.data.text import SUFFIXES, TextOptions, text_pieces
 
 GRAM = 8  # characters: the pieces that texts are compared by
@@ -42,7 +42,7 @@ def inspect(source: str | Path, **given: Any) -> dict[str, Any]:
         read, kind, notes = documents(files, seen), files.kind, []
     names, sizes, examples = list[str](), list[int](), 0
     letters: set[str] = set()
-    hashes: dict[bytes, list[str]] = defaultdict(list)
+    digests: list[bytes] = []
     sketches: list[np.ndarray] = []
     for document in read:
         text = "".join(_first(document))
@@ -50,13 +50,11 @@ def inspect(source: str | Path, **given: Any) -> dict[str, Any]:
         sizes.append(len(text))
         examples += bool(document.turns)
         letters.update(text)
-        hashes[hashlib.blake2b(" ".join(text.split()).encode("utf-8", "replace"), digest_size=16).digest()].append(
-            document.name
-        )
+        digests.append(hashlib.blake2b(" ".join(text.split()).encode("utf-8", "replace"), digest_size=16).digest())
         sketches.append(sketch(text))
     if not names:
         raise nothing_usable(str(found), seen)
-    copies = [group for group in hashes.values() if len(group) > 1]
+    duplicates = same(zip(names, digests, strict=True))
     return {
         "source": found.name if isinstance(found, Entry) else str(found),
         "kind": kind,
@@ -66,8 +64,8 @@ def inspect(source: str | Path, **given: Any) -> dict[str, Any]:
         "smallest": min(sizes),
         "largest": max(sizes),
         "distinct": len(letters),
-        "duplicates": copies,
-        "near": near(names, sketches, {name for group in copies for name in group[1:]}),
+        "duplicates": duplicates,
+        "near": near(names, sketches, {name for group in duplicates for name in group[1:]}),
         "unreadable": seen.bad,
         "notes": [*notes, *seen.notes],
     }
@@ -117,14 +115,13 @@ def format_report(facts: dict[str, Any]) -> str:
     kinds = f"{facts['documents']:,}" + (
         f", {facts['examples']:,} of them questions with answers" if facts["examples"] else ""
     )
-    groups = {k: [" = ".join(g[:4]) for g in facts[k]] for k in ("duplicates", "near")}
-    bad = [f"{name}: {why}" for name, why in facts["unreadable"].items()]
+    pairs = [" = ".join(pair) for pair in facts["near"]]
     rows = [
         ("documents", kinds),
         ("characters", f"{facts['characters']:,}, {facts['distinct']:,} different ones"),
         ("sizes", f"{facts['smallest']:,} to {facts['largest']:,} characters"),
-        ("copies", listed(f"{sum(len(g) - 1 for g in facts['duplicates']):,} exact", groups["duplicates"])),
-        ("", listed(f"{len(facts['near']):,} pairs nearly the same", groups["near"])),
-        ("unreadable", listed(f"{len(bad):,}", bad)),
+        ("copies", copies(facts)),
+        ("", listed(f"{len(pairs):,} pairs nearly the same", pairs)),
+        ("unreadable", unreadable(facts)),
     ]
     return report(facts, rows)

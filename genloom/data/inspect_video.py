@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from genloom.data import open_data, resolve
-from genloom.data.base import SHOWN, listed, report
 from genloom.data.catalog import Entry
 from genloom.data.files import noting, shown
 from genloom.data.film import Reader, Screen
 from genloom.data.film_files import Header, Reel
 from genloom.data.film_survey import VideoOptions, check, decide, films_in, look, nothing_usable
 from genloom.data.films import inside
+from genloom.data.preflight import SHOWN, listed, report, same
 from genloom.data.shots import Changes
 from genloom.data.translation import find_sides, pair
 from genloom.errors import UserError
@@ -91,9 +91,6 @@ def look_at(reel: Reel, header: Header, screen: Screen, rate: float) -> Look:
 
 
 def _facts(looks: Mapping[str, Look], screen: Screen, rate: float, options: VideoOptions) -> dict[str, Any]:
-    groups: dict[str, list[str]] = defaultdict(list)
-    for name, look_ in looks.items():
-        groups[look_.same].append(name)
     seconds = [found.frames / rate for found in looks.values()]
     headers = [found.header for found in looks.values()]
     clips = {name: found.clips(options.frames, not options.cuts) for name, found in looks.items()}
@@ -110,7 +107,7 @@ def _facts(looks: Mapping[str, Look], screen: Screen, rate: float, options: Vide
         "variable": [name for name, found in looks.items() if found.header.variable],
         "broken": {name: found.broken for name, found in looks.items() if found.broken},
         "short": [name for name, count in clips.items() if not count],
-        "duplicates": [group for group in groups.values() if len(group) > 1],
+        "duplicates": same((name, found.same) for name, found in looks.items()),
         "fit": {
             "items": sum(clips.values()),
             "shape": [screen.channels, options.frames, screen.height, screen.width],
