@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genloom import generate, measure_text
+from genloom import generate
 from genloom.core import Model, generator
 from genloom.data import open_data
 from genloom.data.base import Dataset
@@ -47,6 +48,17 @@ class Features(NamedTuple):
 
 
 Pictures = Features | Tensor | Iterable[Tensor]
+
+
+class Asked(NamedTuple):
+    """What is measured: a run, whose `own` data may not be known, beside the reference, at most n samples of it."""
+
+    run: Run
+    own: Dataset | None
+    reference: Dataset
+    metrics: Sequence[str] | None
+    n: int | None
+    seed: int
 
 
 def look(eye: Extractor, images: Pictures) -> Features:
@@ -92,17 +104,43 @@ def evaluate_samples(
             f"{n:,} samples against {n_real:,} real ones are few: the Fréchet distance is biased upwards by "
             f"about its {dim:,} dimensions over that number, so trust the kernel distance ({'KVD' if fake.frames else 'KID'}) instead."
         )
-    rows = [_row(name, estimate, eye, n, n_real, seed, fake.frames) for name, estimate in found.items()]
-    classes = {} if judged is None else {"classes": classes_seen(judged)}
-    return {"metrics": rows, **classes, "warnings": warnings}
+    count = (f"{n // 1000}k" if n % 1000 == 0 else str(n)) + (f"×{fake.frames}" if fake.frames else "")
+    result: dict[str, Any] = {"metrics": [], "warnings": warnings}
+    for name, estimate in found.items():
+        called = OF_CLIPS.get(name, name) if fake.frames else name
+        full = f"{called}-{eye.name}@{count}" if name in ("fd", "kid", "is") else name
+        figure = row(full, estimate, n, seed, n_real)
+        result["metrics"].append(figure | {"extractor": eye.name, "sha256": eye.sha256})
+    if judged is not None:
+        confidence, taken_for = judged.softmax(1).max(1)
+        result["classes"] = classes_counted(taken_for, confidence, judged.shape[1])
+    return result
 
 
-def chosen(metrics: Sequence[str] | None) -> tuple[str, ...]:
+def chosen(metrics: Sequence[str] | None, known: Collection[str] = METRICS, kind: str = "metric") -> tuple[str, ...]:
     """The metrics asked for, all by default. Raises UserError for one that does not exist."""
     for name in metrics or ():
-        if name not in METRICS:
-            raise unknown("metric", name, METRICS)
-    return tuple(metrics or METRICS)
+        if name not in known:
+            raise unknown(kind, name, known)
+    return tuple(metrics or known)
+
+
+def row(name: str, estimate: Estimate, n: int, seed: int, n_real: int | None = None) -> dict[str, Any]:
+    """A figure as metrics.json has it, of n samples beside as many real items or `n_real`."""
+    low, high = estimate.interval(seed=seed)
+    of = {"n": n, "n_real": n if n_real is None else n_real, "note": estimate.note}
+    return {"name": name, "value": estimate.value, "low": low, "high": high, **of}
+
+
+@contextmanager
+def left_out(name: str, warnings: list[str], *, asked: bool) -> Iterator[None]:
+    """Within, a UserError leaves out the measure of that name, with a warning, unless it was asked for."""
+    try:
+        yield
+    except UserError as error:
+        if asked:
+            raise
+        warnings.append(f"'{name}' is left out: {error}")
 
 
 def _estimates(real: Features, fake: Features, wanted: Sequence[str], train: Tensor | None) -> dict[str, Estimate]:
@@ -136,32 +174,11 @@ def novelty(real: Tensor, fake: Tensor, train: Tensor | None) -> Estimate:
     return distribution.ratio_of_medians(ours, usual, note)
 
 
-def _row(name: str, estimate: Estimate, eye: Extractor, n: int, n_real: int, seed: int, frames: int) -> dict[str, Any]:
-    low, high = estimate.interval(seed=seed)
-    count = f"{n // 1000}k" if n % 1000 == 0 else str(n)
-    if frames:
-        name, count = OF_CLIPS.get(name, name), f"{count}×{frames}"
-    return {
-        "name": f"{name}-{eye.name}@{count}" if name in ("fd", "kid", "is", *OF_CLIPS.values()) else name,
-        "value": estimate.value,
-        "low": low,
-        "high": high,
-        "n": n,
-        "n_real": n_real,
-        "extractor": eye.name,
-        "sha256": eye.sha256,
-        "note": estimate.note,
-    }
-
-
-def classes_seen(logits: Tensor) -> dict[str, Any]:
-    """What a classifier sees in the samples: counts, the rarest class's share, entropy in nats, share it is sure of."""
-    confidence, found = logits.softmax(1).max(1)
-    return classes_counted(found, confidence, logits.shape[1])
-
-
 def classes_counted(found: Tensor, confidence: Tensor, classes: int) -> dict[str, Any]:
-    """The same of the class [N] that each is taken for, and how sure of it one is [N]."""
+    """What a classifier sees in the samples: counts, the rarest class's share, entropy in nats, share it is sure of.
+
+    `found` [N]: the class that each is taken for; `confidence` [N]: how sure of it the classifier is.
+    """
     counts = torch.bincount(found, minlength=classes)
     shares = counts.double() / len(found)
     return {
@@ -197,8 +214,6 @@ def evaluate_run(
     Raises UserError for what the caller can mend.
     """
     started = time.perf_counter()
-    if run.spec.modality == "image":
-        chosen(metrics)
     if n is not None and n < FEWEST:
         raise UserError(f"-n {n} is too few to measure: give {FEWEST} or more, {MOST} for figures to compare.")
     check_conditions(run, conditions)
@@ -207,23 +222,23 @@ def evaluate_run(
     if given is None:
         raise UserError(lost)
     reference = given.held_out() or given
+    asked = Asked(run, own, reference, metrics, n, seed)
     if run.spec.modality == "video":
         from genloom import measure_video
 
-        result, n = measure_video.measured(
-            run, own, reference, _eye(extractor, given.name), metrics, n, seed, conditions
-        )
+        result, n = measure_video.measured(asked, _eye(extractor, given.name), conditions)
     elif run.spec.modality == "table":
         from genloom import measure_table
 
-        result, n = measure_table.measured(run, own, reference, metrics, n, seed)
+        result, n = measure_table.measured(*asked)
     elif run.spec.modality == "text":
+        from genloom import measure_text
+
         result, n = measure_text.measured(run, own, reference, metrics, seed), len(reference)
     elif run.spec.modality == "audio":
-        result, n = _measured_sound(run, own, reference, metrics, n or MOST, seed, vocoder)
+        result, n = _measured_sound(asked, vocoder)
     else:
-        eye = _eye(extractor, given.name)
-        result, n = _measured_pictures(run, own, reference, eye, metrics, n or MOST, seed, conditions)
+        result, n = _measured_pictures(asked, _eye(extractor, given.name), conditions)
     if own is None:
         result["warnings"].append(lost)
     if conditions:
@@ -231,27 +246,19 @@ def evaluate_run(
         told = ", ".join(f"{name} {value}" for name, value in conditions.items())
         result["warnings"].append(f"The samples were drawn with {told}: figures of others differ.")
     part = "all of it, no part was held out" if reference is given else "held-out part"
-    about = {"data": f"{given.name} ({part})", "n": n}
-    result = {**about, **result, "seconds": time.perf_counter() - started}
+    result = {"data": f"{given.name} ({part})", "n": n, **result, "seconds": time.perf_counter() - started}
     run.write_json("metrics.json", result)
     return result
 
 
-def _measured_sound(
-    run: Run,
-    own: Dataset | None,
-    reference: Dataset,
-    metrics: Sequence[str] | None,
-    n: int,
-    seed: int,
-    vocoder: str | None,
-) -> tuple[dict[str, Any], int]:
+def _measured_sound(asked: Asked, vocoder: str | None) -> tuple[dict[str, Any], int]:
     """Speech beside its recordings, clips made again beside themselves, or sound from nothing; and how many."""
     from genloom import measure_audio, measure_sound, measure_speech
 
+    run, own, reference, metrics, n, seed = asked
     for heard in (run.folder / HEARD_IN).glob("*.wav"):
         heard.unlink()  # what was measured before, perhaps beside other data
-    model = model_of(run)
+    model, n = model_of(run), n or MOST
     if model.needs == "speech":
         return measure_speech.measured(run, reference, metrics, n, seed, vocoder)
     if getattr(model, "makes_again", False):
@@ -274,22 +281,15 @@ def steering(cls: type[Model]) -> tuple[str, ...]:
     return tuple(name for name in cls.conditions if name not in CHOOSING)
 
 
-def _measured_pictures(
-    run: Run,
-    own: Dataset | None,
-    reference: Dataset,
-    eye: Extractor,
-    metrics: Sequence[str] | None,
-    n: int,
-    seed: int,
-    conditions: Mapping[str, Any],
-) -> tuple[dict[str, Any], int]:
+def _measured_pictures(asked: Asked, eye: Extractor, conditions: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
     """Sample, look, compare, and how many samples; and the pairs of samples and training pictures where there are such."""
+    run, own, reference, _, n, seed = asked
+    metrics = chosen(asked.metrics)
     check_shape(run, reference)
-    if model_of(run).needs:
+    model, n = generate.load(run), n or MOST
+    if model.needs:
         n = min(n, len(reference))  # a sample of each source
     rows, truth = some_rows(len(reference), n, seed), reference.labels()
-    model = generate.load(run)
     given = labels_to_ask(model, reference, rows, n, seed) | generate.checked(model, conditions)
     if model.needs:
         given["source"] = torch.cat([*images(reference, rows, "source")])
@@ -386,8 +386,8 @@ def save_pairs(run: Run, above: Tensor, below: Tensor, columns: int, name: str =
     """samples/nearest.png, so many pairs a row of a training picture above a sample."""
     from genloom.data.image import preview
 
-    cut = [(above[i : i + columns], below[i : i + columns]) for i in range(0, len(above), columns)]
-    sheet = preview(torch.cat([side for pair in cut for side in pair]), columns)
+    pairs = zip(above.split(columns), below.split(columns), strict=True)
+    sheet = preview(torch.cat([side for pair in pairs for side in pair]), columns)
     with atomic(run.folder / "samples" / name) as path:
         sheet.save(path, format="PNG")
 

@@ -16,8 +16,8 @@ from genloom.data.audio import AudioSet
 from genloom.data.base import Dataset
 from genloom.data.files import safe_name
 from genloom.data.sound import write
-from genloom.errors import UserError, unknown
-from genloom.measure_text import row
+from genloom.errors import UserError
+from genloom.measure import chosen, left_out, row
 from genloom.metrics import audio as figures
 from genloom.metrics.distribution import mean_estimate
 from genloom.metrics.intelligibility import estoi, stoi
@@ -71,37 +71,31 @@ def measured(
 
     Writes clips to hear into samples/heard. Raises UserError for an unknown measure and for data without a whole clip.
     """
-    for name in metrics or ():
-        if name not in MEASURES:
-            raise unknown("metric of sound", name, MEASURES)
+    wanted = chosen(metrics, MEASURES, "metric of sound")
     model: Any = generate.load(run)
-    clips = whole_clips(reference, model.mel, min(n, MOST))
+    named = whole_clips(reference, model.mel, min(n, MOST))
+    clips = list(named.values())
     started = time.perf_counter()
     with generate.autocast(model.device, generate.resolve_precision(model, "auto")):
-        made = [model.vocode(model.frames(clip))[0].cpu() for clip in clips.values()]
+        made = [model.vocode(model.frames(clip))[0].cpu() for clip in clips]
     seconds = time.perf_counter() - started
-    sides = {"made": made, **baselines(model.mel, list(clips.values()), seed), "recordings": list(clips.values())}
+    sides = {"made": made, **baselines(model.mel, clips, seed), "recordings": clips}
     result: dict[str, Any] = {"counted": "clips made again", "metrics": [], "warnings": [], "beside": {}}
-    for name in metrics or MEASURES:
-        try:
-            found = {side: measure(name, list(clips.values()), waves, model.mel) for side, waves in sides.items()}
-        except UserError as error:
-            if metrics or name not in EXTRAS:
-                raise
-            result["warnings"].append(f"'{name}' is left out: {error}")
-            continue
-        note = MEASURES[name][1]
-        result["metrics"].append(row(name, mean_estimate(found["made"], note), len(found["made"]), seed))
-        beside = {side: float(values.mean()) for side, values in found.items() if side != "made"}
-        result["beside"][name] = {side: value for side, value in beside.items() if math.isfinite(value)}
+    for name in wanted:
+        with left_out(name, result["warnings"], asked=bool(metrics) or name not in EXTRAS):
+            found = {side: measure(name, clips, waves, model.mel) for side, waves in sides.items()}
+            made_well = found.pop("made")
+            result["metrics"].append(row(name, mean_estimate(made_well, MEASURES[name][1]), len(made_well), seed))
+            beside = {side: float(values.mean()) for side, values in found.items()}
+            result["beside"][name] = {side: value for side, value in beside.items() if math.isfinite(value)}
     if len(clips) < ENOUGH:
         result["warnings"].append(
             f"{len(clips)} clips are few: --data with more of them, or --data.held-out, tells more."
         )
-    length = sum(clip.shape[1] for clip in clips.values()) / model.mel.rate
+    length = sum(clip.shape[1] for clip in clips) / model.mel.rate
     result["real_time_factor"] = seconds / length
     result["minutes"] = length / 60
-    keep_heard(run, clips, sides)
+    keep_heard(run, named, sides)
     return result, len(clips)
 
 

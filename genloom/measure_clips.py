@@ -14,25 +14,26 @@ from genloom.core import Model
 from genloom.data.base import Dataset
 from genloom.data.catalog import DIGITS
 from genloom.data.draw import strips
-from genloom.errors import UserError, unknown
+from genloom.errors import UserError
 from genloom.measure import (
     OF_CLIPS,
+    Asked,
     Features,
     check_shape,
+    chosen,
     classes_counted,
     evaluate_samples,
     labels_to_ask,
     nearest_pairs,
+    row,
     save_pairs,
     some_rows,
 )
-from genloom.measure_text import row
 from genloom.metrics import distribution
 from genloom.metrics.distribution import mean_estimate
 from genloom.metrics.features import Extractor
 from genloom.metrics.steadiness import Steadiness, steadiness
 from genloom.metrics.video import PROTOCOL, clip_features
-from genloom.run import Run
 
 METRICS = ("fvd", "kvd", "precision", "recall", "density", "coverage", "nearest", "labels", "steady")
 CLIPS, OF_DIGITS = 256, 1_000  # clips that are made, unless others are asked for: a big extractor takes its time
@@ -40,26 +41,14 @@ BATCH = 16  # clips at a time
 PAIRS = 4  # of the first samples, and of those nearest of all, with the training clip that each is nearest to
 
 
-def measured(
-    run: Run,
-    model: Model,
-    own: Dataset | None,
-    reference: Dataset,
-    eye: Extractor,
-    metrics: Sequence[str] | None,
-    n: int | None,
-    seed: int,
-    conditions: Mapping[str, Any],
-) -> tuple[dict[str, Any], int]:
+def measured(asked: Asked, model: Model, eye: Extractor, conditions: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
     """Distances between sets of clips, copies and, of digits, whether they are those asked for and stay so; and how many clips.
 
     Beside a distance stands that of training clips. Raises UserError for an unknown measure and for data of another shape.
     """
-    for name in metrics or ():
-        if name not in METRICS:
-            raise unknown("metric of clips", name, METRICS)
+    run, own, reference, metrics, n, seed = asked
+    wanted, n = chosen(metrics, METRICS, "metric of clips"), n or (OF_DIGITS if eye.name == "digits" else CLIPS)
     check_shape(run, reference)
-    n, wanted = n or (OF_DIGITS if eye.name == "digits" else CLIPS), tuple(metrics or METRICS)
     digits = eye.name == "digits" and reference.spec.classes == DIGITS
     rows = some_rows(len(reference), n, seed)
     given = labels_to_ask(model, reference, rows, n, seed) | generate.checked(model, conditions)

@@ -23,8 +23,8 @@ from genloom.data.audio import AudioSet
 from genloom.data.base import Dataset
 from genloom.data.files import safe_name
 from genloom.data.sound import write
-from genloom.errors import UserError, unknown
-from genloom.measure_text import row
+from genloom.errors import UserError
+from genloom.measure import chosen, left_out, row
 from genloom.metrics.distribution import Estimate, frechet_distance, mean_estimate, nearest, ratio_of_medians
 from genloom.metrics.speakers import ear, fad
 from genloom.metrics.windows import Windows, loudness, noise_like, statistics
@@ -78,9 +78,7 @@ def measured(
 
     Raises UserError for an unknown measure, for other data than sound, and for a measure asked for that cannot be had.
     """
-    for name in metrics or ():
-        if name not in NOTES:
-            raise unknown("metric of sound", name, NOTES)
+    wanted = chosen(metrics, NOTES, "metric of sound")
     if not isinstance(reference, AudioSet):
         raise UserError("Sound is measured beside clips of sound: give a folder of them as --data.")
     model: Any = generate.load(run)
@@ -97,16 +95,11 @@ def measured(
     }
     about = f"windows of {sides.windows.seconds:.2g} s"
     result: dict[str, Any] = {"counted": about, "metrics": [], "warnings": [], "beside": {}}
-    for name in metrics or NOTES:
-        try:
+    for name in wanted:
+        with left_out(name, result["warnings"], asked=bool(metrics)):
             found = ways[name]()
-        except UserError as error:
-            if metrics:
-                raise
-            result["warnings"].append(f"'{name}' is left out: {error}")
-            continue
-        result["metrics"].append(row(found.name, found.estimate, count, seed) | found.judge)
-        result["beside"][found.name] = found.beside
+            result["metrics"].append(row(found.name, found.estimate, count, seed) | found.judge)
+            result["beside"][found.name] = found.beside
     if "nearest" not in result["beside"]:
         for place, clip in enumerate(sides.clips[:HEARD]):
             keep_heard(run, f"{place}-sample {place}", {"made": clip[None]})

@@ -14,9 +14,9 @@ from genloom.data.base import Dataset
 from genloom.data.files import safe_name
 from genloom.data.sound import write
 from genloom.data.speech import SpeechSet
-from genloom.errors import UserError, unknown
+from genloom.errors import UserError
 from genloom.generate import draw, load
-from genloom.measure_text import row
+from genloom.measure import chosen, left_out, row
 from genloom.metrics.audio import mcd_dtw
 from genloom.metrics.distribution import Estimate, mean_estimate
 from genloom.metrics.speakers import similarity, speakers
@@ -136,9 +136,7 @@ def measured(
 
     Raises UserError for an unknown measure, and for one asked for that cannot be had.
     """
-    for name in metrics or ():
-        if name not in METRICS:
-            raise unknown("metric of speech", name, METRICS)
+    wanted = chosen(metrics, METRICS, "metric of speech")
     with_vocoder = load(Run.open(vocoder)) if vocoder else None
     found = say(load(run), reference, vocoder=with_vocoder, n=min(n, MOST), seed=seed)
     count = len(found.said)
@@ -149,16 +147,11 @@ def measured(
         return _mistaken(found, heard)
 
     ways = {"wer": understood, "mcd-dtw": lambda: (found.distortion(), {}), "speaker": found.voices}
-    for name in metrics or METRICS:
-        try:
+    for name in wanted:
+        with left_out(name, result["warnings"], asked=bool(metrics) or name not in EXTRAS):
             estimate, beside = ways[name]()
-        except UserError as error:
-            if metrics or name not in EXTRAS:
-                raise
-            result["warnings"].append(f"'{name}' is left out: {error}")
-            continue
-        result["metrics"].append(row(name, estimate, count, seed))
-        result["beside"] |= {name: beside} if beside else {}
+            result["metrics"].append(row(name, estimate, count, seed))
+            result["beside"] |= {name: beside} if beside else {}
     for i, text in enumerate(found.said[:HEARD]):
         stem = safe_name(" ".join(words(text)[:8]))
         for side, waves in found.sides.items():

@@ -14,8 +14,8 @@ from genloom.core import Spec
 from genloom.data.base import Dataset
 from genloom.data.schema import Column as Described
 from genloom.data.table import numbers_of
-from genloom.errors import UserError, unknown
-from genloom.measure import MOST, labels_to_ask, some_rows
+from genloom.errors import UserError
+from genloom.measure import MOST, chosen, labels_to_ask, some_rows
 from genloom.metrics import table as figures
 from genloom.metrics import trees
 from genloom.metrics.chances import wilson
@@ -62,10 +62,7 @@ def measured(
 
     Raises UserError for an unknown metric, or rows that are not numbers.
     """
-    for name in metrics or ():
-        if name not in METRICS:
-            raise unknown("metric of tables", name, METRICS)
-    wanted = tuple(metrics or METRICS)
+    wanted = chosen(metrics, METRICS, "metric of tables")
     train = data_table(own) if own is not None and own.fingerprint != reference.fingerprint else None
     real = _sample(data_table(reference), seed)
     n = n or min(MOST, len(own or reference))

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from genloom import generate
 from genloom.data.base import Dataset
-from genloom.errors import UserError, unknown
+from genloom.errors import UserError
+from genloom.measure import chosen, row
 from genloom.metrics import text as figures
-from genloom.metrics.distribution import Estimate
 from genloom.run import Run
 
 METRICS = ("nats", "bits", "perplexity", "repeats")
@@ -30,10 +30,7 @@ def measured(
 
     Windows follow one another: each token is predicted once, from those before it in its window.
     """
-    for name in metrics or ():
-        if name not in METRICS:
-            raise unknown("metric of text", name, METRICS)
-    wanted, model = tuple(metrics or METRICS), generate.load(run)
+    wanted, model = chosen(metrics, METRICS, "metric of text"), generate.load(run)
     result: dict[str, Any] = {"counted": "windows of text", "metrics": [], "warnings": []}
     context = run.spec.shape[0] - 1
     if set(wanted) & {"nats", "bits", "perplexity"}:
@@ -87,16 +84,3 @@ def training_text(own: Dataset, model: Any) -> bytes:
         tokens = tokens[: figures.LARGEST // 2]
     pieces = [model.tokenizer.piece(t) for t in range(model.vocabulary)]
     return b"".join([pieces[t] for t in tokens.tolist()])
-
-
-def row(name: str, estimate: Estimate, n: int, seed: int, n_real: int | None = None) -> dict[str, Any]:
-    low, high = estimate.interval(seed=seed)
-    return {
-        "name": name,
-        "value": estimate.value,
-        "low": low,
-        "high": high,
-        "n": n,
-        "n_real": n if n_real is None else n_real,
-        "note": estimate.note,
-    }

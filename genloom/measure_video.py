@@ -25,9 +25,8 @@ from genloom.data.files import safe_name
 from genloom.data.image import as_tensor
 from genloom.data.motion import flows, opencv
 from genloom.data.video import Film, Writer, side_by_side
-from genloom.errors import UserError, unknown
-from genloom.measure import FEWEST, SMALL
-from genloom.measure_text import row
+from genloom.errors import UserError
+from genloom.measure import FEWEST, SMALL, Asked, chosen, row
 from genloom.metrics import distribution, video
 from genloom.metrics.distribution import Estimate
 from genloom.metrics.features import Extractor, extractor, quantise
@@ -54,28 +53,17 @@ NOTES = {
 Sides = dict[str, np.ndarray]  # frames u8 [n, C, H, W] of one piece: real, source, made, per frame, input
 
 
-def measured(
-    run: Run,
-    own: Dataset | None,
-    reference: Dataset,
-    eye: Extractor,
-    metrics: Sequence[str] | None,
-    n: int | None,
-    seed: int,
-    conditions: Mapping[str, Any],
-) -> tuple[dict[str, Any], int]:
+def measured(asked: Asked, eye: Extractor, conditions: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
     """Figures, and how many frames of films or clips they are of: n at most, else 10,000 frames, or 256 clips (1,000 of digits).
 
     Films side by side are kept in samples/seen. Raises UserError for an unknown measure and for data that do not fit.
     """
-    model: Any = generate.load(run)
+    model: Any = generate.load(asked.run)
     if not model.needs:
-        return measure_clips.measured(run, model, own, reference, eye, metrics, n, seed, conditions)
-    for name in metrics or ():
-        if name not in NOTES:
-            raise unknown("metric of films", name, NOTES)
-    check_frames(run, reference)
-    return films_made_again(run, model, reference, eye, metrics, n or MOST)
+        return measure_clips.measured(asked, model, eye, conditions)
+    chosen(asked.metrics, NOTES, "metric of films")
+    check_frames(asked.run, asked.reference)
+    return films_made_again(asked.run, model, asked.reference, eye, asked.metrics, asked.n or MOST)
 
 
 def check_frames(run: Run, reference: Dataset) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from genloom import generate
 from genloom.core import generator
 from genloom.errors import UserError
-from genloom.measure_text import row
+from genloom.measure import row
 from genloom.metrics.distribution import mean_estimate
 from genloom.objectives.autoregressive import LanguageModel
 from genloom.run import Run
