@@ -115,20 +115,17 @@ def geometry(draws: Draws, height: int, width: int) -> Tensor:
     flip = 1 - 2 * draws.whole("xflip", 2)
     shrink, squeeze = torch.exp2(-0.2 * draws.normal("scale")), torch.exp2(-0.2 * draws.normal("aniso"))
     one = torch.ones_like(flip)
+    whole = [-(0.125 * size * draws.signed("xint", i)).round() for i, size in enumerate((width, height))]
+    part = [-0.125 * size * draws.normal("xfrac", i) for i, size in enumerate((width, height))]
     steps = (
         affine(flip, one),
         rotation(draws.whole("rotate90", 4) * (math.pi / 2)),
-        affine(
-            one,
-            one,
-            -(0.125 * width * draws.signed("xint", 0)).round(),
-            -(0.125 * height * draws.signed("xint", 1)).round(),
-        ),
+        affine(one, one, *whole),
         affine(shrink, shrink),
         rotation(math.pi * draws.signed("rotate")),
         affine(squeeze, 1 / squeeze),
         rotation(math.pi * draws.signed("rotate_again")),
-        affine(one, one, -0.125 * width * draws.normal("xfrac", 0), -0.125 * height * draws.normal("xfrac", 1)),
+        affine(one, one, *part),
     )
     return reduce(torch.matmul, steps)[:, :2]
 

@@ -87,14 +87,9 @@ class _Forward(_Product):
             return torch.conv2d(x, w, None, s.stride, s.padding, (1, 1), s.groups)
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         x, w = ctx.saved_tensors
-        wants_x, wants_w, _ = ctx.needs_input_grad
-        return (
-            _Adjoint.apply(g, w, ctx.shape) if wants_x else None,
-            _Weight.apply(g, x, ctx.shape) if wants_w else None,
-            None,
-        )
+        return _wanted(ctx, (_Adjoint, g, w), (_Weight, g, x))
 
 
 class _Adjoint(_Product):
@@ -106,14 +101,9 @@ class _Adjoint(_Product):
         return _gradients(g, x, w, s, (True, False, False))[0]
 
     @staticmethod
-    def backward(ctx: Any, x: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, x: Tensor) -> tuple[Tensor | None, ...]:
         g, w = ctx.saved_tensors
-        wants_g, wants_w, _ = ctx.needs_input_grad
-        return (
-            _Forward.apply(x, w, ctx.shape) if wants_g else None,
-            _Weight.apply(g, x, ctx.shape) if wants_w else None,
-            None,
-        )
+        return _wanted(ctx, (_Forward, x, w), (_Weight, g, x))
 
 
 class _Weight(_Product):
@@ -125,14 +115,15 @@ class _Weight(_Product):
         return _gradients(g, x, w, s, (False, True, False))[1]
 
     @staticmethod
-    def backward(ctx: Any, w: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, w: Tensor) -> tuple[Tensor | None, ...]:
         g, x = ctx.saved_tensors
-        wants_g, wants_x, _ = ctx.needs_input_grad
-        return (
-            _Forward.apply(x, w, ctx.shape) if wants_g else None,
-            _Adjoint.apply(g, w, ctx.shape) if wants_x else None,
-            None,
-        )
+        return _wanted(ctx, (_Forward, x, w), (_Adjoint, g, w))
+
+
+def _wanted(ctx: Any, *products: tuple[type[_Product], Tensor, Tensor]) -> tuple[Tensor | None, ...]:
+    """Those of the two products that a gradient is asked of, and none for the shape."""
+    asked = zip(products, ctx.needs_input_grad[:2], strict=True)
+    return *(product.apply(a, b, ctx.shape) if wanted else None for (product, a, b), wanted in asked), None
 
 
 def _gradients(g: Tensor, x: Tensor, w: Tensor, s: Shape, mask: tuple[bool, bool, bool]) -> Any:

@@ -198,20 +198,26 @@ class Adversarial(Model):
         """Images [B, C, H, W] of latents [B, Z]."""
         return self.generator(latents) if labels is None else self.generator(latents, labels)
 
+    @torch.no_grad()
+    def fakes(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
+        """The same for the discriminator to learn from: no gradient reaches the generator."""
+        return self.make(latents, labels)
+
+    def logits(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        """What the discriminator makes of images [B], in float32."""
+        return (self.discriminator(images) if labels is None else self.discriminator(images, labels)).float()
+
     def judge(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Logits [B] of images seen through the augmentation, in float32."""
-        images = self.augment(images)
-        logits = self.discriminator(images) if labels is None else self.discriminator(images, labels)
-        return logits.float()
+        """Logits [B] of images seen through the augmentation."""
+        return self.logits(self.augment(images), labels)
 
     def critic_terms(self, real: Tensor, latents: Tensor, labels: Tensor | None) -> dict[str, Tensor]:
-        with torch.no_grad():
-            fake = self.make(latents, labels)
+        fake = self.fakes(latents, labels)
         if not self.penalised:
             r, f = self.score(real, fake, labels)
             self.observe(r, f)
             return {"discriminator": self.objective.critic(r, f)}
-        both = torch.cat([labels, labels]) if labels is not None else None
+        both = None if labels is None else torch.cat([labels, labels])
         logits, slope = score_and_slope(lambda x: self.judge(x, both), torch.cat([real, fake]))
         r, f = logits.chunk(2)
         self.observe(r, f)
@@ -237,14 +243,12 @@ class Adversarial(Model):
         """Logits [B] of reals and of fakes, in one forward where D allows it."""
         if not self.together:
             return self.judge(real, labels), self.judge(fake, labels)
-        both = torch.cat([labels, labels]) if labels is not None else None
+        both = None if labels is None else torch.cat([labels, labels])
         r, f = self.judge(torch.cat([real, fake]), both).chunk(2)
         return r, f
 
     def critic(self, batch: Batch) -> Tensor:
-        labels = self.labels(batch)
-        images = batch["image"]
-        return (self.discriminator(images) if labels is None else self.discriminator(images, labels)).float()
+        return self.logits(batch["image"], self.labels(batch))
 
     def sample(self, n: int, *, seed: int = 0, start: int = 0) -> Tensor:
         return self.make(self.item_noise(n, self.latent, seed=seed, start=start)).float()

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genloom.core import Card, Phase, Recipe, Result, Spec, register
 from genloom.errors import UserError
-from genloom.models.image.cgan import told
-from genloom.models.image.dcgan import Discriminator, Generator
-from genloom.objectives.adversarial import Conditional
+from genloom.models.image.cgan import Told
+from genloom.models.image.dcgan import DCGAN, Discriminator, Generator
 
 
 @register("acgan")
-class ACGAN(Conditional):
+class ACGAN(Told):
     """DCGAN with the class beside the latents, and a classifier that reads the discriminator's features.
 
     Both players lower the classifier's error, on reals and fakes (discriminator) or on fakes (generator): the paper's
@@ -32,9 +30,7 @@ class ACGAN(Conditional):
         results=(Result("Inception score", 8.25, "CIFAR-10", "section 4"),),
     )
     recipes = {
-        "tiny": Recipe(steps=12, batch_size=16, model={"width": 8, "latent": 8}),
-        "cpu": Recipe(minutes=3, batch_size=64, lr=2e-3, betas=(0.0, 0.99), decay=0.8, model={"width": 32}),
-        "default": Recipe(steps=30_000, batch_size=128, betas=(0.5, 0.999), decay=0.3),
+        **DCGAN.recipes,
         "paper": Recipe(steps=50_000, batch_size=100, betas=(0.5, 0.999), ema=0.0, model={"latent": 110}),
     }
     together = False
@@ -45,7 +41,7 @@ class ACGAN(Conditional):
             raise UserError("acgan needs data with classes: sort the pictures into a folder a class, or fit dcgan.")
         super().__init__(spec, latent=latent, objective="bce", conditional=True)
         self.classify = classify
-        self.generator = ConditionalGenerator(latent, spec.shape, width, self.classes)
+        self.generator = Generator(latent + self.classes, spec.shape, width)
         self.discriminator = Discriminator(spec.shape, width)
         self.classifier = nn.Linear(self.discriminator.features, self.classes)
 
@@ -60,10 +56,8 @@ class ACGAN(Conditional):
 
     def critic_terms(self, real: Tensor, latents: Tensor, labels: Tensor | None) -> dict[str, Tensor]:
         assert labels is not None
-        with torch.no_grad():
-            fake = self.make(latents, labels)
         r, error_real = self.examine(real, labels)
-        f, error_fake = self.examine(fake, labels)
+        f, error_fake = self.examine(self.fakes(latents, labels), labels)
         return {"discriminator": self.objective.critic(r, f), "class_real": error_real, "class_fake": error_fake}
 
     def generator_terms(self, real: Tensor, latents: Tensor, labels: Tensor | None) -> dict[str, Tensor]:
@@ -71,16 +65,5 @@ class ACGAN(Conditional):
         f, error = self.examine(self.make(latents, labels), labels)
         return {"generator": self.objective.generator(f, f), "class": error}
 
-    def critic(self, batch: dict[str, Tensor]) -> Tensor:
-        return self.discriminator(batch["image"]).float()
-
-
-class ConditionalGenerator(Generator):
-    """Latents [B, Z] and labels [B] -> images [B, C, H, W] in [-1, 1]."""
-
-    def __init__(self, latent: int, shape: tuple[int, ...], width: int, classes: int):
-        super().__init__(latent + classes, shape, width)
-        self.classes = classes
-
-    def forward(self, z: Tensor, labels: Tensor) -> Tensor:  # type: ignore[override]  # [B, Z], [B]
-        return super().forward(told(z, labels, self.classes))
+    def logits(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        return self.discriminator(images).float()

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from genloom import parallel
-from genloom.core import Batch, Card, Recipe, Spec, register
+from genloom.core import Card, Recipe, Spec, register
 from genloom.models.image.dcgan import pyramid
 from genloom.objectives.adversarial import Adversarial
 
@@ -55,21 +55,12 @@ class BEGAN(Adversarial):
         self.register_buffer("k", torch.zeros(()))
         self.register_buffer("errors", torch.zeros(2))  # the last L(x) and L(G(z)), of the global batch
 
-    def redraw(self, images: Tensor) -> Tensor:
-        """L(x) [B]: the mean absolute error of the autoencoder."""
-        return (images - self.discriminator(images)).abs().flatten(1).mean(1)
-
-    def judge(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
-        """-L(x) [B]: what is redrawn well is real."""
-        return -self.redraw(self.augment(images)).float()
-
-    def critic(self, batch: Batch) -> Tensor:
-        return -self.redraw(batch["image"]).float()
+    def logits(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        """-L(x) [B], L(x) the mean absolute error of the autoencoder: what is redrawn well is real."""
+        return -(images - self.discriminator(images)).abs().flatten(1).mean(1).float()
 
     def critic_terms(self, real: Tensor, latents: Tensor, labels: Tensor | None) -> dict[str, Tensor]:
-        with torch.no_grad():
-            fake = self.make(latents)
-        r, f = self.score(real, fake)
+        r, f = self.score(real, self.fakes(latents))
         self.note(0, -r)
         return {"real": -r, "fake": self.k * f}
 

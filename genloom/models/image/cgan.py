@@ -14,8 +14,16 @@ from genloom.models.image.gan import GAN, Discriminator, Generator
 from genloom.objectives.adversarial import Conditional
 
 
+class Told(Conditional):
+    """A GAN whose generator is told the class beside its latents."""
+
+    def make(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
+        assert labels is not None
+        return self.generator(told(latents, labels, self.classes))
+
+
 @register("cgan")
-class CGAN(Conditional):
+class CGAN(Told):
     """The textbook GAN with a one-hot class beside the latents and beside the pixels. Raises UserError without classes."""
 
     card = Card(
@@ -47,30 +55,12 @@ class CGAN(Conditional):
         if not spec.classes:
             raise UserError("cgan needs data with classes: sort the pictures into a folder a class, or fit gan.")
         super().__init__(spec, latent=latent, objective=objective, gamma=gamma, gamma_end=gamma_end, conditional=True)
-        self.generator = ConditionalGenerator(latent, spec.shape, self.classes)
-        self.discriminator = ConditionalDiscriminator(spec.shape, self.classes)
+        self.generator = Generator(latent + self.classes, spec.shape)
+        self.discriminator = Discriminator((math.prod(spec.shape) + self.classes,))
 
-
-class ConditionalGenerator(Generator):
-    """Latents [B, Z] and labels [B] -> images [B, C, H, W] in [-1, 1]."""
-
-    def __init__(self, latent: int, shape: tuple[int, ...], classes: int):
-        super().__init__(latent + classes, shape)
-        self.classes = classes
-
-    def forward(self, z: Tensor, labels: Tensor) -> Tensor:  # type: ignore[override]  # [B, Z], [B]
-        return super().forward(told(z, labels, self.classes))
-
-
-class ConditionalDiscriminator(Discriminator):
-    """Images [B, C, H, W] in [-1, 1] and labels [B] -> logits [B]."""
-
-    def __init__(self, shape: tuple[int, ...], classes: int):
-        super().__init__((math.prod(shape) + classes,))
-        self.classes = classes
-
-    def forward(self, images: Tensor, labels: Tensor) -> Tensor:  # type: ignore[override]  # [B, C, H, W], [B]
-        return super().forward(told(images.flatten(1), labels, self.classes))
+    def logits(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        assert labels is not None
+        return self.discriminator(told(images.flatten(1), labels, self.classes)).float()
 
 
 def told(x: Tensor, labels: Tensor, classes: int) -> Tensor:

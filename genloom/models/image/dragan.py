@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from genloom.core import Card, Recipe, Spec, register
@@ -37,10 +36,8 @@ class DRAGAN(Adversarial):
         self.discriminator = plain_discriminator(spec.shape, width)
 
     def critic_terms(self, real: Tensor, latents: Tensor, labels: Tensor | None) -> dict[str, Tensor]:
-        with torch.no_grad():
-            fake = self.make(latents, labels)
         near = real + self.noise * self.randn(*real.shape)
         return {
-            "discriminator": self.objective.critic(*self.score(real, fake)),
+            "discriminator": self.objective.critic(*self.score(real, self.fakes(latents))),
             "penalty": self.penalty * slope_penalty(self.judge, near),
         }

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from genloom import parallel
 from genloom.core import Card, Phase, Recipe, Result, Spec, register
 from genloom.errors import UserError
-from genloom.models.image.dcgan import Discriminator, Generator
+from genloom.models.image.dcgan import DCGAN, Discriminator, Generator
 from genloom.objectives.adversarial import Adversarial
 
 
@@ -34,9 +34,7 @@ class InfoGAN(Adversarial):
         results=(Result("error % of the code as a classifier", 5.0, "MNIST", "section 7.2"),),
     )
     recipes = {
-        "tiny": Recipe(steps=12, batch_size=16, model={"width": 8, "latent": 8}),
-        "cpu": Recipe(minutes=3, batch_size=64, lr=2e-3, betas=(0.0, 0.99), decay=0.8, model={"width": 32}),
-        "default": Recipe(steps=30_000, batch_size=128, betas=(0.5, 0.999), decay=0.3),
+        **DCGAN.recipes,
         "paper": Recipe(steps=50_000, batch_size=128, betas=(0.5, 0.999), ema=0.0, model={"latent": 62}),
     }
     together = False

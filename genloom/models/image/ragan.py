@@ -19,9 +19,7 @@ class RaGAN(DCGAN):
         changes="One critic step to one of the generator. A running average of the generator makes the samples.",
     )
     recipes = {
-        "tiny": Recipe(steps=12, batch_size=16, model={"width": 8, "latent": 8}),
-        "cpu": Recipe(minutes=3, batch_size=64, lr=2e-3, betas=(0.0, 0.99), decay=0.8, model={"width": 32}),
-        "default": Recipe(steps=30_000, batch_size=128, betas=(0.5, 0.999), decay=0.3),
+        **DCGAN.recipes,
         "paper": Recipe(
             steps=100_000, batch_size=32, lr=2e-4, betas=(0.5, 0.999), ema=0.0, model={"latent": 128, "width": 128}
         ),

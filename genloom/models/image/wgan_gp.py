@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from genloom import parallel
@@ -44,8 +43,7 @@ class WGANGP(Adversarial):
         return [Phase("critic", ("discriminator",)), Phase("generator", ("generator",), every=self.critic_steps)]
 
     def critic_terms(self, real: Tensor, latents: Tensor, labels: Tensor | None) -> dict[str, Tensor]:
-        with torch.no_grad():
-            fake = self.generator(latents)
+        fake = self.fakes(latents)
         mix = parallel.rand(len(real), device=real.device)
         return {
             "critic": self.objective.critic(*self.score(real, fake)),
