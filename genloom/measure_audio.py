@@ -18,7 +18,7 @@ from genloom.data.files import safe_name
 from genloom.data.sound import write
 from genloom.errors import UserError
 from genloom.measure import chosen, left_out, row
-from genloom.metrics import audio as figures
+from genloom.metrics.audio import mcd, mel_l1, multi_resolution_stft, si_sdr
 from genloom.metrics.distribution import mean_estimate
 from genloom.metrics.intelligibility import estoi, stoi
 from genloom.metrics.pitch import f0_error, voicing_error
@@ -39,15 +39,12 @@ BASELINES = {  # Griffin & Lim 1984, and with the momentum of Perraudin et al. 2
 
 Measure = Callable[[Tensor, Tensor, Mel], Tensor]
 MEASURES: dict[str, tuple[Measure, str]] = {
-    "mel-l1": (lambda r, f, m: figures.mel_l1(r, f, m), "mean difference of log mel spectrograms"),
-    "stft": (
-        lambda r, f, m: figures.multi_resolution_stft(r, f),
-        "spectral convergence and log distance, 3 resolutions",
-    ),
-    "mcd": (lambda r, f, m: figures.mcd(r, f, m), "mel-cepstral distortion, dB"),
+    "mel-l1": (mel_l1, "mean difference of log mel spectrograms"),
+    "stft": (lambda r, f, m: multi_resolution_stft(r, f), "spectral convergence and log distance, 3 resolutions"),
+    "mcd": (mcd, "mel-cepstral distortion, dB"),
     "f0": (lambda r, f, m: f0_error(r, f, m.rate), "error of pitch, cents, where both are voiced"),
     "voicing": (lambda r, f, m: voicing_error(r, f, m.rate), "share of frames voiced in one alone"),
-    "si-sdr": (lambda r, f, m: figures.si_sdr(r, f), "scale-invariant signal to distortion, dB; phases count"),
+    "si-sdr": (lambda r, f, m: si_sdr(r, f), "scale-invariant signal to distortion, dB; phases count"),
     "stoi": (lambda r, f, m: stoi(r, f, m.rate), "short-time objective intelligibility"),
     "estoi": (lambda r, f, m: estoi(r, f, m.rate), "the same, extended"),
     "pesq": (lambda r, f, m: pesq(r, f, m.rate), "perceptual evaluation of speech quality, to 4.64"),
@@ -57,11 +54,8 @@ MEASURES: dict[str, tuple[Measure, str]] = {
         "likeness of the voice to the recording's",
     ),
 }
-EXTRAS = (
-    "pesq",
-    "dnsmos",
-    "speaker",
-)  # that need a library more: without it they are left out, unless they were asked for
+# that need a library more: without it they are left out, unless they were asked for
+EXTRAS = ("pesq", "dnsmos", "speaker")
 
 
 def measured(

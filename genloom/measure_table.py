@@ -87,16 +87,14 @@ def measured(
 def _spread(
     result: dict[str, Any], wanted: Sequence[str], real: Table, fake: Table, train: Table | None, seed: int
 ) -> None:
+    notes = {
+        "shapes": "mean over columns of 1 - the greatest gap of distribution functions, or of 1 - total variation",
+        "trends": "mean over pairs of columns of how alike their correlation, or their table of counts, is",
+    }
     for name, of in (("shapes", shapes), ("trends", trends)):
-        if name not in wanted:
-            continue
-        low, high = around(of, real, fake, seed)
-        note = {
-            "shapes": "mean over columns of 1 - the greatest gap of distribution functions, or of 1 - total variation",
-            "trends": "mean over pairs of columns of how alike their correlation, or their table of counts, is",
-        }[name]
-        beside = {"real rows": of(real, train)} if train is not None else {}
-        _row(result, name, (of(real, fake), low, high), fake, real, note, beside)
+        if name in wanted:
+            beside = {} if train is None else {"real rows": of(real, train)}
+            _row(result, name, around(of, real, fake, seed), fake, real, notes[name], beside)
 
 
 def shapes(real: Table, fake: Table) -> float:
@@ -108,12 +106,12 @@ def trends(real: Table, fake: Table) -> float:
     return float(np.nanmean(found)) if np.isfinite(found).any() else math.nan
 
 
-def around(of: Callable[[Table, Table], float], real: Table, fake: Table, seed: int) -> tuple[float, float]:
-    """An interval around a figure, by its deviation over rows drawn anew: drawing itself lowers it, so the middle stays."""
+def around(of: Callable[[Table, Table], float], real: Table, fake: Table, seed: int) -> tuple[float, float, float]:
+    """A figure and an interval around it, by its deviation over rows drawn anew: drawing lowers it, so the middle stays."""
     random, value = np.random.default_rng(seed), of(real, fake)
     again = [of(_anew(real, random), _anew(fake, random)) for _ in range(AGAIN)]
     wide = 1.96 * float(np.std(again, ddof=1))
-    return value - wide, min(1.0, value + wide)
+    return value, value - wide, min(1.0, value + wide)
 
 
 def _anew(table: Table, random: np.random.Generator) -> list[Column]:
@@ -141,16 +139,13 @@ def _learnt(
         shown = real if train is None else train
         found = trees.told_apart(shown, fake, seed)
         note = "AUC of boosted trees that tell samples from real rows, on rows they were not shown; 0.5 is not at all"
-        beside = {}
-        if train is not None:
-            beside["real rows"] = trees.told_apart(train, real, seed)[0]
+        beside = {} if train is None else {"real rows": trees.told_apart(train, real, seed)[0]}
         _row(result, "detection", found, fake, shown, note, beside)
     if "utility" in wanted and train is not None:
         target = spec.extra["target"]
         target = _last_category(fake) if target is None else int(target)
-        if target is None:
-            return
-        _predict(result, real, fake, train, target, seed)
+        if target is not None:
+            _predict(result, real, fake, train, target, seed)
 
 
 def _predict(result: dict[str, Any], real: Table, fake: Table, train: Table, target: int, seed: int) -> None:
@@ -179,17 +174,17 @@ def _new(result: dict[str, Any], wanted: Sequence[str], real: Table, fake: Table
         share = figures.new_rows(fake, train)
         note = "share of rows that are no training row, numbers within 1 %"
         beside = {"real rows": figures.new_rows(real, train)}
-        _row(result, "new", (share, *_binomial(share, len(fake[0].values))), fake, train, note, beside)
+        _row(result, "new", _binomial(share, len(fake[0].values)), fake, train, note, beside)
     if "nearer" in wanted:
         count = min(len(real[0].values), len(train[0].values))
         even = rows_of(train, some_rows(len(train[0].values), count, seed))
         share = figures.nearer_to_training(fake, even, real)
         note = f"share of rows nearer to one of {count:,} training rows than to any of as many held-out ones; 0.5 is chance"
-        _row(result, "nearer", (share, *_binomial(share, len(fake[0].values))), fake, real, note, {})
+        _row(result, "nearer", _binomial(share, len(fake[0].values)), fake, real, note, {})
 
 
-def _binomial(share: float, n: int) -> tuple[float, float]:
-    return wilson(round(share * n), n)
+def _binomial(share: float, n: int) -> tuple[float, float, float]:
+    return share, *wilson(round(share * n), n)
 
 
 def _row(

@@ -98,15 +98,11 @@ def films_made_again(
     tally = Tally(list(wanted), lite0, eye)
     count = tally_films(run, model, reference, tally, most)
     warnings += filter(None, [tally.note])
-    if count < reference_frames(reference):
+    if count < sum(film.count for film in reference.films()):
         warnings.append(f"The first {count:,} frames were made again; -n asks for more.")
     rows, beside, more = tally.figures()
     result = {"counted": "frames made again", "metrics": rows, "warnings": warnings + more, "beside": beside}
     return result | {"films": len(tally.films), "frames_a_second": count / max(tally.seconds, 1e-9)}, count
-
-
-def reference_frames(reference: Any) -> int:
-    return sum(film.count for film in reference.films())
 
 
 def tally_films(run: Run, model: Any, reference: Any, tally: Tally, most: int) -> int:
@@ -219,8 +215,7 @@ class Tally:
         for side, x in frames.items():  # the real ones are the first
             mine, features = video.seen(net, x) if looks and isinstance(net, Lite0) else ([], None)
             if looks & {"fvd", "kvd"}:
-                same = features is not None and self.eye is self.lite0
-                found = features if features is not None and same else self.eye.features(x)[0]
+                found = features if features is not None and self.eye is self.lite0 else self.eye.features(x)[0]
                 self.films[-1].setdefault(("fvd", side), []).append(found)
             if side == "real":
                 maps = mine

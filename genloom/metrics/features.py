@@ -59,9 +59,6 @@ def fold(net: Net) -> Net:
     return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-EXTRACTORS = ("digits", "lite0", "inception")
-
-
 def extractor(name: str, path: str | Path | None = None) -> Extractor:
     """A ready extractor: `digits` (ours, 96-d), `lite0` (ImageNet, 1280-d) or `inception` (published FID, 2048-d).
 
@@ -70,9 +67,10 @@ def extractor(name: str, path: str | Path | None = None) -> Extractor:
     """
     from genloom.metrics import digits, inception, lite0
 
-    if name not in EXTRACTORS:
-        raise unknown("feature extractor", name, EXTRACTORS)
-    module, batch = {"digits": (digits, 64), "lite0": (lite0, 32), "inception": (inception, 16)}[name]
+    known = {"digits": (digits, 64), "lite0": (lite0, 32), "inception": (inception, 16)}
+    if name not in known:
+        raise unknown("feature extractor", name, known)
+    module, batch = known[name]
     file = Path(path) if path else module.find_weights()
     if not file.is_file():
         raise UserError(f"There is no weights file '{file}' for the extractor '{name}'.")

@@ -46,19 +46,22 @@ def looker(name: str) -> Callable[[Tensor], list[Tensor]] | None:
     if name == "none":
         return None
     if name == "vgg19":
-        vgg = load_vgg(find_vgg()).requires_grad_(False)
-        return vgg.scales
+        return load_vgg(find_vgg()).requires_grad_(False).scales
     if name not in ("lite0", "auto"):
         raise unknown("perceptual loss", name, ("auto", "lite0", "vgg19", "none"))
     try:
-        net = extractor("lite0").net
+        net = _lite0()
     except UserError:
         if name == "auto":
             return None
         raise
-    assert isinstance(net, Lite0)
-    net.requires_grad_(False)
     return lambda images: net.scales(images, min(224, max(64, 32 * round(max(images.shape[2:]) / 32))))
+
+
+def _lite0() -> Lite0:
+    net = extractor("lite0").net.requires_grad_(False)
+    assert isinstance(net, Lite0)
+    return net
 
 
 def likeness(target: Tensor) -> tuple[str, Callable[[Tensor], Tensor]]:
@@ -67,11 +70,9 @@ def likeness(target: Tensor) -> tuple[str, Callable[[Tensor], Tensor]]:
     Features of EfficientNet-lite0 at every scale and pixels; pixels alone where its weights are not installed.
     """
     try:
-        net = extractor("lite0").net
+        net = _lite0()
     except UserError:
         return "pixels at several scales", lambda images: pixel_distance(images, target.expand_as(images))
-    assert isinstance(net, Lite0)
-    net.requires_grad_(False)
     side = 224 if max(target.shape[2:]) > 112 else 112
     wanted = net.scales(target, side)
 

@@ -11,13 +11,8 @@ from torch import Tensor, nn
 
 from genloom.errors import UserError
 
-WIDTHS = (
-    (64, 2),
-    (128, 2),
-    (256, 4),
-    (512, 4),
-    (512, 1),
-)  # channels, and convolutions, of each scale up to its last map
+# channels, and convolutions, of each scale up to its last map
+WIDTHS = ((64, 2), (128, 2), (256, 4), (512, 4), (512, 1))
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 VARIABLE = "GENLOOM_VGG19"
 

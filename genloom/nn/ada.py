@@ -263,14 +263,9 @@ def recolour(images: Tensor, matrix: Tensor) -> Tensor:
 # ── image-space filtering ────────────────────────────────────────────────────────────────────────────────────────
 def gains(draws: Draws) -> Tensor:
     """[B, 4] amplification of each band; each draw keeps the power that a natural image is expected to have."""
-    power = torch.tensor(EXPECTED_POWER).to(draws.values)
-    total = torch.ones_like(draws.values[:, :1, 0])
-    for i, band in enumerate(BANDS):
-        gain = torch.exp2(draws.normal(band))
-        scale = torch.rsqrt(1 + power[i] * (gain.square() - 1)).unsqueeze(1)
-        chosen = torch.arange(4, device=gain.device) == i
-        total = total * scale * torch.where(chosen, gain.unsqueeze(1), 1.0)
-    return total
+    gain = torch.exp2(torch.stack([draws.normal(band) for band in BANDS], 1))
+    power = 1 + torch.tensor(EXPECTED_POWER).to(gain) * (gain.square() - 1)  # [B, 4] after each draw
+    return gain * power.rsqrt().prod(1, keepdim=True)
 
 
 @cache

@@ -13,7 +13,6 @@ from typing import Any
 from genloom.report.curves import number
 from genloom.report.places import HEAD, place, write
 from genloom.report.story import Story, duration, family, interval, words
-from genloom.run import read_json
 
 CORE_WATTS, GPU_WATTS = 10, 300  # assumed, of a busy core with its share of the machine, and of a busy GPU
 GRAMS = 480  # of CO2 a kWh: the world's mean in 2023 (Ember 2024)
@@ -57,21 +56,18 @@ def write_model_card(folder: Path) -> Path:
 
 def write_data_card(path: Path, source: str, modality: str, facts: Mapping[str, Any]) -> Path:
     """Write the card of a data set, from what its preflight found."""
-    kept = {k: v for k, v in facts.items() if k not in ("notes", "audit") and v not in (None, "", [], {})}
-    shown = {k.replace("_", " "): v for k, v in kept.items()}
     audited = "\n".join(f"- {plain(s)}" for s in facts.get("audit", {}).get("sentences", ()))
     name = Path(source).stem
-    front = {"pretty_name": name, "tags": ["genloom", modality], "license": "unknown"}
     asked = {
         "source": "Where the data comes from, who made it, and under which licence",
         "consent": "Whether the people in it agreed, and to what",
         "use": "What it may be used for, and what not",
     }
     blocks = [
-        yaml(front),
+        yaml({"pretty_name": name, "tags": ["genloom", modality], "license": "unknown"}),
         f"# {plain(name)}",
         f"Data for generative models, {plain(modality)}. Found by `genloom data inspect`.",
-        "\n".join(f"- {plain(k)}: {plain(v)}" for k, v in shown.items()),
+        listing({k.replace("_", " "): v for k, v in facts.items() if k not in ("notes", "audit")}),
         "\n".join(f"- {plain(note)}" for note in facts.get("notes") or ()),
         f"## Audit\n\n{audited}" if audited else "",
         *(block for key, words in asked.items() for block in (f"## {words}", place(key))),
@@ -82,16 +78,15 @@ def write_data_card(path: Path, source: str, modality: str, facts: Mapping[str, 
 def front_matter(story: Story) -> str:
     """The YAML that hubs read. Values are written as JSON, which YAML holds."""
     modality = story.run.spec.modality
-    return yaml(
-        {
-            "license": str(story.card.get("licence") or "other").lower(),
-            "library_name": "genloom",
-            "tags": ["genloom", "generative", modality, story.model],
-            "datasets": [story.data],
-            "pipeline_tag": "text-to-speech" if "letters" in story.run.spec.extra else TASKS.get(modality),
-            "model-index": results(story),
-        }
-    )
+    fields = {
+        "license": str(story.card.get("licence") or "other").lower(),
+        "library_name": "genloom",
+        "tags": ["genloom", "generative", modality, story.model],
+        "datasets": [story.data],
+        "pipeline_tag": "text-to-speech" if "letters" in story.run.spec.extra else TASKS.get(modality),
+        "model-index": results(story),
+    }
+    return yaml(fields)
 
 
 def results(story: Story) -> list[dict[str, Any]]:
@@ -146,12 +141,12 @@ def limits(story: Story) -> str:
 
 def data(story: Story) -> str:
     info = story.info["data"]
-    facts = {
-        "source": info.get("source"),
-        **story.terms,
-        **story.data_facts,
-        "fingerprint": str(info.get("fingerprint", ""))[:16],
-    }
+    proof = {"fingerprint": str(info.get("fingerprint", ""))[:16]}
+    return listing({"source": info.get("source"), **story.terms, **story.data_facts, **proof})
+
+
+def listing(facts: Mapping[str, Any]) -> str:
+    """A line each; facts that are empty are left out."""
     return "\n".join(f"- {plain(k)}: {plain(v)}" for k, v in facts.items() if v not in (None, "", [], {}))
 
 
@@ -186,8 +181,7 @@ def privacy(story: Story) -> str:
 
 def audit(story: Story) -> str:
     """What the audit found, a sentence a finding, and what it could not conclude."""
-    path = story.run.folder / "audit.json"
-    found = read_json(path) if path.is_file() else {}
+    found = story.found("audit.json")
     sentences = [f["sentence"] for f in found.get("findings") or [] if isinstance(f, Mapping) and f.get("sentence")]
     sentences += [s for s in found.get("cannot") or [] if isinstance(s, str)]
     return "\n".join(f"- {plain(s)}" for s in sentences) or "Not audited yet: `genloom audit .` does it."

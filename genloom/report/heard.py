@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import wave
 from html import escape
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from genloom.data.draw import preview
 from genloom.nn.mel import Mel, pictured
+from genloom.report.story import data_url
 from genloom.run import Run
 
 WIDE = 900  # pixels of a spectrogram, at most
@@ -34,22 +34,19 @@ def heard(run: Run, folder: Path) -> str:
 
 
 def _figure(run: Run, stem: str, sides: dict[str, Path]) -> str:
-    order = [*SIDES, *(s for s in sides if s not in SIDES)]
-    players = "".join(
-        f"<span>{escape(SIDES.get(side, side))} <audio controls preload=none src='{as_data(sides[side])}'></audio></span>"
-        for side in order
-        if side in sides
-    )
-    name = escape(stem.partition("-")[2])
-    shown = [samples_of(sides[s]) for s in SIDES if s in sides]
-    picture = spectrograms(run, shown)
-    alt = f"Mel spectrograms of {name}: {' above '.join(SIDES[s] for s in SIDES if s in sides)}"
-    image = f'<img src="data:image/png;base64,{picture}" alt="{alt}">' if picture else ""
+    shown, name = [side for side in SIDES if side in sides], escape(stem.partition("-")[2])
+    players = ""
+    for side in [*shown, *(s for s in sides if s not in SIDES)]:
+        sound = data_url("audio/wav", sides[side].read_bytes())
+        players += f"<span>{escape(SIDES.get(side, side))} <audio controls preload=none src='{sound}'></audio></span>"
+    picture = spectrograms(run, [samples_of(sides[side]) for side in shown])
+    alt = f"Mel spectrograms of {name}: {' above '.join(SIDES[side] for side in shown)}"
+    image = f'<img src="{picture}" alt="{alt}">' if picture else ""
     return f'<figure class="heard">{image}<figcaption><b>{name}</b> {players}</figcaption></figure>'
 
 
 def spectrograms(run: Run, waves: list[Tensor]) -> str:
-    """The waves' [1, N] mel spectrograms one above the other, as a PNG in base64; empty for a run that knows no mel."""
+    """The waves' [1, N] mel spectrograms one above the other, as the URL of a PNG; empty for a run that knows no mel."""
     if "mel" not in run.spec.extra or not waves:
         return ""
     mel = Mel.of(run.spec.extra["mel"])
@@ -61,7 +58,7 @@ def spectrograms(run: Run, waves: list[Tensor]) -> str:
     sheet.thumbnail((WIDE, 10_000))
     file = io.BytesIO()
     sheet.save(file, format="PNG")
-    return base64.b64encode(file.getvalue()).decode()
+    return data_url("image/png", file.getvalue())
 
 
 def samples_of(path: Path) -> Tensor:
@@ -69,7 +66,3 @@ def samples_of(path: Path) -> Tensor:
     with wave.open(str(path)) as file:
         values = np.frombuffer(file.readframes(file.getnframes()), "<i2")
     return torch.from_numpy(values.astype(np.float32) / 32767)[None]
-
-
-def as_data(path: Path) -> str:
-    return f"data:audio/wav;base64,{base64.b64encode(path.read_bytes()).decode()}"

@@ -6,7 +6,6 @@ script and loads nothing from elsewhere.
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
@@ -19,8 +18,8 @@ from PIL import Image, ImageOps
 from genloom.monitor import TEXTS
 from genloom.report import rows as of_rows
 from genloom.report.curves import chart, number
-from genloom.report.story import Story, duration, family, interval, words
-from genloom.run import HEARD_IN, SEEN_IN, read_json
+from genloom.report.story import Story, data_url, duration, family, interval, words
+from genloom.run import HEARD_IN, SEEN_IN
 
 LARGE = 2_000_000  # bytes of a picture beyond which the page embeds a lossy copy
 LAST, EARLIER = 2000, 160  # characters of a text that are shown
@@ -57,8 +56,8 @@ def first(story: Story) -> str:
     """What it makes, before anything else is said of it."""
     if story.run.spec.modality == "table":
         spread = of_rows.columns(story.measured.get("columns") or [])
-        told = "Measuring it shows how its rows are spread beside real ones:"
-        return section("What it makes", spread or kindly(told, f"genloom evaluate {story.run.folder}"))
+        told = unmeasured(story, "Measuring it shows how its rows are spread beside real ones:")
+        return section("What it makes", spread or told)
     return texts(story) if spoken(story) else pictures(story)
 
 
@@ -92,6 +91,14 @@ def table(names: Sequence[str], rows: Iterable[Sequence[str]], numbers: Sequence
 
 def kindly(what: str, command: str) -> str:
     return f'<p class="kind">{what}</p><pre><code>{escape(command)}</code></pre>'
+
+
+def unmeasured(story: Story, what: str) -> str:
+    return kindly(what, f"genloom evaluate {story.run.folder}")
+
+
+def note(html: str) -> str:
+    return f'<p class="note">{html}</p>'
 
 
 def header(story: Story) -> str:
@@ -129,19 +136,15 @@ def pictures(story: Story) -> str:
 
 def said_of_pictures(story: Story) -> tuple[str, str]:
     """What the samples are, and what the film over training shows."""
-    seed = text(story.info["options"].get("seed", 0))
-    if story.run.spec.modality == "audio":
-        return (
-            "<b>What it makes.</b> Mel spectrograms; where it makes clips of the data again, the data's stand above.",
-            "<b>How it came to be.</b> The same throughout training; the strip below tells the step.",
-        )
-    if story.films_of_films:
-        made = "<b>What it makes.</b> A source of its data, and after it what it makes of that; in the order of seed {}, not chosen."
-    else:
-        made = "<b>What it makes.</b> The first samples of seed {}, not chosen."
-    same = "middle frames of the same clips" if story.run.spec.modality == "video" else "same latents"
-    came = f"<b>How it came to be.</b> The {same} throughout training; the strip below tells the step."
-    return made.format(seed), came
+    modality, seed = story.run.spec.modality, text(story.info["options"].get("seed", 0))
+    made = f"The first samples of seed {seed}, not chosen."
+    if modality == "audio":
+        made = "Mel spectrograms; where it makes clips of the data again, the data's stand above."
+    elif story.films_of_films:
+        made = f"A source of its data, and after it what it makes of that; in the order of seed {seed}, not chosen."
+    same = {"audio": "same", "video": "middle frames of the same clips"}.get(modality, "same latents")
+    came = f"The {same} throughout training; the strip below tells the step."
+    return f"<b>What it makes.</b> {made}", f"<b>How it came to be.</b> {came}"
 
 
 def sounds(story: Story) -> str:
@@ -153,10 +156,10 @@ def sounds(story: Story) -> str:
     folder = story.run.folder / HEARD_IN
     found = heard(story.run, folder)
     if not found:
-        return kindly("Measuring it makes clips to listen to:", f"genloom evaluate {story.run.folder}")
-    if not [*folder.glob("*.recordings.wav")]:
-        return found + '<p class="note">What it made from nothing, and below it the training sound that is nearest.</p>'
-    return found + '<p class="note">Clips that were kept out of training: recorded above, made below.</p>'
+        return unmeasured(story, "Measuring it makes clips to listen to:")
+    if any(folder.glob("*.recordings.wav")):
+        return found + note("Clips that were kept out of training: recorded above, made below.")
+    return found + note("What it made from nothing, and below it the training sound that is nearest.")
 
 
 def films(story: Story) -> str:
@@ -167,25 +170,22 @@ def films(story: Story) -> str:
 
     found = seen(story.run.folder / SEEN_IN)
     if not found:
-        what = "Measuring it makes films that it never saw again, to watch beside the real ones:"
-        return kindly(what, f"genloom evaluate {story.run.folder}")
-    return found + '<p class="note">Films that were kept out of training.</p>'
+        return unmeasured(story, "Measuring it makes films that it never saw again, to watch beside the real ones:")
+    return found + note("Films that were kept out of training.")
 
 
 def texts(story: Story) -> str:
     """The text that was written at a look: the last, and before it the steps on the way there."""
     written = sorted((story.run.folder / "samples" / "fixed").glob(TEXTS))
     if not written:
-        return section(
-            "What it writes", kindly("Nothing written yet. Ask for some:", f"genloom sample {story.run.folder}")
-        )
+        asked = kindly("Nothing written yet. Ask for some:", f"genloom sample {story.run.folder}")
+        return section("What it writes", asked)
     way = [written[i] for i in sorted({0, len(written) // 8, len(written) // 3}) if i < len(written) - 1]
     last = f'<pre class="written">{shortened(written[-1], LAST)}</pre>'
     steps = [f"<h3>step {int(p.stem):,}</h3><pre>{shortened(p, EARLIER)}</pre>" for p in way]
     seed = text(story.info["options"].get("seed", 0))
-    note = f'<p class="note">The first text of seed {seed} after {int(written[-1].stem):,} steps, not chosen.</p>'
-    came = section("How it came to be", "".join(steps)) if steps else ""
-    return section("What it writes", last + note) + came
+    told = note(f"The first text of seed {seed} after {int(written[-1].stem):,} steps, not chosen.")
+    return section("What it writes", last + told) + section("How it came to be", "".join(steps))
 
 
 def shortened(path: Path, length: int) -> str:
@@ -211,7 +211,7 @@ def embedded(path: Path, large: int = LARGE) -> str:
             sharp = ImageOps.scale(picture, max(1, round(SHARP / picture.width)), Image.Resampling.NEAREST)
             sharp.save(buffer, format="WEBP", lossless=len(raw) <= large, quality=90)
         raw = buffer.getvalue()
-    return f"data:image/webp;base64,{base64.b64encode(raw).decode()}"
+    return data_url("image/webp", raw)
 
 
 # ── its sections ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -219,24 +219,26 @@ def curves(story: Story) -> str:
     if not story.ticks:
         return kindly("No curves yet: they begin at the first look. Train, or go on training:", story.command)
     marks = [(float(e["step"]), str(e.get("message", ""))) for e in story.events if e.get("event") == "rollback"]
-    names = list(dict.fromkeys(k for t in story.ticks for k in (t.get("losses") or {})))
+
+    def logged(group: str) -> list[str]:
+        return list(dict.fromkeys(name for t in story.ticks for name in t.get(group) or {}))
 
     def panel(name: str, points: list[tuple[float, float | None]], **options: Any) -> str:
         svg = chart(name, points, marks=marks, **options)
         return f"<figure><figcaption><b>{escape(name)}</b></figcaption>{svg}</figure>" if svg else ""
 
     variety, overfit = series(story, "watch", "variety"), series(story, "watch", "overfit_r_v")
-    drawn = [panel(name, series(story, "losses", name)) for name in names]
-    unseen = [
-        k for k in dict.fromkeys(k for t in story.ticks for k in (t.get("watch") or {})) if k.startswith("held-out ")
+    unseen = [name for name in logged("watch") if name.startswith("held-out ")]
+    drawn = [
+        *(panel(name, series(story, "losses", name)) for name in logged("losses")),
+        *(panel(name, series(story, "watch", name)) for name in unseen),
+        panel("variety of samples, the data's being 1", variety, low=0.0, lines=[(1.0, "the data")]),
+        panel("overfit of the critic: 0 none, 1 all", overfit, low=0.0, lines=[(0.5, "too much")]),
+        panel("items a second", [(t["step"], t.get("rate")) for t in story.ticks], low=0.0),
     ]
-    drawn += [panel(name, series(story, "watch", name)) for name in unseen]
-    drawn.append(panel("variety of samples, the data's being 1", variety, low=0.0, lines=[(1.0, "the data")]))
-    drawn.append(panel("overfit of the critic: 0 none, 1 all", overfit, low=0.0, lines=[(0.5, "too much")]))
-    drawn.append(panel("items a second", [(t["step"], t.get("rate")) for t in story.ticks], low=0.0))
-    note = "Means between looks, over training steps."
-    note += " Dotted verticals: the run was rolled back." if marks else ""
-    return f'<div class="panels">{"".join(drawn)}</div><p class="note">{note}</p>'
+    told = "Means between looks, over training steps."
+    told += " Dotted verticals: the run was rolled back." if marks else ""
+    return f'<div class="panels">{"".join(drawn)}</div>{note(told)}'
 
 
 def series(story: Story, group: str, name: str) -> list[tuple[float, float | None]]:
@@ -245,10 +247,8 @@ def series(story: Story, group: str, name: str) -> list[tuple[float, float | Non
 
 def metrics(story: Story) -> str:
     if not story.metrics:
-        found = ", and shows it beside the real" if story.films_of_films else f", and finds {COPIES[spoken(story)]}"
-        return kindly(
-            f"Not measured yet. This measures it, with intervals{found}:", f"genloom evaluate {story.run.folder}"
-        )
+        found = "shows it beside the real" if story.films_of_films else f"finds {COPIES[spoken(story)]}"
+        return unmeasured(story, f"Not measured yet. This measures it, with intervals, and {found}:")
     beside: dict[str, dict[str, float]] = story.measured.get("beside") or {}  # the same figures of other ways
     sides = list(dict.fromkeys(side for found in beside.values() for side in found))
     rows = []
@@ -263,10 +263,10 @@ def metrics(story: Story) -> str:
         rows.append((name, f"<b>{number(m['value'])}</b>", interval(m), *cells, made, judge))
     names = ("Metric", "Value", "95 % interval", *map(text, sides), "Made / real", "Judged by")
     figures = table(names, rows, numbers=names[1:-1])
-    warned = "".join(f'<p class="note">{text(w)}</p>' for w in story.measured.get("warnings") or [])
+    warned = "".join(note(text(w)) for w in story.measured.get("warnings") or [])
     against = text(story.measured.get("data") or story.data)
-    note = f"Measured against {against}. ↓ lower is better, ↑ higher. Intervals by bootstrap."
-    return f'{figures}{warned}<p class="note">{note}</p>'
+    told = f"Measured against {against}. ↓ lower is better, ↑ higher. Intervals by bootstrap."
+    return figures + warned + note(told)
 
 
 def classes(story: Story) -> str:
@@ -279,12 +279,12 @@ def classes(story: Story) -> str:
     for name, count in counts.items():
         style = f"--share:{100 * count / most:.1f}%;--even:{even * total / most:.1f}%"
         rows.append(f'<dt>{escape(name)}</dt><i style="{style}"></i><dd>{100 * count / total:.1f} %</dd>')
-    note = (
+    told = (
         f"{total:,} samples as an independent classifier sees them; dashed is an even share. "
         f"Entropy {found['entropy']:.2f} nats. "
         f"{100 * found['confident']:.0f} % are classified with more than 0.9 confidence."
     )
-    return f'<dl class="bars">{"".join(rows)}</dl><p class="note">{note}</p>'
+    return f'<dl class="bars">{"".join(rows)}</dl>{note(told)}'
 
 
 def nearest(story: Story) -> str:
@@ -304,17 +304,16 @@ def nearest(story: Story) -> str:
 
 def audited(story: Story) -> str:
     """What the audit found, flagged or not, what it could not tell, the nearest pairs, and the groups."""
-    path = story.run.folder / "audit.json"
-    if not path.is_file():
+    found = story.found("audit.json")
+    if not found:
         what = "Not audited yet. This tells whether it gives away its training data, and which groups it leaves out:"
         return kindly(what, f"genloom audit {story.run.folder}")
-    found = read_json(path)
     rows = [
         ("flagged" if f.get("flagged") else "", text(f["sentence"]), f"{f['n']:,}", number(f["value"]), interval(f))
         for f in found.get("findings") or []
     ]
     shown = table(("", "Finding", "N", "Value", "95 % interval"), rows, numbers=("N", "Value", "95 % interval"))
-    shown += "".join(f'<p class="note">{text(sentence)}</p>' for sentence in found.get("cannot") or [])
+    shown += "".join(note(text(sentence)) for sentence in found.get("cannot") or [])
     spans = [(f"{s['length']:,}", f"<q>{escape(s['text'])}</q>") for s in found.get("spans") or []]
     shown += table(("Bytes", "Copied word for word"), spans, numbers=("Bytes",)) if spans else ""
     pairs = story.run.folder / "samples" / "copies.png"
@@ -340,8 +339,8 @@ def repeats(story: Story) -> str:
     rows = [(str(r["sample"]), f"{r['length']:,}", f"<q>{escape(r['text'])}</q>") for r in found if r["length"]]
     if not rows:
         return ""
-    note = "The longest stretches of samples that stand in the training text, letter for letter."
-    return table(("Sample", "Bytes", "What"), rows, numbers=("Sample", "Bytes")) + f'<p class="note">{note}</p>'
+    told = note("The longest stretches of samples that stand in the training text, letter for letter.")
+    return table(("Sample", "Bytes", "What"), rows, numbers=("Sample", "Bytes")) + told
 
 
 def happened(story: Story) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import base64
 from html import escape
 from pathlib import Path
+
+from genloom.report.story import data_url
 
 LARGEST = 12_000_000  # bytes of films that a page holds; what is beyond is named with its path
 SIDES = ("source", "made", "real")
@@ -19,8 +20,8 @@ def seen(folder: Path) -> str:
             figures.append(f'<p class="note"><b>{name}</b> is too large for this page: {escape(str(path))}</p>')
             continue
         room -= size
-        film = base64.b64encode(path.read_bytes()).decode()
-        player = f"<video controls autoplay muted loop playsinline src='data:video/mp4;base64,{film}'></video>"
+        film = data_url("video/mp4", path.read_bytes())
+        player = f"<video controls autoplay muted loop playsinline src='{film}'></video>"
         sides = "".join(f"<span>{side}</span>" for side in SIDES)
         figures.append(f'<figure class="seen">{player}<figcaption>{sides}<b>{name}</b></figcaption></figure>')
     return "".join(figures)

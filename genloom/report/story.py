@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 import statistics
 from collections.abc import Mapping
@@ -87,9 +88,13 @@ class Story:
         self.last = self.ticks[-1] if self.ticks else {}
         rates = [t["rate"] for t in self.ticks if t.get("rate")]
         self.rate = statistics.median(rates) if rates else None  # items a second; the first tick holds the warm-up
-        path = self.run.folder / "metrics.json"
-        self.measured = read_json(path) if path.is_file() else {}
+        self.measured = self.found("metrics.json")
         self.metrics: list[dict[str, Any]] = self.measured.get("metrics") or []
+
+    def found(self, name: str) -> dict[str, Any]:
+        """What such a JSON file of the run holds; nothing where there is none."""
+        path = self.run.folder / name
+        return read_json(path) if path.is_file() else {}
 
     @property
     def data_facts(self) -> dict[str, Any]:
@@ -145,12 +150,15 @@ class Story:
     def summary(self) -> str:
         """`gan, trained for 3 min (14,204 steps) on 60,000 pictures of mnist, 28 × 28 grey, on cpu.`"""
         items = (self.info["data"].get("summary") or {}).get("items")
-        noun = {"image": "pictures", "text": "texts", "audio": "segments", "video": "films", "table": "rows"}.get(
-            self.run.spec.modality, "items"
-        )
-        noun = noun.removesuffix("s") if items == 1 else noun
+        nouns = {"image": "picture", "text": "text", "audio": "segment", "video": "film", "table": "row"}
+        noun = nouns.get(self.run.spec.modality, "item") + "s" * (items != 1)
         what = f"{items:,} {noun} of {self.data}" if isinstance(items, int) else self.data
         return f"{self.model}, {self.trained or 'begun'} on {what}, {self.item}, on {self.device}."
+
+
+def data_url(kind: str, raw: bytes) -> str:
+    """A file of that kind inside a page."""
+    return f"data:{kind};base64,{base64.b64encode(raw).decode()}"
 
 
 def interval(metric: Mapping[str, Any]) -> str:

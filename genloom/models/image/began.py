@@ -92,7 +92,7 @@ class Decoder(nn.Module):
         height, breadth, widths = pyramid(shape, width)
         self.coarse = (width, height, breadth)
         self.stem = nn.Linear(latent, width * height * breadth)
-        layers: list[nn.Module] = [*pair(width)]
+        layers = pair(width)
         for _ in widths:
             layers += [nn.Upsample(scale_factor=2), *pair(width)]
         self.body = nn.Sequential(*layers, nn.Conv2d(width, shape[0], 3, padding=1))
