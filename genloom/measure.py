@@ -30,7 +30,8 @@ from genloom.run import HEARD_IN, Run, atomic
 
 METRICS = ("fd", "kid", "precision", "recall", "density", "coverage", "is", "nearest", "labels")
 DIGITS = ("mnist", "digits", "moving-mnist", "moving-digits")  # the data that the shipped classifier judges
-OF_CLIPS = {"fd": "fvd", "kid": "kvd"}  # what distances between sets are called where these are of clips
+DISTANCES = {"fd": distribution.frechet_distance, "kid": distribution.kernel_distance}
+OF_CLIPS = {"fd": "fvd", "kid": "kvd"}  # what they are called between sets of clips
 FEWEST = 10  # samples: below, a neighbourhood of five is everything
 MOST = 10_000  # samples, unless others are asked for
 SMALL = 2000  # below, the bias of a Fréchet distance (about d / N) hides most differences
@@ -144,11 +145,8 @@ def left_out(name: str, warnings: list[str], *, asked: bool) -> Iterator[None]:
 
 
 def _estimates(real: Features, fake: Features, wanted: Sequence[str], train: Tensor | None) -> dict[str, Estimate]:
-    x, y, found = real.features, fake.features, {}
-    if "fd" in wanted:
-        found["fd"] = distribution.frechet_distance(x, y)
-    if "kid" in wanted:
-        found["kid"] = distribution.kernel_distance(x, y)
+    x, y = real.features, fake.features
+    found = {name: measure(x, y) for name, measure in DISTANCES.items() if name in wanted}
     if any(name in wanted for name in distribution.Neighbourhoods._fields):
         around = distribution.neighbourhoods(x, y)._asdict()
         found |= {name: estimate for name, estimate in around.items() if name in wanted}

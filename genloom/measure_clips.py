@@ -16,6 +16,7 @@ from genloom.data.catalog import DIGITS
 from genloom.data.draw import strips
 from genloom.errors import UserError
 from genloom.measure import (
+    DISTANCES,
     OF_CLIPS,
     Asked,
     Features,
@@ -29,7 +30,6 @@ from genloom.measure import (
     save_pairs,
     some_rows,
 )
-from genloom.metrics import distribution
 from genloom.metrics.distribution import mean_estimate
 from genloom.metrics.features import Extractor
 from genloom.metrics.steadiness import Steadiness, steadiness
@@ -79,13 +79,12 @@ def of_sets(
     if asked:
         result = evaluate_samples(real, made, eye=eye, metrics=asked, train=train, seed=seed)
     result["beside"] = {}
-    measures = {"fvd": distribution.frechet_distance, "kvd": distribution.kernel_distance}
     for m in result["metrics"]:
-        measure = measures.get(m["name"].partition("-")[0])
-        if measure:
+        if distance := names.get(m["name"].partition("-")[0]):
             m["note"] = "; ".join(filter(None, [m["note"], PROTOCOL]))
-        if measure and train is not None:
-            result["beside"][m["name"]] = {"training clips": measure(real.features, train.features).value}
+            if train is not None:
+                floor = DISTANCES[distance](real.features, train.features).value
+                result["beside"][m["name"]] = {"training clips": floor}
     return result
 
 

@@ -29,6 +29,7 @@ JUDGED = 10_000  # rows of the data that samples are compared with, but for whet
 CLASSES = 10  # of what is predicted where no target was named, at most
 DRAWN = 20  # bars of a number's histogram, and at most so many of a category
 EXTRA = "pip install 'genloom[table]'"
+Figure = tuple[float, float, float]  # a value, and the ends of its interval
 
 
 def as_table(numbers: Sequence[np.ndarray], spec: Spec) -> list[Column]:
@@ -106,7 +107,7 @@ def trends(real: Table, fake: Table) -> float:
     return float(np.nanmean(found)) if np.isfinite(found).any() else math.nan
 
 
-def around(of: Callable[[Table, Table], float], real: Table, fake: Table, seed: int) -> tuple[float, float, float]:
+def around(of: Callable[[Table, Table], float], real: Table, fake: Table, seed: int) -> Figure:
     """A figure and an interval around it, by its deviation over rows drawn anew: drawing lowers it, so the middle stays."""
     random, value = np.random.default_rng(seed), of(real, fake)
     again = [of(_anew(real, random), _anew(fake, random)) for _ in range(AGAIN)]
@@ -121,13 +122,7 @@ def _anew(table: Table, random: np.random.Generator) -> list[Column]:
 
 # ── what a classifier makes of them ──────────────────────────────────────────────────────────────────────────────────
 def _learnt(
-    result: dict[str, Any],
-    wanted: Sequence[str],
-    real: Table,
-    fake: Table,
-    train: Table | None,
-    spec: Spec,
-    seed: int,
+    result: dict[str, Any], wanted: Sequence[str], real: Table, fake: Table, train: Table | None, spec: Spec, seed: int
 ) -> None:
     """Adds whether boosted trees tell samples from real rows, and how well those learn from samples to predict real ones."""
     try:
@@ -183,20 +178,13 @@ def _new(result: dict[str, Any], wanted: Sequence[str], real: Table, fake: Table
         _row(result, "nearer", _binomial(share, len(fake[0].values)), fake, real, note, {})
 
 
-def _binomial(share: float, n: int) -> tuple[float, float, float]:
+def _binomial(share: float, n: int) -> Figure:
     return share, *wilson(round(share * n), n)
 
 
 def _row(
-    result: dict[str, Any],
-    name: str,
-    found: tuple[float, float, float],
-    fake: Table,
-    real: Table,
-    note: str,
-    beside: dict[str, float],
+    result: dict[str, Any], name: str, found: Figure, fake: Table, real: Table, note: str, beside: dict[str, float]
 ) -> None:
-    """Adds a figure: its value, and the ends of its interval."""
     n, n_real = len(fake[0].values), len(real[0].values)
     value, low, high = found
     row = {"name": f"{name}@{n}", "value": value, "low": low, "high": high, "n": n, "n_real": n_real, "note": note}

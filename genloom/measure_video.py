@@ -100,8 +100,8 @@ def films_made_again(
     warnings += filter(None, [tally.note])
     if count < sum(film.count for film in reference.films()):
         warnings.append(f"The first {count:,} frames were made again; -n asks for more.")
-    rows, beside, more = tally.figures()
-    result = {"counted": "frames made again", "metrics": rows, "warnings": warnings + more, "beside": beside}
+    result = {"counted": "frames made again", "metrics": [], "warnings": warnings, "beside": {}}
+    tally.figures(result)
     return result | {"films": len(tally.films), "frames_a_second": count / max(tally.seconds, 1e-9)}, count
 
 
@@ -243,18 +243,16 @@ class Tally:
                 self._keep("motion", side, video.motion_error(flow, theirs))
 
     # what came of it
-    def figures(self) -> tuple[list[dict[str, Any]], dict[str, dict[str, float]], list[str]]:
-        """Rows, the same figures of other sides by their names, and warnings."""
-        rows, beside, warnings = list[dict[str, Any]](), dict[str, dict[str, float]](), list[str]()
+    def figures(self, result: dict[str, Any]) -> None:
+        """Adds rows, the same figures of other sides by their names, and warnings."""
         protocols = {"perceptual": "lite0", "warping": self.method, "motion": self.method}
         for name in (n for n in NOTES if n in self.wanted and n not in ("fvd", "kvd")):
             found = {side: estimate(self.of(name, side), NOTES[name]) for side in self.sides(name)}
             full = f"{name}-{protocols[name]}" if name in protocols else name
-            rows.append(row(full, found["made"], sum(map(len, self.of(name, "made"))), 0))
-            beside[full] = {side: e.value for side, e in found.items() if side != "made" and math.isfinite(e.value)}
+            result["metrics"].append(row(full, found.pop("made"), sum(map(len, self.of(name, "made"))), 0))
+            result["beside"][full] = {side: e.value for side, e in found.items() if math.isfinite(e.value)}
         if self.wanted & {"fvd", "kvd"}:
-            self._as_clips(rows, beside, warnings)
-        return rows, beside, warnings
+            self._as_clips(result)
 
     def sides(self, name: str) -> list[str]:
         return list(dict.fromkeys(side for film in self.films for measure, side in film if measure == name))
@@ -262,26 +260,29 @@ class Tally:
     def of(self, name: str, side: str) -> list[Tensor]:
         return [torch.cat(film[name, side]) for film in self.films if (name, side) in film]
 
-    def _as_clips(self, rows: list[dict[str, Any]], beside: dict[str, dict[str, float]], warnings: list[str]) -> None:
+    def _as_clips(self, result: dict[str, Any]) -> None:
         """Fréchet and kernel distances between clips cut from what was made, and from the real films."""
         length = min(CLIP, *(len(x) for x in self.of("fvd", "real")), CLIP)
         clips = {side: clips_of(self.of("fvd", side), length) for side in self.sides("fvd")}
         real = clips.pop("real")
         if len(real) < FEWEST:
-            warnings.append(f"{len(real)} clips are too few for a distance between sets: give more or longer films.")
+            result["warnings"].append(
+                f"{len(real)} clips are too few for a distance between sets: give more or longer films."
+            )
             return
         if len(real) < SMALL:
-            warnings.append(
+            result["warnings"].append(
                 f"{len(real):,} clips are few: the Fréchet distance (FVD) is mostly bias then, so trust the kernel distance (KVD)."
             )
         measures = {"kvd": distribution.kernel_distance, "fvd": distribution.frechet_distance}
         for name in (m for m in measures if m in self.wanted):
             found = {side: measures[name](real, y) for side, y in clips.items()}
             full = f"{name}-{self.eye.name}@{len(real)}×{length}"
-            judge = {"extractor": self.eye.name, "sha256": self.eye.sha256}
-            note = "; ".join(filter(None, [found["made"].note, NOTES[name]]))
-            rows.append(row(full, found["made"], len(real), 0) | judge | {"note": note})
-            beside[full] = {side: e.value for side, e in found.items() if side != "made"}
+            made = row(full, found.pop("made"), len(real), 0)
+            made |= {"extractor": self.eye.name, "sha256": self.eye.sha256}
+            made["note"] = "; ".join(filter(None, [made["note"], NOTES[name]]))
+            result["metrics"].append(made)
+            result["beside"][full] = {side: e.value for side, e in found.items()}
 
 
 def estimate(films: list[Tensor], note: str) -> Estimate:

@@ -16,6 +16,12 @@ from genloom.report.story import Story, duration, family, interval, words
 
 CORE_WATTS, GPU_WATTS = 10, 300  # assumed, of a busy core with its share of the machine, and of a busy GPU
 GRAMS = 480  # of CO2 a kWh: the world's mean in 2023 (Ember 2024)
+LIMITS = (
+    "Made to generate more like its training data, for study, for play and as a base of further work. It knows that data "
+    "and nothing else: it repeats its gaps and its biases, and may make things that look like single training items. Look "
+    "at the nearest pairs in report.html before you publish samples, say that they are generated, and check that the "
+    "data's own terms allow your use. The figures below hold for this data, number of samples and judge only."
+)
 TASKS = {"image": "unconditional-image-generation", "text": "text-generation"}  # names that hubs know
 
 
@@ -29,27 +35,15 @@ def write_model_card(folder: Path) -> Path:
         plain(story.summary()),
         "![Samples, not chosen](samples/grid.png)" if grid.is_file() else "",
         idea(story),
-        "## Use",
-        usage(story),
-        "## Intended use and limits",
-        limits(story),
-        place("intended-use"),
-        "## Training data",
-        data(story),
-        place("training-data"),
-        "## Privacy",
-        privacy(story),
-        "## Audit",
-        audit(story),
-        "## How good it is",
-        measures(story),
-        "## What it cost",
-        cost(story),
-        "## Where it comes from",
-        lineage(story),
-        place("contact"),
-        "## Train it again",
-        fence(story.command, "sh"),
+        part("Use", usage(story)),
+        part("Intended use and limits", LIMITS, place("intended-use")),
+        part("Training data", data(story), place("training-data")),
+        part("Privacy", privacy(story)),
+        part("Audit", audit(story)),
+        part("How good it is", measures(story)),
+        part("What it cost", cost(story)),
+        part("Where it comes from", lineage(story), place("contact")),
+        part("Train it again", fence(story.command, "sh")),
     ]
     return write(story.run.folder / "README.md", blocks)
 
@@ -69,10 +63,14 @@ def write_data_card(path: Path, source: str, modality: str, facts: Mapping[str, 
         f"Data for generative models, {plain(modality)}. Found by `genloom data inspect`.",
         listing({k.replace("_", " "): v for k, v in facts.items() if k not in ("notes", "audit")}),
         "\n".join(f"- {plain(note)}" for note in facts.get("notes") or ()),
-        f"## Audit\n\n{audited}" if audited else "",
-        *(block for key, words in asked.items() for block in (f"## {words}", place(key))),
+        part("Audit", audited) if audited else "",
+        *(part(question, place(key)) for key, question in asked.items()),
     ]
     return write(path, blocks)
+
+
+def part(title: str, *blocks: str) -> str:
+    return "\n\n".join([f"## {title}", *filter(None, blocks)])
 
 
 def front_matter(story: Story) -> str:
@@ -127,16 +125,6 @@ def usage(story: Story) -> str:
     comment = f"  # [64, {shape}] in [-1, 1]" if story.run.spec.modality == "image" else ""
     python = f'import genloom\n\nmodel = genloom.load(".")  # this folder\nsamples = model.sample(64, seed=0){comment}'
     return f"{fence('genloom sample . -n 64 --seed 0', 'sh')}\n\n{fence(python, 'python')}"
-
-
-def limits(story: Story) -> str:
-    return (
-        "Made to generate more like its training data, for study, for play and as a base of "
-        "further work. It knows that data and nothing else: it repeats its gaps and its biases, and may make "
-        "things that look like single training items. Look at the nearest pairs in report.html before you publish "
-        "samples, say that they are generated, and check that the data's own terms allow your use. The figures "
-        "below hold for this data, number of samples and judge only."
-    )
 
 
 def data(story: Story) -> str:
