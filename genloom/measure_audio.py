@@ -15,9 +15,9 @@ from genloom import generate
 from genloom.data.audio import AudioSet
 from genloom.data.base import Dataset
 from genloom.data.files import safe_name
-from genloom.data.sound import write
 from genloom.errors import UserError
 from genloom.measure import chosen, left_out, row
+from genloom.measure_sound import keep_heard
 from genloom.metrics.audio import mcd, mel_l1, multi_resolution_stft, si_sdr
 from genloom.metrics.distribution import mean_estimate
 from genloom.metrics.intelligibility import estoi, stoi
@@ -26,7 +26,7 @@ from genloom.metrics.speakers import similarity, speakers
 from genloom.metrics.speech import dnsmos, pesq
 from genloom.nn.griffin_lim import griffin_lim
 from genloom.nn.mel import Mel
-from genloom.run import HEARD_IN, Run
+from genloom.run import Run
 
 LONGEST, SHORTEST = 10.0, 0.5  # seconds of a clip: the rest is left away; shorter ones are left out
 MOST, ENOUGH = 100, 20  # clips that are made again, and of which figures can be told
@@ -89,7 +89,8 @@ def measured(
     length = sum(clip.shape[1] for clip in clips) / model.mel.rate
     result["real_time_factor"] = seconds / length
     result["minutes"] = length / 60
-    keep_heard(run, named, sides)
+    for i, name in enumerate(list(named)[:HEARD]):
+        keep_heard(run, f"{i}-{safe_name(Path(name).stem)}", {side: waves[i] for side, waves in sides.items()})
     return result, len(clips)
 
 
@@ -123,11 +124,3 @@ def measure(name: str, real: Sequence[Tensor], made: Sequence[Tensor], mel: Mel)
     values = torch.cat(found).double()
     numbers = values[values.isfinite()]
     return numbers if len(numbers) else values[:1]
-
-
-def keep_heard(run: Run, clips: dict[str, Tensor], sides: dict[str, list[Tensor]]) -> None:
-    """samples/heard: the first clips, as they were recorded, made again, and by Griffin-Lim."""
-    for i, name in enumerate(list(clips)[:HEARD]):
-        stem = safe_name(Path(name).stem)
-        for side, waves in sides.items():
-            write([waves[i]], run.folder / HEARD_IN, spec=run.spec, names=[f"{i}-{stem}.{side}.wav"])

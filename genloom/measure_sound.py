@@ -262,6 +262,7 @@ def keep_nearest(run: Run, sides: Sides, distances: Tensor, places: Sequence[tup
 
 
 def keep_heard(run: Run, name: str, sides: Mapping[str, Tensor]) -> None:
+    """samples/heard: a wave [1, N] of each side, for the report to play."""
     for side, wave in sides.items():
         write([wave], run.folder / HEARD_IN, spec=run.spec, names=[f"{name}.{side}.wav"])
 

@@ -12,18 +12,18 @@ from torch import Tensor
 from genloom.core import Model, mix
 from genloom.data.base import Dataset
 from genloom.data.files import safe_name
-from genloom.data.sound import write
 from genloom.data.speech import SpeechSet
 from genloom.errors import UserError
 from genloom.generate import draw, load
 from genloom.measure import chosen, left_out, row
+from genloom.measure_sound import keep_heard
 from genloom.metrics.audio import mcd_dtw
 from genloom.metrics.distribution import Estimate, mean_estimate
 from genloom.metrics.speakers import similarity, speakers
 from genloom.metrics.words import FEW, RATE, edits, recognise, word_error_rate, words
 from genloom.models.audio.tts import TTS
 from genloom.nn.rate import at_rate
-from genloom.run import HEARD_IN, Run
+from genloom.run import Run
 
 METRICS = ("wer", "mcd-dtw", "speaker")
 EXTRAS = ("wer", "speaker")  # that need more than genloom: without it they are left out, unless they were asked for
@@ -154,8 +154,7 @@ def measured(
             result["beside"] |= {name: beside} if beside else {}
     for i, text in enumerate(found.said[:HEARD]):
         stem = safe_name(" ".join(words(text)[:8]))
-        for side, waves in found.sides.items():
-            write([waves[i]], run.folder / HEARD_IN, spec=run.spec, names=[f"{i}-{stem}.{NAMES[side]}.wav"])
+        keep_heard(run, f"{i}-{stem}", {NAMES[side]: waves[i] for side, waves in found.sides.items()})
     if count < ENOUGH:
         result["warnings"].append(
             f"{count} sentences are few: --data with more of them, or --data.held-out, tells more."

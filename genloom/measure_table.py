@@ -35,14 +35,12 @@ Figure = tuple[float, float, float]  # a value, and the ends of its interval
 def as_table(numbers: Sequence[np.ndarray], spec: Spec) -> list[Column]:
     """Columns as metrics take them, of numbers as they were read."""
     told = [Described.from_json(c) for c in spec.extra["columns"]]
-    return [
-        Column(
-            c.name,
-            np.where(x < len(c.values), x, -1).astype(np.int64) if c.kind == "category" else x,
-            c.kind == "category",
-        )
-        for c, x in zip(told, numbers, strict=True)
-    ]
+    table = []
+    for c, x in zip(told, numbers, strict=True):
+        discrete = c.kind == "category"
+        values = np.where(x < len(c.values), x, -1).astype(np.int64) if discrete else x
+        table.append(Column(c.name, values, discrete))
+    return table
 
 
 def rows_of(table: Table, rows: np.ndarray) -> list[Column]:

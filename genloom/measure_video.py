@@ -10,7 +10,7 @@ import inspect
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import nullcontext
 from itertools import islice
 from typing import Any
 
@@ -115,9 +115,8 @@ def tally_films(run: Run, model: Any, reference: Any, tally: Tally, most: int) -
         if total >= most:
             break
         tally.begin()
-        with ExitStack() as stack:
-            path = folder / f"{number}-{safe_name(film.name)}.mp4"
-            shown = stack.enter_context(Writer(path, rate)) if number < SEEN else None
+        path = folder / f"{number}-{safe_name(film.name)}.mp4"
+        with Writer(path, rate) if number < SEEN else nullcontext() as shown:
             for sides, seconds in pieces(model, film, most - total):
                 tally.add(sides, seconds)
                 total += len(sides["real"])

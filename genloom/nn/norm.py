@@ -59,11 +59,8 @@ class InstanceNorm(nn.InstanceNorm2d):
     def forward(self, x: Tensor) -> Tensor:  # [B, C, H, W]
         if x.is_contiguous() or not x.is_contiguous(memory_format=torch.channels_last):
             return super().forward(x)
-        return (
-            _Standardise.apply(x.permute(0, 2, 3, 1).flatten(1, 2), self.eps)
-            .unflatten(1, x.shape[2:])
-            .permute(0, 3, 1, 2)
-        )
+        pixels = _Standardise.apply(x.permute(0, 2, 3, 1).flatten(1, 2), self.eps)  # [B, H W, C]
+        return pixels.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
 
 
 class _Standardise(torch.autograd.Function):
