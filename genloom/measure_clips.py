@@ -9,27 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genloom import generate
+from genloom import generate, measure
 from genloom.core import Model
 from genloom.data.base import Dataset
 from genloom.data.catalog import DIGITS
 from genloom.data.draw import strips
 from genloom.errors import UserError
-from genloom.measure import (
-    DISTANCES,
-    OF_CLIPS,
-    Asked,
-    Features,
-    check_shape,
-    chosen,
-    classes_counted,
-    evaluate_samples,
-    labels_to_ask,
-    nearest_pairs,
-    row,
-    save_pairs,
-    some_rows,
-)
+from genloom.measure import Asked, Features
 from genloom.metrics.distribution import mean_estimate
 from genloom.metrics.features import Extractor
 from genloom.metrics.steadiness import Steadiness, steadiness
@@ -47,25 +33,25 @@ def measured(asked: Asked, model: Model, eye: Extractor, conditions: Mapping[str
     Beside a distance stands that of training clips. Raises UserError for an unknown measure and for data of another shape.
     """
     run, own, reference, metrics, n, seed = asked
-    wanted, n = chosen(metrics, METRICS, "metric of clips"), n or (OF_DIGITS if eye.name == "digits" else CLIPS)
-    check_shape(run, reference)
+    wanted, n = measure.chosen(metrics, METRICS, "metric of clips"), n or (OF_DIGITS if eye.name == "digits" else CLIPS)
+    measure.check_shape(run, reference)
     digits = eye.name == "digits" and reference.spec.classes == DIGITS
-    rows = some_rows(len(reference), n, seed)
-    given = labels_to_ask(model, reference, rows, n, seed) | generate.checked(model, conditions)
+    rows = measure.some_rows(len(reference), n, seed)
+    given = measure.labels_to_ask(model, reference, rows, n, seed) | generate.checked(model, conditions)
     real = Looked(eye, shown(reference, rows), digits)
     made = Looked(eye, generate.drawn(model, n, seed=seed, batch_size=BATCH, **given), digits, keep=True)
     train, train_rows = None, rows
     if own is not None and own.fingerprint != reference.fingerprint:
-        train_rows = some_rows(len(own), n, seed)
+        train_rows = measure.some_rows(len(own), n, seed)
         train = Looked(eye, shown(own, train_rows), digits=False).features
     result = of_sets(real.features, made.features, train, eye, wanted, seed)
     if digits:
         truth = reference.labels()
         of_digits(result, wanted, (made, real), (given.get("label"), None if truth is None else truth[rows]), seed)
     if own is not None:
-        mine, theirs = nearest_pairs(made.features.features, (train or real.features).features, PAIRS)
+        mine, theirs = measure.nearest_pairs(made.features.features, (train or real.features).features, PAIRS)
         above = strips(own.batch(train_rows[theirs.numpy()])["video"])
-        save_pairs(run, above, made.strips[mine], columns=2)
+        measure.save_pairs(run, above, made.strips[mine], columns=2)
     return result | {"counted": "clips"}, n
 
 
@@ -73,17 +59,17 @@ def of_sets(
     real: Features, made: Features, train: Features | None, eye: Extractor, wanted: Sequence[str], seed: int
 ) -> dict[str, Any]:
     """What `evaluate_samples` says of clips, and beside distances the same of training clips: what a perfect model has."""
-    names = {v: k for k, v in OF_CLIPS.items()}
+    names = {v: k for k, v in measure.OF_CLIPS.items()}
     asked = [names.get(m, m) for m in wanted if m not in ("labels", "steady")]
     result: dict[str, Any] = {"metrics": [], "warnings": []}
     if asked:
-        result = evaluate_samples(real, made, eye=eye, metrics=asked, train=train, seed=seed)
+        result = measure.evaluate_samples(real, made, eye=eye, metrics=asked, train=train, seed=seed)
     result["beside"] = {}
     for m in result["metrics"]:
         if distance := names.get(m["name"].partition("-")[0]):
             m["note"] = "; ".join(filter(None, [m["note"], PROTOCOL]))
             if train is not None:
-                floor = DISTANCES[distance](real.features, train.features).value
+                floor = measure.DISTANCES[distance](real.features, train.features).value
                 result["beside"][m["name"]] = {"training clips": floor}
     return result
 
@@ -128,12 +114,12 @@ def of_digits(
     right = None if truth is None else float((real.said == truth).double().mean())
     if "labels" in wanted and asked is not None and right is not None:
         figure = mean_estimate(made.said == asked, "by the votes of all its frames")
-        result["metrics"].append(row("labels", figure, *sizes))
+        result["metrics"].append(measure.row("labels", figure, *sizes))
         result["beside"]["labels"] = {"real": right}
     if "steady" in wanted:
         figure = mean_estimate(made.steady, "of which a classifier says the same of every frame")
-        result["metrics"].append(row("steady", figure, *sizes))
+        result["metrics"].append(measure.row("steady", figure, *sizes))
         result["beside"]["steady"] = {"real": float(real.steady.mean())}
-    result["classes"] = classes_counted(made.said, made.confidence, len(DIGITS))
+    result["classes"] = measure.classes_counted(made.said, made.confidence, len(DIGITS))
     if right is not None:
         result["classes"]["judge_accuracy"] = right  # on real clips: how far to trust it

@@ -36,15 +36,15 @@ def measured(
     if set(wanted) & {"nats", "bits", "perplexity"}:
         nats, tokens, characters, size = surprises(model, reference)
         each = figures.surprise(nats, tokens, f"mean over all {int(tokens.sum()):,} tokens, nats")
-        found = {f"nats@{context}": each, f"perplexity@{context}": figures.perplexity(each, "per token")}
-        per_byte = figures.in_bits(figures.surprise(nats, size), "bits per byte of UTF-8")
-        per_character = figures.in_bits(figures.surprise(nats, characters), "bits per character")
-        found |= {f"bits-per-byte@{context}": per_byte, f"bits-per-character@{context}": per_character}
-        result["metrics"] += [
-            row(name, e, len(reference), seed)
-            for name, e in found.items()
-            if name.split("-")[0].split("@")[0] in wanted
-        ]
+        found = {
+            "nats": each,
+            "perplexity": figures.perplexity(each, "per token"),
+            "bits-per-byte": figures.in_bits(figures.surprise(nats, size), "bits per byte of UTF-8"),
+            "bits-per-character": figures.in_bits(figures.surprise(nats, characters), "bits per character"),
+        }
+        for name, estimate in found.items():
+            if name.partition("-")[0] in wanted:
+                result["metrics"].append(row(f"{name}@{context}", estimate, len(reference), seed))
     if "repeats" in wanted and own is not None:
         samples = generate.draw(model, SAMPLES, seed=seed, length=LENGTH)
         search = figures.Repeats(training_text(own, model))
@@ -80,7 +80,5 @@ def training_text(own: Dataset, model: Any) -> bytes:
     tokens = getattr(own, "tokens", None)
     if tokens is None:
         raise UserError("This data keeps no row of tokens to look for repeats in: leave 'repeats' out.")
-    if len(tokens) * 2 > figures.LARGEST:
-        tokens = tokens[: figures.LARGEST // 2]
     pieces = [model.tokenizer.piece(t) for t in range(model.vocabulary)]
-    return b"".join([pieces[t] for t in tokens.tolist()])
+    return b"".join([pieces[t] for t in tokens[: figures.LARGEST // 2].tolist()])

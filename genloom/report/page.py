@@ -23,7 +23,6 @@ from genloom.run import HEARD_IN, SEEN_IN
 
 LARGE = 2_000_000  # bytes of a picture beyond which the page embeds a lossy copy
 LAST, EARLIER = 2000, 160  # characters of a text that are shown
-COPIES = {False: "the nearest real ones", True: "what it repeats word for word"}
 SHARP = 900  # pixels: smaller pictures are enlarged by whole pixels to about this, so that browsers do not blur them
 
 
@@ -247,7 +246,8 @@ def series(story: Story, group: str, name: str) -> list[tuple[float, float | Non
 
 def metrics(story: Story) -> str:
     if not story.metrics:
-        found = "shows it beside the real" if story.films_of_films else f"finds {COPIES[spoken(story)]}"
+        copied = "what it repeats word for word" if spoken(story) else "the nearest real ones"
+        found = "shows it beside the real" if story.films_of_films else f"finds {copied}"
         return unmeasured(story, f"Not measured yet. This measures it, with intervals, and {found}:")
     beside: dict[str, dict[str, float]] = story.measured.get("beside") or {}  # the same figures of other ways
     sides = list(dict.fromkeys(side for found in beside.values() for side in found))

@@ -9,14 +9,7 @@ from genloom import parallel
 from genloom.core import Batch, Card, Model, Recipe, Result, Spec, register
 from genloom.errors import UserError
 from genloom.nn.unet import UNet
-from genloom.objectives.diffusion import (
-    flow_matching_loss,
-    guided,
-    interpolate,
-    logit_normal,
-    preconditioning,
-    sample_adams,
-)
+from genloom.objectives import diffusion
 
 SPREAD = 0.5  # standard deviation of pictures in [-1, 1], near enough for all (Karras et al. 2022)
 GUIDANCE, GUIDED_UNTIL = 1.5, 0.5
@@ -76,13 +69,13 @@ class Flow(Model):
 
     def loss(self, batch: Batch, phase: str) -> dict[str, Tensor]:
         data = batch["image"]  # [B, C, H, W]
-        noise, t = self.randn(*data.shape), logit_normal(self.randn(len(data)))
-        velocity = self.velocity(interpolate(noise, data, t), t, self._some_labels(batch))
-        return {"flow": flow_matching_loss(velocity, noise, data)}
+        noise, t = self.randn(*data.shape), diffusion.logit_normal(self.randn(len(data)))
+        velocity = self.velocity(diffusion.interpolate(noise, data, t), t, self._some_labels(batch))
+        return {"flow": diffusion.flow_matching_loss(velocity, noise, data)}
 
     def velocity(self, x: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
         """The velocity f32 at x [B, C, H, W] and times [B], for classes [B]."""
-        slope, inner, outer = (c.view(-1, 1, 1, 1) for c in preconditioning(t, SPREAD))
+        slope, inner, outer = (c.view(-1, 1, 1, 1) for c in diffusion.preconditioning(t, SPREAD))
         return slope * x + outer * self.net(inner * x, t, labels).float()
 
     def _some_labels(self, batch: Batch) -> Tensor | None:
@@ -114,7 +107,8 @@ class Flow(Model):
         labels = self.item_labels(n, label, start) if self.spec.classes else None
         noise = self.item_noise(n, *self.spec.shape, seed=seed, start=start)
         scale = GUIDANCE if guidance is None else guidance
-        return sample_adams(lambda x, t: self._guided(x, t.expand(n), labels, scale), noise, ode_steps).clamp(-1, 1)
+        drawn = diffusion.sample_adams(lambda x, t: self._guided(x, t.expand(n), labels, scale), noise, ode_steps)
+        return drawn.clamp(-1, 1)
 
     def _guided(self, x: Tensor, t: Tensor, labels: Tensor | None, guidance: float) -> Tensor:
         """The velocity led away from "no class" in the first half of the way, where the shape is decided."""
@@ -122,4 +116,4 @@ class Flow(Model):
         if labels is None or guidance == 1 or t[0] >= GUIDED_UNTIL:
             return velocity
         nobody = torch.full_like(labels, len(self.spec.classes))
-        return guided(velocity, self.velocity(x, t, nobody), guidance)
+        return diffusion.guided(velocity, self.velocity(x, t, nobody), guidance)

@@ -9,12 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from genloom.core import Batch, Card, Model, Recipe, Spec, register
-from genloom.objectives.variational import (
-    bernoulli_log_likelihood,
-    gaussian_log_likelihood,
-    kl_to_standard_normal,
-    reparametrise,
-)
+from genloom.objectives import variational
 
 
 def mlp(inside: int, width: int, out: int) -> nn.Sequential:
@@ -80,16 +75,16 @@ class VAE(Model):
         image = batch["image"].flatten(1)
         known = self.known(batch)
         mean, log_variance = self.encoder(torch.cat([image, *known], 1)).float().chunk(2, 1)
-        z = reparametrise(mean, log_variance, self.randn(len(image), self.latent))
+        z = variational.reparametrise(mean, log_variance, self.randn(len(image), self.latent))
         decoded = self.decoder(torch.cat([z, *known], 1)).float()
-        kl = kl_to_standard_normal(mean, log_variance)
+        kl = variational.kl_to_standard_normal(mean, log_variance)
         return {"reconstruction": -self.log_likelihood(image, decoded), "kl": self.beta * kl}
 
     def log_likelihood(self, image: Tensor, decoded: Tensor) -> Tensor:
         """log p(x|z) in nats, [B, D] twice -> [B]."""
         if self.likelihood == "bernoulli":
-            return bernoulli_log_likelihood((image + 1) / 2, decoded)
-        return gaussian_log_likelihood(image, decoded, self.log_variance)
+            return variational.bernoulli_log_likelihood((image + 1) / 2, decoded)
+        return variational.gaussian_log_likelihood(image, decoded, self.log_variance)
 
     def sample(self, n: int, *, seed: int = 0, start: int = 0) -> Tensor:
         """[n, C, H, W] in [-1, 1]: the decoder's mean for z ~ N(0, I)."""
