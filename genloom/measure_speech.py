@@ -143,7 +143,10 @@ def measured(
     result: dict[str, Any] = {"counted": "sentences said", "metrics": [], "warnings": [], "beside": {}}
 
     def understood() -> tuple[Estimate, dict[str, float]]:
-        result["said"] = heard = _heard(found, str(run.spec.extra["language"]))
+        language = str(run.spec.extra["language"])
+        if not all(spoken.startswith("en") for spoken in language.split(",")):
+            raise UserError(f"The recogniser understands English alone, and this model speaks '{language}'.")
+        result["said"] = heard = found.heard(recognise)
         return _mistaken(found, heard)
 
     ways = {"wer": understood, "mcd-dtw": lambda: (found.distortion(), {}), "speaker": found.voices}
@@ -160,13 +163,6 @@ def measured(
             f"{count} sentences are few: --data with more of them, or --data.held-out, tells more."
         )
     return result, count
-
-
-def _heard(found: Spoken, language: str) -> list[dict[str, str]]:
-    """What the recogniser understands. Raises UserError for another language than its own, and where it is absent."""
-    if not all(spoken.startswith("en") for spoken in language.split(",")):
-        raise UserError(f"The recogniser understands English alone, and this model speaks '{language}'.")
-    return found.heard(recognise)
 
 
 def _mistaken(found: Spoken, heard: list[dict[str, str]]) -> tuple[Estimate, dict[str, float]]:

@@ -23,6 +23,7 @@ from genloom.run import HEARD_IN, SEEN_IN
 
 LARGE = 2_000_000  # bytes of a picture beyond which the page embeds a lossy copy
 LAST, EARLIER = 2000, 160  # characters of a text that are shown
+Points = list[tuple[float, float | None]]  # steps, and what was logged at each
 SHARP = 900  # pixels: smaller pictures are enlarged by whole pixels to about this, so that browsers do not blur them
 
 
@@ -219,18 +220,15 @@ def curves(story: Story) -> str:
         return kindly("No curves yet: they begin at the first look. Train, or go on training:", story.command)
     marks = [(float(e["step"]), str(e.get("message", ""))) for e in story.events if e.get("event") == "rollback"]
 
-    def logged(group: str) -> list[str]:
-        return list(dict.fromkeys(name for t in story.ticks for name in t.get(group) or {}))
-
-    def panel(name: str, points: list[tuple[float, float | None]], **options: Any) -> str:
+    def panel(name: str, points: Points, **options: Any) -> str:
         svg = chart(name, points, marks=marks, **options)
         return f"<figure><figcaption><b>{escape(name)}</b></figcaption>{svg}</figure>" if svg else ""
 
-    variety, overfit = series(story, "watch", "variety"), series(story, "watch", "overfit_r_v")
-    unseen = [name for name in logged("watch") if name.startswith("held-out ")]
+    losses, watch = series(story, "losses"), series(story, "watch")
+    unseen = {name: points for name, points in watch.items() if name.startswith("held-out ")}
+    variety, overfit = watch.get("variety", []), watch.get("overfit_r_v", [])
     drawn = [
-        *(panel(name, series(story, "losses", name)) for name in logged("losses")),
-        *(panel(name, series(story, "watch", name)) for name in unseen),
+        *(panel(name, points) for name, points in (losses | unseen).items()),
         panel("variety of samples, the data's being 1", variety, low=0.0, lines=[(1.0, "the data")]),
         panel("overfit of the critic: 0 none, 1 all", overfit, low=0.0, lines=[(0.5, "too much")]),
         panel("items a second", [(t["step"], t.get("rate")) for t in story.ticks], low=0.0),
@@ -240,8 +238,10 @@ def curves(story: Story) -> str:
     return f'<div class="panels">{"".join(drawn)}</div>{note(told)}'
 
 
-def series(story: Story, group: str, name: str) -> list[tuple[float, float | None]]:
-    return [(t["step"], (t.get(group) or {}).get(name)) for t in story.ticks]
+def series(story: Story, group: str) -> dict[str, Points]:
+    """What was logged in a group over the steps, by its name."""
+    names = dict.fromkeys(name for t in story.ticks for name in t.get(group) or {})
+    return {name: [(t["step"], (t.get(group) or {}).get(name)) for t in story.ticks] for name in names}
 
 
 def metrics(story: Story) -> str:
