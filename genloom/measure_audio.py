@@ -32,10 +32,8 @@ LONGEST, SHORTEST = 10.0, 0.5  # seconds of a clip: the rest is left away; short
 MOST, ENOUGH = 100, 20  # clips that are made again, and of which figures can be told
 HEARD = 4  # of them that the report plays
 ITERATIONS = 60  # of Griffin-Lim
-BASELINES = {  # Griffin & Lim 1984, and with the momentum of Perraudin et al. 2013
-    f"griffin-lim@{ITERATIONS}": 0.0,
-    f"fast-griffin-lim@{ITERATIONS}": 0.99,
-}
+# Griffin & Lim 1984, and with the momentum of Perraudin et al. 2013
+BASELINES = {f"griffin-lim@{ITERATIONS}": 0.0, f"fast-griffin-lim@{ITERATIONS}": 0.99}
 
 Measure = Callable[[Tensor, Tensor, Mel], Tensor]
 MEASURES: dict[str, tuple[Measure, str]] = {

@@ -155,17 +155,15 @@ def kernel_distance(x: Tensor, y: Tensor, *, subsets: int = 100, subset_size: in
     size = min(subset_size, len(x), len(y))
     draw = np.random.RandomState(seed)
     sets = (x.double(), y.double())
-    sums = [torch.zeros(len(s), dtype=torch.float64) for s in sets]
-    counts = [torch.zeros(len(s), dtype=torch.float64) for s in sets]
+    totals = [torch.zeros(2, len(s), dtype=torch.float64) for s in sets]  # of contributions, and how many they are
     values = []
     for _ in range(subsets):
         rows = [torch.from_numpy(draw.choice(len(s), size, replace=False)) for s in sets]
         part = mmd2(*(s[r] for s, r in zip(sets, rows, strict=True)))
         values.append(part.value)
-        for total, count, r, c in zip(sums, counts, rows, part.contributions, strict=True):
-            total[r] += c
-            count[r] += 1
-    seen = tuple(total[count > 0] / count[count > 0] for total, count in zip(sums, counts, strict=True))
+        for total, r, c in zip(totals, rows, part.contributions, strict=True):
+            total[:, r] += torch.stack([c, torch.ones_like(c)])
+    seen = tuple((total / count)[count > 0] for total, count in totals)
     note = f"{subsets} subsets of {size}, standard deviation over subsets {np.std(values):.3g}"
     return Estimate(float(np.mean(values)), seen, note)
 

@@ -205,9 +205,8 @@ class Sample(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        images, grid = inputs
-        ctx.save_for_backward(grid)
-        ctx.shape = images.shape
+        ctx.save_for_backward(inputs[1])
+        ctx.shape = inputs[0].shape
 
     @staticmethod
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:

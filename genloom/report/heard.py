@@ -17,11 +17,8 @@ from genloom.report.story import data_url
 from genloom.run import Run
 
 WIDE = 900  # pixels of a spectrogram, at most
-SIDES = {  # pictured, one below the other; other sides are played alone
-    "recordings": "recorded",
-    "made": "made",
-    "nearest": "nearest in training",
-}
+# pictured, one below the other; other sides are played alone
+SIDES = {"recordings": "recorded", "made": "made", "nearest": "nearest in training"}
 
 
 def heard(run: Run, folder: Path) -> str:
