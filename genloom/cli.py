@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, field, make_dataclass
@@ -12,25 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 from tyro.conf import Positional, arg
 
-from genloom import __version__, cli_data, cli_safe
+from genloom import __version__, cli_data, cli_safe, forms
 from genloom.errors import UserError, unknown
-from genloom.forms import (
-    FLAT,
-    Compare,
-    Edit,
-    Evaluate,
-    Export,
-    Import,
-    Mix,
-    Models,
-    Project,
-    Sample,
-    changed,
-    condition_fields,
-    first_word,
-    parse,
-    show,
-)
+from genloom.forms import FLAT, changed, first_word, parse, show
 
 if TYPE_CHECKING:
     from genloom.core import Model
@@ -125,20 +108,9 @@ def _fit(words: list[str]) -> None:
     options = api.resolve_options(cls, recipe, {}, transfer.initial(init, cls)[0] if init else None)
     default = _fit_form(cls, recipe, options)
     args = parse(type(default), f"fit {model}", words[1:], default=default, description=cls.card.summary)
-    run = api.fit(
-        cls,
-        args.DATA,
-        args.out,
-        recipe=recipe,
-        config=vars(args.model),
-        init=args.init,
-        licence=args.licence,
-        consent=args.consent,
-        canaries=args.canaries,
-        data_options=changed(args.data, default.data),
-        quiet=args.quiet,
-        **{k: getattr(args, k) for k, v in vars(options).items() if k != "model" and getattr(args, k) != v},
-    )
+    asked = {k: v for k, v in changed(args, default).items() if k not in ("DATA", "recipe", "model", "data")}
+    data_options = changed(args.data, default.data)
+    run = api.fit(cls, args.DATA, recipe=recipe, config=vars(args.model), data_options=data_options, **asked)
     if parallel.main():
         print(f"run     {run.folder}\nreport  {run.folder / 'report.html'}\nnext    genloom sample {run.folder}")
     parallel.finish()
@@ -153,6 +125,7 @@ def _fit_form(cls: type[Model], recipe: str, options: Options) -> Any:
     model = make_dataclass("HyperParameters", hyper, frozen=True)
     data = options_of(cls.modality, cls.needs)
     here = "a built-in data set, or a folder, zip or tar of your own"
+    planted = "made-up items to plant in the data, for `genloom audit` to look for"
     fields: list[Any] = [
         ("DATA", Annotated[str, Positional, arg(metavar="DATA", help=here)]),
         ("out", Annotated[Path | None, arg(help="the run folder; by default runs/MODEL-DATA")], None),
@@ -160,11 +133,7 @@ def _fit_form(cls: type[Model], recipe: str, options: Options) -> Any:
         ("init", Annotated[str | None, arg(help="a run of the same model to start from")], None),
         ("licence", Annotated[str | None, arg(help="of the data, in words: kept in the run and on its card")], None),
         ("consent", Annotated[str | None, arg(help="what the people in it agreed to, or a note that says it")], None),
-        (
-            "canaries",
-            Annotated[int, arg(help="made-up items to plant in the data, for `genloom audit` to look for")],
-            0,
-        ),
+        ("canaries", Annotated[int, arg(help=planted)], 0),
         ("quiet", Annotated[bool, arg(help="print nothing while training")], False),
         ("model", model, field(default_factory=model)),
         ("data", data, field(default_factory=data)),
@@ -174,7 +143,7 @@ def _fit_form(cls: type[Model], recipe: str, options: Options) -> Any:
 
 
 def _import(words: list[str]) -> None:
-    args = parse(Import, "import", words)
+    args = parse(forms.Import, "import", words)
     from genloom import api
 
     run = api.import_(args.MODEL, args.CHECKPOINT, args.out, config=args.config)
@@ -182,8 +151,8 @@ def _import(words: list[str]) -> None:
 
 
 def _export(words: list[str]) -> None:
-    args = parse(Export, "export", words)
-    _trust(args.code)
+    args = parse(forms.Export, "export", words)
+    cli_safe.trust(args.code)
     from genloom import api
 
     print(f"folder  {api.export(args.RUN, args.OUT)}")
@@ -192,7 +161,7 @@ def _export(words: list[str]) -> None:
 def _sample(words: list[str]) -> None:
     if _peek(words, "--like") is not None:
         return cli_safe.like(words)
-    args, asked = _with_conditions(Sample, "sample", words)
+    args, asked = _with_conditions(forms.Sample, "sample", words)
     if args.n is not None and args.n < 1:
         raise UserError(f"-n must be 1 or more, not {args.n}.")
     if args.seeds and args.interpolate:
@@ -226,11 +195,16 @@ def _sample(words: list[str]) -> None:
     print(f"table   {paths[0]}" if run.spec.modality == "table" else f"{len(paths)} samples in {out}")
 
 
-def _to_files(run: Run, args: Sample, out: Path, asked: dict[str, Any]) -> list[Path]:
+def _to_files(run: Run, args: forms.Sample, out: Path, asked: dict[str, Any]) -> list[Path]:
     from genloom import generate
 
+    labelled: dict[str, Any] = {"seed": args.seed, "visible_label": args.visible_label}
     if args.balance:
-        return _balanced(run, args, out, asked)
+        from genloom.auditing.balance import balanced_files
+
+        paths, drawn = balanced_files(run, n := args.n or 64, args.balance, out, **labelled, **asked)
+        print(f"note: {drawn:,} were drawn, and {n:,} kept.", file=sys.stderr)
+        return paths
     if args.frames is not None:
         asked["frames"] = args.frames
     if run.spec.modality == "video" and asked.get("source"):
@@ -239,17 +213,7 @@ def _to_files(run: Run, args: Sample, out: Path, asked: dict[str, Any]) -> list[
         return paths
     if args.beside:
         raise UserError("--beside shows the source of a film: give a model that makes films of films a --source.")
-    asked |= {"form": args.form, "visible_label": args.visible_label}
-    return generate.to_files(run, args.n, out, seed=args.seed, **asked)
-
-
-def _balanced(run: Run, args: Sample, out: Path, asked: dict[str, Any]) -> list[Path]:
-    from genloom.auditing.balance import balanced_files
-
-    asked |= {"visible_label": args.visible_label}
-    paths, drawn = balanced_files(run, n := args.n or 64, args.balance or "", out, seed=args.seed, **asked)
-    print(f"note: {drawn:,} were drawn, and {n:,} kept.", file=sys.stderr)
-    return paths
+    return generate.to_files(run, args.n, out, form=args.form, **labelled, **asked)
 
 
 def _tell(run: Run, n: int, seed: int, asked: dict[str, Any]) -> None:
@@ -271,21 +235,21 @@ def _tell(run: Run, n: int, seed: int, asked: dict[str, Any]) -> None:
 
 
 def _project(words: list[str]) -> None:
-    args = parse(Project, "project", words)
-    _trust(args.code)
+    args = parse(forms.Project, "project", words)
+    cli_safe.trust(args.code)
     from genloom import api
 
     asked = {k: v for k, v in vars(args).items() if k not in ("RUN", "PICTURE", "code")}
     found = api.project(args.RUN, args.PICTURE, quiet=False, **asked)
     before, after = found["distance"].values()
+    print(f"{found['measure']}: {after:.4g} from the picture, {before:.4g} at the mean style")
     print(
-        f"{found['measure']}: {after:.4g} from the picture, {before:.4g} at the mean style\nfolder  {found['folder']}"
+        f"folder  {found['folder']}\nnext    genloom edit {args.RUN} --start {Path(found['folder'], 'w.safetensors')}"
     )
-    print(f"next    genloom edit {args.RUN} --start {Path(found['folder']) / 'w.safetensors'}")
 
 
 def _edit(words: list[str]) -> None:
-    args, asked = _with_conditions(Edit, "edit", words)
+    args, asked = _with_conditions(forms.Edit, "edit", words)
     from genloom import api
 
     made = api.edit(args.RUN, **{k: v for k, v in vars(args).items() if k not in ("RUN", "code")}, **asked)
@@ -296,7 +260,7 @@ def _edit(words: list[str]) -> None:
 
 
 def _mix(words: list[str]) -> None:
-    args, asked = _with_conditions(Mix, "mix", words)
+    args, asked = _with_conditions(forms.Mix, "mix", words)
     from genloom.latents import verbs
     from genloom.run import Run
 
@@ -310,28 +274,30 @@ def _with_conditions(
     form: Any, verb: str, words: list[str], offered: Callable[[type[Model]], Sequence[str]] = lambda cls: cls.conditions
 ) -> tuple[Any, dict[str, Any]]:
     """The words as values of the form, and those that are conditions of this run's model, of those `offered`."""
-    _trust(_peek(words, "--code"))
+    cli_safe.trust(_peek(words, "--code"))
     folder = first_word(words)
-    conditions = make_dataclass("Conditions", condition_fields(folder, form, offered) if folder else [])
+    conditions = make_dataclass("Conditions", forms.condition_fields(folder, form, offered) if folder else [])
     args, asked = parse(tuple[Annotated[form, FLAT], Annotated[conditions, FLAT]], verb, words)  # type: ignore[valid-type]
     return args, vars(asked)
 
 
 def _evaluate(words: list[str]) -> None:
-    args, conditions = _with_conditions(Evaluate, "evaluate", words, _steering)
+    args, conditions = _with_conditions(forms.Evaluate, "evaluate", words, _steering)
     from genloom import api
+    from genloom.latents.verbs import numbers
     from genloom.measure import format_result
 
     if args.tasks:
-        return _tasks(args)
-    metrics = [m.strip() for m in args.metrics.split(",")] if args.metrics else None
-    asked = {k: getattr(args, k) for k in ("n", "extractor", "seed", "vocoder")}
-    asked |= {k: v for k, v in conditions.items() if v is not None and v is not False}
-    result = api.evaluate(args.RUN, args.data, metrics=metrics, **asked)
-    if args.json:
-        print(json.dumps(result, indent=1))
+        result = api.evaluate_tasks(args.RUN, args.tasks, shots=list(numbers("shots", args.shots)), seed=args.seed)
+        line = "  {name:<28}  {value:>8.4g}   95 %: {low:.4g} to {high:.4g}"
+        text = "\n".join(line.format_map(metric) for metric in result["metrics"])
     else:
-        print(f"{format_result(result)}\nreport  {Path(args.RUN) / 'report.html'}")
+        metrics = [m.strip() for m in args.metrics.split(",")] if args.metrics else None
+        asked = {k: getattr(args, k) for k in ("n", "extractor", "seed", "vocoder")}
+        asked |= {k: v for k, v in conditions.items() if v is not None and v is not False}
+        result = api.evaluate(args.RUN, args.data, metrics=metrics, **asked)
+        text = f"{format_result(result)}\nreport  {Path(args.RUN) / 'report.html'}"
+    show(result, text, args.json)
 
 
 def _steering(cls: type[Model]) -> Sequence[str]:
@@ -340,52 +306,34 @@ def _steering(cls: type[Model]) -> Sequence[str]:
     return steering(cls)
 
 
-def _tasks(args: Evaluate) -> None:
-    from genloom import api
-    from genloom.latents.verbs import numbers
-
-    assert args.tasks is not None
-    result = api.evaluate_tasks(args.RUN, args.tasks, shots=list(numbers("shots", args.shots)), seed=args.seed)
-    if args.json:
-        return print(json.dumps(result, indent=1))
-    for m in result["metrics"]:
-        print(f"  {m['name']:<28}  {m['value']:>8.4g}   95 %: {m['low']:.4g} to {m['high']:.4g}")
-
-
 def _compare(words: list[str]) -> None:
-    args = parse(Compare, "compare", words)
+    args = parse(forms.Compare, "compare", words)
     if not args.RUN:
         raise UserError("compare needs run folders: genloom compare runs/*.")
     from genloom import api
     from genloom.report import format_comparison
 
-    show(api.compare(args.RUN), format_comparison, args.json)
+    rows = api.compare(args.RUN)
+    show(rows, format_comparison(rows), args.json)
 
 
 def _models(words: list[str]) -> None:
-    args = parse(Models, "models", words)
+    args = parse(forms.Models, "models", words)
     from genloom import core
     from genloom.plugins import resolve
 
     chosen = {args.MODEL: resolve(args.MODEL)} if args.MODEL else core.models()
-    if args.json:
-        facts = {
-            k: {"modality": m.modality, "card": asdict(m.card), "recipes": list(m.recipes)} for k, m in chosen.items()
-        }
-        print(json.dumps(facts, indent=1))
-        return
-    for name, cls in chosen.items():
-        print(_describe(cls) if args.MODEL else f"{name:<12} {cls.modality:<6} {cls.card.year}  {cls.card.summary}")
+    facts, lines = {}, []
+    for name, m in chosen.items():
+        facts[name] = {"modality": m.modality, "card": asdict(m.card), "recipes": list(m.recipes)}
+        lines.append(_describe(m) if args.MODEL else f"{name:<12} {m.modality:<6} {m.card.year}  {m.card.summary}")
+    show(facts, "\n".join(lines), args.json)
 
 
 def _describe(cls: type[Model]) -> str:
     card = cls.card
-    lines = [
-        f"{cls.name}: {card.summary}",
-        f"{card.authors} ({card.year}): {card.paper}",
-        card.url,
-        f"licence {card.licence}, {card.source}",
-    ]
+    lines = [f"{cls.name}: {card.summary}", f"{card.authors} ({card.year}): {card.paper}", card.url]
+    lines.append(f"licence {card.licence}, {card.source}")
     if card.changes:
         lines.append(f"changed: {card.changes}")
     for name, r in cls.recipes.items():
@@ -399,16 +347,7 @@ def _describe(cls: type[Model]) -> str:
 def _peek(words: Sequence[str], flag: str) -> str | None:
     """The value of a flag before the real parse: it decides what else there is to parse."""
     for word, after in zip(words, [*words[1:], None], strict=True):
-        if word == flag:
-            return after
-        if word.startswith(f"{flag}="):
-            return word.split("=", 1)[1]
+        name, equals, value = word.partition("=")
+        if name == flag:
+            return value if equals else after
     return None
-
-
-def _trust(code: str | None) -> None:
-    """Run a model's own file, named by the user, so that its run can be opened."""
-    if code is not None:
-        from genloom.plugins import resolve
-
-        resolve(code)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import field, make_dataclass
+from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from tyro.conf import Positional, arg
 
@@ -27,39 +27,41 @@ def data(words: list[str]) -> None:
     print("\nYour own: any folder, zip or tar. Look before you fit: genloom data inspect PATH")
 
 
+@dataclass
+class Inspect:
+    """What inspect takes, beside the options of the data: their class is made when its kind is known, and brings no comments.
+
+    Attributes:
+        json: print JSON
+        card: write a data card into this file too: what you add in its marked places stays
+        audit: look for near-duplicates, leaks into the held-out part, personal data in texts, and unsafe pictures
+        names: people's names, one a line, that --audit looks for too
+    """
+
+    PATH: Annotated[str, Positional, arg(metavar="PATH", help="a file, folder, zip or tar, or a built-in name")]
+    json: bool = False
+    card: Path | None = None
+    audit: bool = False
+    names: Path | None = None
+
+
 def inspect(words: list[str]) -> None:
     from genloom.data import hygiene, inspector, options_of
 
     source = first_word(words) or "mnist"
-    audited = "--audit" in words
-    modality, module = (audited and hygiene.only_written(source)) or inspector(source)
+    modality, module = ("--audit" in words and hygiene.only_written(source)) or inspector(source)
     options = options_of(modality) if modality else make_dataclass("NoOptions", [])
-    path = Annotated[str, Positional, arg(metavar="PATH", help="a file, folder, zip or tar, or a built-in name")]
-    as_json = Annotated[bool, arg(help="print JSON")]
-    card = Annotated[
-        Path | None, arg(help="write a data card into this file too: what you add in its marked places stays")
-    ]
-    audit = Annotated[
-        bool,
-        arg(help="look for near-duplicates, leaks into the held-out part, personal data in texts, and unsafe pictures"),
-    ]
-    names = Annotated[Path | None, arg(help="people's names, one a line, that --audit looks for too")]
-    fields: list[Any] = [("PATH", path), ("json", as_json, False), ("card", card, None)]
-    fields += [("audit", audit, False), ("names", names, None)]
-    fields.append(("data", options, field(default_factory=options)))
-    args = parse(make_dataclass("Inspect", fields), "data inspect", words)
+    form = make_dataclass("Form", [("data", options, field(default_factory=options))], bases=(Inspect,))
+    args = parse(form, "data inspect", words)
     if args.names and not args.audit:
         raise UserError("--names belongs to --audit: give both.")
     facts = module.inspect(args.PATH, **changed(args.data, options()))
+    text = module.format_report(facts)
     if args.audit:
         facts["audit"] = hygiene.audit(args.PATH, modality, facts, args.names)
+        text += f"\n{hygiene.format_audit(facts['audit'])}"
     if args.card:
         from genloom.report import write_data_card
 
         write_data_card(args.card, args.PATH, modality, facts)
-
-    def as_text(facts: dict[str, Any]) -> str:
-        audited = [hygiene.format_audit(facts["audit"])] if args.audit else []
-        return "\n".join([module.format_report(facts), *audited])
-
-    show(facts, as_text, args.json)
+    show(facts, text, args.json)

@@ -10,6 +10,14 @@ from genloom.errors import UserError
 from genloom.forms import Audit, Detect, Like, Verify, parse
 
 
+def trust(code: str | None) -> None:
+    """Run a model's own file, named by the user, so that its run can be opened."""
+    if code is not None:
+        from genloom.plugins import resolve
+
+        resolve(code)
+
+
 def detect(words: list[str]) -> None:
     args = parse(Detect, "detect", words)
     if not args.FILE:
@@ -30,10 +38,7 @@ def like(words: list[str]) -> None:
     if words[0][:1] != "-":
         words = ["--run", *words]  # genloom sample RUN --like FILE
     args = parse(Like, "sample", words)
-    if args.code is not None:
-        from genloom.plugins import resolve
-
-        resolve(args.code)
+    trust(args.code)
     from genloom.again import again
 
     made, difference = again(args.like, args.run, args.out, args.source)
@@ -43,10 +48,7 @@ def like(words: list[str]) -> None:
 
 def audit(words: list[str]) -> int:
     args = parse(Audit, "audit", words)
-    if args.code is not None:
-        from genloom.plugins import resolve
-
-        resolve(args.code)
+    trust(args.code)
     from genloom import api
     from genloom.auditing import format_audit
 

@@ -232,5 +232,5 @@ def changed(values: Any, default: Any) -> dict[str, Any]:
     return {k: v for k, v in vars(values).items() if v != getattr(default, k)}
 
 
-def show(value: Any, as_text: Callable[[Any], str], as_json: bool) -> None:
-    print(json.dumps(value, indent=1) if as_json else as_text(value))
+def show(value: Any, text: str, as_json: bool) -> None:
+    print(json.dumps(value, indent=1) if as_json else text)
