@@ -19,11 +19,12 @@ from genloom.data.base import Dataset
 from genloom.data.canaries import Planted
 from genloom.errors import UserError
 from genloom.latents import verbs
+from genloom.latents.verbs import Numbers, edit, interpolate, project  # noqa: F401 - verbs, as those below
 from genloom.plugins import resolve
 from genloom.policy import Policy
 from genloom.report import compare_runs, write_model_card, write_report
 from genloom.request import about, default_recipe, open_or_create, refuse_occupied, request, resolve_options
-from genloom.run import Run
+from genloom.run import Place, Run
 from genloom.seal import TRAINED, checkpoint_parent, parent_of, write_seal
 from genloom.state import State
 from genloom.train import Loop, some
@@ -31,13 +32,13 @@ from genloom.train import Loop, some
 
 def fit(
     model: str | type[Model],
-    data: str | os.PathLike[str] | Dataset,
-    out: str | os.PathLike[str] | None = None,
+    data: Place | Dataset,
+    out: Place | None = None,
     *,
     recipe: str | None = None,
     config: Mapping[str, Any] | None = None,
     data_options: Mapping[str, Any] | None = None,
-    init: str | os.PathLike[str] | Run | None = None,
+    init: Place | None = None,
     licence: str | None = None,
     consent: str | None = None,
     canaries: int = 0,
@@ -63,13 +64,13 @@ def fit(
     share = parallel.world() * options.accumulate
     if options.batch_size % share:
         raise UserError(f"--batch-size {options.batch_size} does not divide among {share} (processes × accumulate).")
-    data_options = data_options or {}
-    source = data if isinstance(data, (str, Dataset)) else Path(data)
-    dataset = source
-    asked = dict(data_options)
-    if not isinstance(dataset, Dataset):
-        asked = cls.asks(options.model) | dict(data_options)
-        dataset = open_data(dataset, modality=cls.modality, needs=cls.needs, like=old.spec if old else None, **asked)
+    data_options = dict(data_options or {})
+    if isinstance(data, Dataset):
+        dataset, named, asked = data, data.name, data_options
+    else:
+        named, asked = os.fspath(data), cls.asks(options.model) | data_options
+        source, like = data if isinstance(data, str) else Path(data), old.spec if old else None
+        dataset = open_data(source, modality=cls.modality, needs=cls.needs, like=like, **asked)
     dataset = Planted(dataset, canaries, options.seed) if canaries else dataset
     machine.keep_freed_memory()
     machine.multiply_fast()
@@ -86,15 +87,13 @@ def fit(
     net.to(device)
     if dataset.spec.modality == "video":
         budget.check(net, dataset, options.batch_size // share)
-    named = source.name if isinstance(source, Dataset) else str(source)
     said = {"licence": licence, "consent": consent}
     info = request(
         cls, recipe, options, named, dataset, data_options, os.fspath(init) if init else None, net.spec, said, canaries
     )
     info["data"]["options"] = asked
     info["parents"] = [parent_of(Run.open(init))] if init else []
-    run = open_or_create(out, info) if parallel.main() else None
-    run = run or Run(Path(), info)
+    run = open_or_create(out, info) if parallel.main() else Run(Path(), info)
     run.folder = Path(parallel.text_from_main(os.fspath(run.folder)))
     with run.lock() if parallel.main() else nullcontext():
         state = State(net, options)
@@ -113,11 +112,7 @@ def fit(
 
 
 def import_(
-    model: str | type[Model],
-    checkpoint: str | os.PathLike[str],
-    out: str | os.PathLike[str],
-    *,
-    config: str | os.PathLike[str] | Mapping[str, Any] | None = None,
+    model: str | type[Model], checkpoint: Place, out: Place, *, config: Place | Mapping[str, Any] | None = None
 ) -> Run:
     """Take an official checkpoint as a run folder: `genloom import` (the name is a keyword of Python).
 
@@ -126,26 +121,25 @@ def import_(
     """
     cls, checkpoint, folder = resolve(model), Path(checkpoint), Path(out)
     refuse_occupied(folder)
-    net = transfer.read_reference(
-        cls, checkpoint, config if config is None or isinstance(config, Mapping) else Path(config)
-    )
     words = ["genloom", "import", cls.name, str(checkpoint), "--out", str(folder)]
-    words += ["--config", os.fspath(config)] if config is not None and not isinstance(config, Mapping) else []
-    facts = about(cls, "imported", shlex.join(words))
+    if config is not None and not isinstance(config, Mapping):
+        config = Path(config)
+        words += ["--config", str(config)]
+    net = transfer.read_reference(cls, checkpoint, config)
     data = {"source": "", "options": {}, "name": checkpoint.name, "fingerprint": "", "summary": {}}
-    parents = [checkpoint_parent(checkpoint)]
-    run = transfer.keep(net, folder, {**facts, "data": data, "parents": parents})
+    facts = {"data": data, "parents": [checkpoint_parent(checkpoint)]}
+    run = transfer.keep(net, folder, about(cls, "imported", shlex.join(words)) | facts)
     write_model_card(run.folder)
     write_seal(run, TRAINED)
     return run
 
 
 def sample(
-    run: str | os.PathLike[str] | Run,
+    run: Place,
     n: int = 64,
     *,
     seed: int = 0,
-    seeds: str | Sequence[int] | None = None,
+    seeds: Numbers | None = None,
     policy: Policy | None = None,
     **conditions: Any,
 ) -> Tensor | list[Any]:
@@ -168,96 +162,25 @@ def sample(
     return made[allowed] if isinstance(made, Tensor) else [made[i] for i in allowed]
 
 
-def interpolate(
-    run: str | os.PathLike[str] | Run, seeds: str | Sequence[int], frames: int = 24, **conditions: Any
-) -> Tensor:
-    """[N · frames, C, H, W] in [-1, 1]: a closed walk through N seeds' pictures; frame k · frames is the k-th's own.
-
-    Through styles where the generator has them, else along arcs between latents (and classes, where a model blends them).
-    """
-    return verbs.interpolate(Run.open(run), seeds, frames, **conditions)
-
-
-def project(
-    run: str | os.PathLike[str] | Run,
-    picture: str | os.PathLike[str],
-    out: str | os.PathLike[str] | None = None,
-    *,
-    space: str = "w",
-    steps: int = 500,
-    seed: int = 0,
-    label: int | str | None = None,
-    quiet: bool = True,
-) -> dict[str, Any]:
-    """The styles that paint a picture best, in `space` w (one for all layers) or w+ (one a layer).
-
-    Writes target.png, projected.png, film.webp, w.safetensors and projection.json, by default into the run's samples/,
-    and returns what the last holds. Raises UserError for a model without styles and for a picture that cannot be read.
-    """
-    to = None if out is None else Path(out)
-    return verbs.project(
-        Run.open(run), Path(picture), to, space=space, steps=steps, seed=seed, label=label, quiet=quiet
-    )
-
-
-def edit(
-    run: str | os.PathLike[str] | Run,
-    out: str | os.PathLike[str] | None = None,
-    *,
-    method: str = "sefa",
-    directions: int = 6,
-    strength: float = 3.0,
-    columns: int = 7,
-    seeds: str | Sequence[int] = "0-3",
-    layers: str | Sequence[int] | None = None,
-    start: str | os.PathLike[str] | None = None,
-    **conditions: Any,
-) -> dict[str, Any]:
-    """Directions that mean something, found without labels by `method` sefa or ganspace.
-
-    Writes a sheet each (rows seeds, or the projected picture in `start`; columns from -strength to +strength
-    deviations), directions.safetensors and sliders.json, by default into the run's samples/, and returns what the last
-    holds. `layers`: of the generator's styles, all by default.
-    """
-    return verbs.edit(
-        Run.open(run),
-        None if out is None else Path(out),
-        method=method,
-        count=directions,
-        strength=strength,
-        columns=columns,
-        seeds=seeds,
-        layers=layers,
-        start=None if start is None else Path(start),
-        **conditions,
-    )
-
-
-def mix(
-    run: str | os.PathLike[str] | Run,
-    rows: str | Sequence[int],
-    columns: str | Sequence[int],
-    layers: str | Sequence[int],
-    **conditions: Any,
-) -> Tensor:
+def mix(run: Place, rows: Numbers, columns: Numbers, layers: Numbers, **conditions: Any) -> Tensor:
     """[R, C, channels, H, W] in [-1, 1]: each row's picture with the styles of these layers taken from each column's."""
     return verbs.mix(Run.open(run), rows, columns, layers, **conditions)[0]
 
 
-def load(run: str | os.PathLike[str] | Run) -> Model:
+def load(run: Place) -> Model:
     """The trained model, in evaluation mode, on the best device: a plain nn.Module."""
     return generate.load(Run.open(run))
 
 
 def evaluate(
-    run: str | os.PathLike[str] | Run,
-    data: str | os.PathLike[str] | Dataset | None = None,
+    run: Place,
+    data: Place | Dataset | None = None,
     *,
     metrics: Sequence[str] | None = None,
     n: int | None = None,
     extractor: str | None = None,
     seed: int = 0,
-    vocoder: str | os.PathLike[str] | None = None,
+    vocoder: Place | None = None,
     **conditions: Any,
 ) -> dict[str, Any]:
     """Measure a run against data (its own by default): writes metrics.json and the report, returns the figures.
@@ -283,13 +206,13 @@ def evaluate(
 
 
 def audit(
-    run: str | os.PathLike[str] | Run,
-    data: str | os.PathLike[str] | Dataset | None = None,
+    run: Place,
+    data: Place | Dataset | None = None,
     *,
-    holdout: str | os.PathLike[str] | Dataset | None = None,
+    holdout: Place | Dataset | None = None,
     n: int | None = None,
-    attributes: str | os.PathLike[str] | None = None,
-    reference: str | os.PathLike[str] | Run | None = None,
+    attributes: Place | None = None,
+    reference: Place | None = None,
     max_copies: float = 0.01,
     max_membership: float = 0.6,
     seed: int = 0,
@@ -319,13 +242,11 @@ def audit(
     return result
 
 
-def _place(data: str | os.PathLike[str] | Dataset | None) -> str | Path | Dataset | None:
+def _place(data: Place | Dataset | None) -> str | Path | Dataset | None:
     return Path(data) if isinstance(data, os.PathLike) else data
 
 
-def evaluate_tasks(
-    run: str | os.PathLike[str] | Run, tasks: str | os.PathLike[str], *, shots: Sequence[int] = (0,), seed: int = 0
-) -> dict[str, Any]:
+def evaluate_tasks(run: Place, tasks: Place, *, shots: Sequence[int] = (0,), seed: int = 0) -> dict[str, Any]:
     """Few-shot tasks for a language model, from JSON lines: accuracy at each number of solved examples before a task."""
     from genloom import tasks as module
 
@@ -335,25 +256,19 @@ def evaluate_tasks(
     return result
 
 
-def export(run: str | os.PathLike[str] | Run, out: str | os.PathLike[str]) -> Path:
+def export(run: Place, out: Place) -> Path:
     """A language model's run as a folder that Hugging Face's transformers loads; LoRA is merged into its weights."""
     from genloom.export import to_transformers
 
     return to_transformers(Run.open(run), Path(out))
 
 
-def compare(runs: Sequence[str | os.PathLike[str] | Run]) -> list[dict[str, Any]]:
+def compare(runs: Sequence[Place]) -> list[dict[str, Any]]:
     """One row a run: model, data, budget, and every figure that was measured."""
     return compare_runs([Run.open(r).folder for r in runs])
 
 
-def inspect(
-    path: str | os.PathLike[str],
-    *,
-    audit: bool = False,
-    names: str | os.PathLike[str] | None = None,
-    **options: Any,
-) -> dict[str, Any]:
+def inspect(path: Place, *, audit: bool = False, names: Place | None = None, **options: Any) -> dict[str, Any]:
     """The preflight of a data set: what is there, what is unreadable, and what fit would do with it.
 
     `audit`: also near-duplicates, leaks into the held-out part, personal data (and the names in the file `names`) and unsafe
@@ -361,7 +276,7 @@ def inspect(
     """
     from genloom.data import hygiene, inspector
 
-    source = path if isinstance(path, str | Path) else Path(path)
+    source = path if isinstance(path, str) else Path(path)
     modality, module = (audit and hygiene.only_written(source)) or inspector(source)
     facts: dict[str, Any] = module.inspect(source, **options)
     if audit:

@@ -12,8 +12,8 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Mapping
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ from torch import Tensor
 
 from genloom.data import draw
 from genloom.errors import UserError
-from genloom.run import atomic, cannot_write
+from genloom.run import atomic, writing
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -182,15 +182,6 @@ class Monitor:
         path = self.fixed / f"{self.step:08d}.txt"
         with writing(path):
             path.write_text(text, encoding="utf-8")
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """What the system refuses inside is a UserError that names `path`."""
-    try:
-        yield
-    except OSError as error:
-        raise cannot_write(path, error) from None
 
 
 def clock(seconds: float) -> str:

@@ -21,7 +21,7 @@ from genloom.core import Model, hyper_parameters
 from genloom.data.base import Dataset
 from genloom.errors import UserError, nearest, unknown
 from genloom.plugins import source_of
-from genloom.run import Run, as_json
+from genloom.run import Place, Run, as_json
 from genloom.seal import break_seal, code_version
 from genloom.state import Options
 
@@ -129,7 +129,7 @@ def command(
     return shlex.join(words)
 
 
-def open_or_create(out: str | os.PathLike[str] | None, info: dict[str, Any]) -> Run:
+def open_or_create(out: Place | None, info: dict[str, Any]) -> Run:
     """The folder to train in: made, or resumed when it holds the same request. Raises UserError when it holds another."""
     if out is None:
         name = f"{info['model']}-{Path(info['data']['name']).stem}"

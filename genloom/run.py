@@ -24,6 +24,7 @@ from torch import Tensor
 from genloom.core import Spec
 from genloom.errors import UserError
 
+Place = str | os.PathLike[str]  # where a file or folder is; a Run is one too
 FORMAT = 1  # of the run folder: raised when an older genloom could not read it
 STATE = "state/latest.safetensors"
 HEARD_IN = Path("samples") / "heard"  # clips for the report to play
@@ -49,7 +50,7 @@ class Run:
         return Spec.from_json(self.info["spec"])
 
     @classmethod
-    def open(cls, folder: str | os.PathLike[str]) -> Run:
+    def open(cls, folder: Place) -> Run:
         """Read a run folder. Raises UserError when it is none, half-written, or of a newer genloom."""
         folder = Path(folder)
         if not folder.exists():
@@ -68,13 +69,11 @@ class Run:
         return cls(folder, info)
 
     @classmethod
-    def create(cls, folder: str | os.PathLike[str], info: Mapping[str, Any]) -> Run:
+    def create(cls, folder: Place, info: Mapping[str, Any]) -> Run:
         folder = Path(folder)
-        try:
+        with writing(folder):
             (folder / "state").mkdir(parents=True, exist_ok=True)
             (folder / "samples").mkdir(exist_ok=True)
-        except OSError as error:
-            raise cannot_write(folder, error) from None
         run = cls(folder, {"format": FORMAT, **info})
         run.write_json("run.json", run.info)
         return run
@@ -111,10 +110,8 @@ class Run:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the folder against a second fit; the system lets go when the process ends, however it ends."""
-        try:
+        with writing(self.folder):
             handle = open(self.folder / ".lock", "w")  # noqa: SIM115 - held until the fit ends
-        except OSError as error:
-            raise cannot_write(self.folder, error) from None
         with handle:
             try:
                 _lock(handle.fileno())
@@ -139,15 +136,23 @@ def atomic(path: Path) -> Iterator[Path]:
     """Write beside `path`, then put it in place in one step: readers see the old file or the new, never a part."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except (OSError, SafetensorError) as error:
-        raise cannot_write(path, error) from None
+        with writing(path):
+            yield temporary
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """What the system refuses inside is a UserError that names `path`."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise cannot_write(path, error) from None
 
 
 def cannot_write(path: Path, error: Exception) -> UserError:

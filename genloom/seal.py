@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Iterable, Mapping
 from functools import cache
@@ -18,7 +17,7 @@ from typing import Any
 
 import genloom
 from genloom.errors import UserError
-from genloom.run import STATE, WEIGHTS, Run, atomic, read_json
+from genloom.run import STATE, WEIGHTS, Place, Run, atomic, read_json
 
 FILE = "seal.json"
 TRAINED = ("run.json", WEIGHTS, "log.jsonl", STATE)  # what `fit` and `import` write
@@ -71,7 +70,7 @@ def break_seal(folder: Path) -> None:
     (folder / FILE).unlink()
 
 
-def verify(folder: str | os.PathLike[str], noted: str | None = None) -> list[str]:
+def verify(folder: Place, noted: str | None = None) -> list[str]:
     """What is wrong with a run folder, a sentence each; nothing when it and its parents are as they were sealed.
 
     `noted`: the seal that it should bear, as somebody wrote it down. Raises UserError for a folder without a seal.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -17,7 +16,7 @@ from genloom.errors import UserError
 from genloom.nn.weights import shape
 from genloom.plugins import model_of
 from genloom.reference import read_checkpoint
-from genloom.run import STATE, WEIGHTS, Run, as_json, read_json
+from genloom.run import STATE, WEIGHTS, Place, Run, as_json, read_json
 from genloom.state import Options, State
 
 
@@ -58,7 +57,7 @@ def keep(model: Model, folder: Path, about: Mapping[str, Any]) -> Run:
     return run
 
 
-def initial(init: str | os.PathLike[str] | Run, cls: type[Model]) -> tuple[dict[str, Any], Model]:
+def initial(init: Place, cls: type[Model]) -> tuple[dict[str, Any], Model]:
     """The hyper-parameters and the model of the run to start from: of the same model, or of one that it is built upon.
 
     Raises UserError when it is of another model.

@@ -15,10 +15,11 @@ from genloom import generate
 from genloom.data import draw
 from genloom.data.image import open_picture
 from genloom.errors import UserError
-from genloom.latents import directions, projection
+from genloom.latents import projection
+from genloom.latents.directions import find, moved
 from genloom.latents.space import MOST, Points, mixed, numbers, space_of, styles_of, walk
 from genloom.origin import Marks
-from genloom.run import Run, cannot_write
+from genloom.run import Place, Run, writing
 
 Numbers = str | Sequence[int]
 
@@ -56,16 +57,19 @@ def _told(wanted: Numbers) -> str:
     return wanted if isinstance(wanted, str) else ",".join(map(str, wanted))
 
 
-def interpolate(run: Run, wanted: Numbers, frames: int = 24, **conditions: Any) -> Tensor:
-    """[N · frames, C, H, W]: a closed walk through the seeds' pictures; frame k · frames is the k-th seed's own."""
-    named = numbers("interpolate", wanted)
+def interpolate(run: Place, seeds: Numbers, frames: int = 24, **conditions: Any) -> Tensor:
+    """[N · frames, C, H, W] in [-1, 1]: a closed walk through N seeds' pictures; frame k · frames is the k-th's own.
+
+    Through styles where the generator has them, else along arcs between latents (and classes, where a model blends them).
+    """
+    named = numbers("interpolate", seeds)
     if len(named) < 2:
         raise UserError("A walk needs two seeds or more: give --interpolate 8, or the seeds, 3,7,12.")
     if frames < 1:
         raise UserError(f"--frames is {frames}: take 1 or more from one picture to the next, 24 is usual.")
     if len(named) * frames > MOST:
         raise UserError(f"A walk of {len(named) * frames:,} pictures is too long: take fewer seeds, or fewer --frames.")
-    space = space_of(generate.load(run), **conditions)
+    space = space_of(generate.load(Run.open(run)), **conditions)
     return space.paint(walk(space, space.points(named), frames))
 
 
@@ -128,9 +132,9 @@ def mix_to_file(
 
 
 def project(
-    run: Run,
-    picture: Path,
-    out: Path | None = None,
+    run: Place,
+    picture: Place,
+    out: Place | None = None,
     *,
     space: str = "w",
     steps: int = 500,
@@ -138,7 +142,12 @@ def project(
     label: int | str | None = None,
     quiet: bool = True,
 ) -> dict[str, Any]:
-    """Find a picture in the run's styles: target.png, projected.png, film.webp, w.safetensors and projection.json."""
+    """The styles that paint a picture best, in `space` w (one for all layers) or w+ (one a layer).
+
+    Writes target.png, projected.png, film.webp, w.safetensors and projection.json, by default into the run's samples/,
+    and returns what the last holds. Raises UserError for a model without styles and for a picture that cannot be read.
+    """
+    run, picture = Run.open(run), Path(picture)
     styles = styles_of(generate.load(run), "A projection", label=label)
     target = open_picture(picture, run.spec, run.info["data"].get("options", {}))
     folder = _folder(out or run.folder / "samples" / f"projection-{picture.stem}")
@@ -156,40 +165,43 @@ def project(
 
 
 def edit(
-    run: Run,
-    out: Path | None = None,
+    run: Place,
+    out: Place | None = None,
     *,
     method: str = "sefa",
-    count: int = 6,
+    directions: int = 6,
     strength: float = 3.0,
     columns: int = 7,
     seeds: Numbers = "0-3",
     layers: Numbers | None = None,
-    start: Path | None = None,
+    start: Place | None = None,
     **conditions: Any,
 ) -> dict[str, Any]:
-    """Directions and what they do: direction00.png …, directions.safetensors and sliders.json.
+    """Directions that mean something, found without labels by `method` sefa or ganspace.
 
-    Rows are seeds, or the projected picture in `start`; columns go from -strength to +strength deviations.
+    Writes a sheet each (rows seeds, or the projected picture in `start`; columns from -strength to +strength
+    deviations), directions.safetensors and sliders.json, by default into the run's samples/, and returns what the last
+    holds. `layers`: of the generator's styles, all by default.
     """
     if not (math.isfinite(strength) and strength > 0):
         raise UserError(f"--strength is {strength:g}: take more than 0, 3 is usual.")
     if columns < 2:
         raise UserError(f"--columns is {columns}: take 2 or more, 7 is usual.")
+    run = Run.open(run)
     model = generate.load(run)
     if start is None:
         space = space_of(model, **conditions)
         points = space.points(numbers("seeds", seeds))
     else:
         space = styles_of(model, "A projected picture", **conditions)
-        w, space.maps = projection.load_styles(start, space)
+        w, space.maps = projection.load_styles(Path(start), space)
         points = Points(w)
     chosen = None if layers is None else numbers("layers", layers, getattr(space, "layers", None))
-    found = directions.find(space, method, count, chosen)
+    found = find(space, method, directions, chosen)
     strengths = torch.linspace(-strength, strength, columns)
     folder = _folder(out or run.folder / "samples" / f"edit-{method}")
-    for i in range(count):
-        sheet = draw.preview(space.paint(directions.moved(points, found, i, strengths)), columns=columns)
+    for i in range(directions):
+        sheet = draw.preview(space.paint(moved(points, found, i, strengths)), columns=columns)
         draw.save(sheet, folder / f"direction{i:02d}.png", format="PNG")
     about = {
         "method": method,
@@ -203,11 +215,10 @@ def edit(
     return {**about, "folder": str(folder)}
 
 
-def _folder(path: Path) -> Path:
-    try:
+def _folder(place: Place) -> Path:
+    path = Path(place)
+    with writing(path):
         path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise cannot_write(path, error) from None
     return path
 
 
