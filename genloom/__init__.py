@@ -12,30 +12,15 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _NAMES = {
-    "api": (
-        "audit",
-        "compare",
-        "edit",
-        "evaluate",
-        "evaluate_tasks",
-        "export",
-        "fit",
-        "import_",
-        "inspect",
-        "interpolate",
-        "load",
-        "mix",
-        "project",
-        "sample",
-    ),
-    "core": ("Batch", "Card", "Model", "Phase", "Recipe", "Result", "Spec", "register"),
-    "data": ("data",),
-    "errors": ("UserError",),
-    "models": ("models",),
-    "policy": ("Policy", "RefusedError"),
-    "run": ("Run",),
+    "api": "audit compare edit evaluate evaluate_tasks export fit import_ inspect interpolate load mix project sample",
+    "core": "Batch Card Model Phase Recipe Result Spec register",
+    "data": "data",
+    "errors": "UserError",
+    "models": "models",
+    "policy": "Policy RefusedError",
+    "run": "Run",
 }
-_HOME = {name: module for module, names in _NAMES.items() for name in names}
+_HOME = {name: module for module, names in _NAMES.items() for name in names.split()}
 __all__ = sorted(_HOME)
 
 if TYPE_CHECKING:

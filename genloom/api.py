@@ -191,15 +191,9 @@ def evaluate(
     from genloom.measure import evaluate_run
 
     opened = Run.open(run)
+    waves = None if vocoder is None else os.fspath(vocoder)
     result = evaluate_run(
-        opened,
-        _place(data),
-        metrics=metrics or None,
-        n=n,
-        extractor=extractor,
-        seed=seed,
-        vocoder=None if vocoder is None else os.fspath(vocoder),
-        **conditions,
+        opened, _place(data), metrics=metrics or None, n=n, extractor=extractor, seed=seed, vocoder=waves, **conditions
     )
     _tell(opened, ("metrics.json",))
     return result

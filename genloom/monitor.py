@@ -13,7 +13,7 @@ import socket
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,13 +31,12 @@ if TYPE_CHECKING:
 DRAW_SECONDS = 0.5  # between two drawings of the progress line
 STEP = "[0-9]" * 8  # what is kept at each tick is named by its step
 PICTURES, TEXTS = f"{STEP}.png", f"{STEP}.txt"
-PICTURE_SIDE = 1024  # of those, at most
 FRAMES = 48  # of the film, at most
 FRAME_SIDE = 448  # of those, at most
 CLIPS, ROWS = 16, 8  # on the wall on which they play, and as rows of frames of the grid
 
 
-class Monitor:
+class Monitor(AbstractContextManager["Monitor"]):
     """Shows and keeps what happens. A context manager: closing it writes the final grid and the film.
 
     `resume_at` is the step that the run goes on from: later lines and pictures, of work that was lost, are dropped.
@@ -55,7 +54,7 @@ class Monitor:
         resume_at: int | None = None,
         rate: float = 1.0,
     ):
-        self.folder, self.total, self.minutes, self.quiet = Path(folder), total_steps, minutes, quiet
+        self.folder, self.total, self.minutes, self.quiet = folder, total_steps, minutes, quiet
         self.fixed = self.folder / "samples" / "fixed"
         with writing(self.fixed):
             self.fixed.mkdir(parents=True, exist_ok=True)
@@ -76,9 +75,6 @@ class Monitor:
             self.live = Live("", auto_refresh=False, transient=True)  # what is printed goes above its line
             self.live.start()
 
-    def __enter__(self) -> Monitor:
-        return self
-
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         with suppress(UserError) if error else nullcontext():  # what went wrong first is what to say
             self.close()
@@ -87,10 +83,9 @@ class Monitor:
     def advance(self, step: int) -> None:
         """Called every step: returns at once unless half a second has passed and there is a terminal."""
         self.step = step
-        if self.live is None or (now := time.monotonic()) < self.next_draw:
-            return
-        self.next_draw = now + DRAW_SECONDS
-        self._draw()
+        if self.live and (now := time.monotonic()) >= self.next_draw:
+            self.next_draw = now + DRAW_SECONDS
+            self._draw()
 
     def tick(self, record: Mapping[str, Any], grid: Tensor | list[str] | None) -> None:
         """One look: a line of the log, the screen, TensorBoard; pictures [N, C, H, W] in [-1, 1], or clips [N, C, T, H, W],
@@ -98,13 +93,8 @@ class Monitor:
         self.record = dict(record)
         self.step, self.seconds, self.since = record["step"], record["seconds"], time.monotonic()
         self._log(record)
-        if isinstance(grid, list):
-            self._keep_text(grid[0])
-        elif grid is not None and grid.ndim == 5:
-            self._keep_clips(grid)
-        elif grid is not None and grid.ndim == 4:
-            self.grid = draw.preview(grid, columns=8)
-            self._keep(self.grid.copy())
+        if grid is not None:
+            self._keep(grid)
         if self.board:
             self.board.tick(record, self.grid)
         if self.live is None:
@@ -122,7 +112,7 @@ class Monitor:
         if self.live:
             self.live.stop()
         if self.grid is not None:
-            _save(self.grid, self.folder / "samples" / "grid.png", format="PNG")
+            draw.save(self.grid, self.folder / "samples" / "grid.png", format="PNG")
             write_film(self.fixed, self.folder / "samples" / "progress.webp", self.total)
         if self.clips is not None:
             draw.save_wall(self.clips, self.folder / "samples" / "clips.webp", self.rate)
@@ -131,9 +121,9 @@ class Monitor:
     def line(self) -> str:
         """`step 1,200 of 10,000 · 12 % · 0:21, 2:39 left · 4,211 items/s · generator 0.812 · critic 0.433`."""
         share, seconds = self._share()
-        parts = [f"step {self.step:,}" + (f" of {self.total:,}" if self.total else ""), f"{100 * share:.0f} %"]
+        of = f" of {self.total:,}" if self.total else ""
         left = f", {clock(seconds * (1 - share) / share)} left" if 0.005 < share < 1 else ""
-        parts.append(clock(seconds) + left)
+        parts = [f"step {self.step:,}{of}", f"{100 * share:.0f} %", clock(seconds) + left]
         if rate := self.record.get("rate"):
             parts.append(f"{rate:,.0f} items/s")
         parts += [f"{k} {v:.4g}" for k, v in (self.record.get("losses") or {}).items() if v is not None]
@@ -153,10 +143,8 @@ class Monitor:
         line = self.line()
         width = max(8, min(24, self.live.console.width - len(line) - 3))  # a narrow terminal: numbers before ornament
         done = int(width * self._share()[0])
-        text = Text("━" * done, style="cyan", no_wrap=True, overflow="ellipsis")
-        text.append("━" * (width - done), style="bright_black")
-        text.append(f"  {line}", style="default")
-        self.live.update(text, refresh=True)
+        bar = ("━" * done, "cyan"), ("━" * (width - done), "bright_black")
+        self.live.update(Text.assemble(*bar, f"  {line}", no_wrap=True, overflow="ellipsis"), refresh=True)
 
     def _print(self, text: str) -> None:
         if not self.quiet:
@@ -169,26 +157,25 @@ class Monitor:
         with writing(path), open(path, "a", encoding="utf-8") as file:
             file.write(json.dumps(_finite(record), ensure_ascii=False) + "\n")
 
-    def _keep_clips(self, clips: Tensor) -> None:
-        """A row of frames each, for the grid; the middle frames, for the film over training."""
-        self.clips = clips[:CLIPS]
-        self.grid = draw.preview(draw.strips(clips[:ROWS]), columns=1)
-        self._keep(draw.preview(clips[:, :, clips.shape[2] // 2], columns=8))
-
-    def _keep(self, small: Image.Image) -> None:
-        _save(small, self.fixed / f"{self.step:08d}.png", format="PNG")
-
-    def _keep_text(self, text: str) -> None:
-        path = self.fixed / f"{self.step:08d}.txt"
-        with writing(path):
-            path.write_text(text, encoding="utf-8")
+    def _keep(self, samples: Tensor | list[str]) -> None:
+        """One text; or a picture, for the grid and for the film over training: of clips a row of frames each, and the middle frames."""
+        path = self.fixed / f"{self.step:08d}"
+        if isinstance(samples, list):
+            with writing(path := path.with_suffix(".txt")):
+                path.write_text(samples[0], encoding="utf-8")
+        elif samples.ndim == 4:
+            self.grid = draw.preview(samples)
+            draw.save(self.grid, path.with_suffix(".png"), format="PNG")
+        elif samples.ndim == 5:
+            self.clips, self.grid = samples[:CLIPS], draw.preview(draw.strips(samples[:ROWS]), columns=1)
+            draw.save(draw.preview(samples[:, :, samples.shape[2] // 2]), path.with_suffix(".png"), format="PNG")
 
 
 def clock(seconds: float) -> str:
     """`0:21`, `12:05`, `3:07:00`."""
-    whole = round(seconds)
-    hours, minutes = whole // 3600, whole // 60 % 60
-    return (f"{hours}:{minutes:02d}" if hours else f"{minutes}") + f":{whole % 60:02d}"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 # ── the log ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -201,7 +188,7 @@ def _finite(value: Any) -> Any:
 
 def read_log(folder: Path) -> list[dict[str, Any]]:
     """The lines of a run's log; a line cut short by a kill or a full disk is passed over."""
-    path = Path(folder) / "log.jsonl"
+    path = folder / "log.jsonl"
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
     records = []
     for line in lines:
@@ -214,7 +201,6 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
 
 def truncate_log(folder: Path, step: int) -> None:
     """Drop the log's lines, and the samples, of steps after `step`: a resumed run makes them again."""
-    folder = Path(folder)
     kept = [r for r in read_log(folder) if r["step"] <= step]
     if (folder / "log.jsonl").is_file():
         with atomic(folder / "log.jsonl") as path:
@@ -256,11 +242,6 @@ class Board:
 
 
 # ── pictures ─────────────────────────────────────────────────────────────────────────────────────────────────────
-def _save(picture: Image.Image, path: Path, **options: Any) -> None:
-    with atomic(path) as temporary:
-        picture.save(temporary, **options)
-
-
 def write_film(fixed: Path, path: Path, total: int | None = None) -> None:
     """An animated WebP of the pictures in `fixed`, named by step: at most 48 frames, each with its step, the last held."""
     files = sorted(fixed.glob(PICTURES))
@@ -270,7 +251,9 @@ def write_film(fixed: Path, path: Path, total: int | None = None) -> None:
     rest = [frame.resize(first.size) for frame in rest]
     times = [110] * len(rest) + [2000]
     # early noise hardly compresses: a page must still open fast
-    _save(first, path, format="WEBP", quality=40, method=3, save_all=True, append_images=rest, duration=times, loop=0)
+    draw.save(
+        first, path, format="WEBP", quality=40, method=3, save_all=True, append_images=rest, duration=times, loop=0
+    )
 
 
 def _frame(file: Path, last: int) -> Image.Image:
