@@ -100,7 +100,7 @@ def fit(
         if private_with:
             private_with.to(net.device)
             state.privacy = private.begin(private_with, options, run, dataset)
-        loop = Loop(state, dataset, options, run, held_out=dataset.held_out())
+        loop = Loop(state, dataset, options, run)
         loop.go(quiet)
         if state.privacy:
             private.settle(run, state.privacy, state.step)

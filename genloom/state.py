@@ -85,8 +85,7 @@ class State:
     def __init__(self, model: Model, options: Options):
         self.model = model.train()
         self.average = copy.deepcopy(model).eval()  # the EMA copy, that samples
-        ours, theirs = parameters(self.average, model.samples_with), parameters(model, model.samples_with)
-        self.averaged: tuple[list[Tensor], list[Tensor]] = ([*ours], [*theirs])
+        self.averaged = tuple(tuple(parameters(m, model.samples_with)) for m in (self.average, model))
         self.average.requires_grad_(False)
         self.phases = model.phases()
         self.moved: dict[Moves, list[nn.Parameter]] = {}

@@ -56,17 +56,17 @@ def step(state: State, batch: Batch, options: Options, progress: float = 0.0) ->
 def update(state: State, phase: Phase, batch: Batch, options: Options, progress: float = 0.0) -> dict[str, Tensor]:
     """One phase: freeze the rest, forward, backward, average over ranks, clip, step."""
     moved, several = state.moved[phase.moves], state.optimisers[phase.moves]
-    private = state.privacy is not None and state.privacy.sees(phase.name)
+    privacy = state.privacy if state.privacy and state.privacy.sees(phase.name) else None
     with frozen(state.frozen[phase.moves]):
-        if state.privacy is not None and private:
+        if privacy:
             with autocast(state.model.device, state.precision):
-                losses = state.privacy.fill(state.model, moved, batch, phase.name, state.step)
+                losses = privacy.fill(state.model, moved, batch, phase.name, state.step)
         else:
             losses = descend(state, phase, batch, options)
     parallel.average_gradients(moved)
     for group in chain.from_iterable(o.param_groups for o in several):
         group["lr"] = options.rate_at(progress) * phase.rate_at(progress) * state.rate
-    if (clip := phase.clip or options.clip) is not None and not private:  # else each item's was clipped
+    if (clip := phase.clip or options.clip) is not None and not privacy:  # else each item's was clipped
         for optimiser in several:
             state.scaler.unscale_(optimiser)
         nn.utils.clip_grad_norm_(moved, clip)
@@ -121,15 +121,14 @@ def update_average(state: State, decay: float) -> None:
 class Loop:
     """One fit: steps until the budget is spent; looks at itself now and then, and keeps itself on disk."""
 
-    def __init__(self, state: State, data: Dataset, options: Options, run: Run, held_out: Dataset | None = None):
+    def __init__(self, state: State, data: Dataset, options: Options, run: Run):
         self.state, self.data, self.options, self.run = state, data, options, run
         self.monitor: Monitor | None = None
         self.stopped_by: str | None = None
         self.sums: dict[str, tuple[Any, int]] = {}  # of each loss since the last look, and how many
-        self.cpu = 0.0  # seconds that earlier calls used, less those that this process had used before
+        self.cpu = -time.process_time()  # seconds that earlier calls used, less those that this process had used before
         self.pause = 1.0  # seconds from one look to the next, at least
-        device = state.model.device
-        count = state.model.looks_at
+        device, count, held_out = state.model.device, state.model.looks_at, data.held_out()
         self.real = move(some(data, count), device)
         self.held_out = move(some(held_out, count), device) if held_out is not None else None
         self.kind = data.spec.modality
@@ -137,20 +136,17 @@ class Loop:
 
     def go(self, quiet: bool = False) -> State:
         """Train to the end of the budget, resuming what the folder holds. Raises UserError when the run cannot go on."""
-        resumed = parallel.any_rank(self.run.has_state())  # asked together, before any rank writes
-        if resumed:
+        if parallel.any_rank(self.run.has_state()):  # asked together, before any rank writes
             self.state.restore(*self.run.load_tensors(STATE))
-        self.cpu = self.state.cpu - time.process_time()
-        if not resumed:
+            self.cpu += self.state.cpu
+        else:
             self.save()  # so that there is always a good state to go back to
         state, minutes, first_step = self.state, self.options.minutes, self.state.step
         steps = self.options.steps if minutes is None else None
-        rate = float(self.data.spec.extra.get("rate", 1.0))
-        monitor = (
-            Monitor(self.run.folder, steps, minutes, quiet, resume_at=first_step, rate=rate)
-            if parallel.main()
-            else nullcontext()
-        )
+        monitor: Monitor | nullcontext[None] = nullcontext()
+        if parallel.main():
+            rate = float(self.data.spec.extra.get("rate", 1.0))
+            monitor = Monitor(self.run.folder, steps, minutes, quiet, resume_at=first_step, rate=rate)
         with monitor as self.monitor, self._stoppable():
             event, words = ("resume", f"Going on from step {first_step}") if first_step else ("start", "Training")
             self._say(event, f"{words} on {state.model.device} in {state.precision}.")
