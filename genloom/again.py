@@ -74,7 +74,8 @@ def recipe(file: Path) -> Origin:
 
 def _make(run: Run, origin: Origin, span: tuple[int, int], folder: Path, file: Path, source: str | None) -> Path:
     conditions: dict[str, Any] = dict(origin.conditions) | ({"source": source} if source else {})
-    told: dict[str, Any] = {"seed": origin.seed, "conditions": conditions, "options": _asked(origin)}
+    asked = ({} if "source" in origin.conditions else {"n": origin.of}) | {"seed": origin.seed}
+    told: dict[str, Any] = {"seed": origin.seed, "conditions": conditions, "options": asked}
     marks = Marks(run, visible=origin.visible, watermark=NO_MARK not in origin.command.split(), **told)
     marks.key = marks.key if origin.watermark else None  # what had no room for one, or is older than watermarks
     made, _ = generate.named(run, origin.of, origin.seed, conditions, span, marks)
@@ -86,10 +87,6 @@ def _make(run: Run, origin: Origin, span: tuple[int, int], folder: Path, file: P
     name = file.stem if run.spec.modality == "text" else file.name
     one = made if run.spec.modality == "table" else made[place : place + 1]
     return generate.written(run, one, folder, marks, first=origin.index, of=origin.of, names=[name])[0]
-
-
-def _asked(origin: Origin) -> dict[str, Any]:
-    return {"n": origin.of, "seed": origin.seed} if "source" not in origin.conditions else {"seed": origin.seed}
 
 
 def essence(path: Path) -> np.ndarray:

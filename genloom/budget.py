@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,22 +27,20 @@ def check(model: Model, data: Dataset, batch_size: int) -> None:
     shape = data.spec.shape
     if len(shape) < 3 or batch_size * math.prod(shape) < LARGE:
         return
-    free = available_mb(model.device)
-    if free is None:
+    if (free := available_mb(model.device)) is None:
         return
-    share = piece_mb(model, data) / (min(SIDE, shape[-2]) * min(SIDE, shape[-1]))
+    height, width = shape[-2:]
+    each = piece_mb(model, data) * height * width / (min(SIDE, height) * min(SIDE, width))
     fixed = COPIES * sum(p.numel() * p.element_size() for p in model.parameters()) / 1e6
-    needed = ROOM * (fixed + share * shape[-2] * shape[-1] * batch_size)
+    needed, spare = ROOM * (fixed + each * batch_size), free / ROOM - fixed
     if needed <= free:
         return
-    least = ROOM * (fixed + share * shape[-2] * shape[-1])
-    if batch_size > 1 and least <= free:
-        fits = int((free / ROOM - fixed) / (share * shape[-2] * shape[-1]))
-        advice = f"--batch-size {fits} (or a smaller --data.size)"
+    if batch_size > 1 and each <= spare:
+        advice = f"--batch-size {int(spare / each)} (or a smaller --data.size)"
     else:
-        scale = math.sqrt(max(free / ROOM - fixed, 0) / (share * shape[-2] * shape[-1]))
-        advice = f"--data.size {max(SIDE, int(scale * min(shape[-2:])) // 16 * 16)} --batch-size 1"
-    size = f"{shape[-1]} × {shape[-2]} pixels"
+        scale = math.sqrt(max(spare, 0) / each)
+        advice = f"--data.size {max(SIDE, int(scale * min(height, width)) // 16 * 16)} --batch-size 1"
+    size = f"{width} × {height} pixels"
     raise UserError(
         f"A step on {batch_size} of {size} needs about {needed / 1000:.1f} GB, and {free / 1000:.1f} GB are free: give {advice}."
     )
@@ -49,8 +48,7 @@ def check(model: Model, data: Dataset, batch_size: int) -> None:
 
 def piece_mb(model: Model, data: Dataset) -> float:
     """What the losses of one item, cut to a corner of it, keep for their gradients, in MB: of the phase that keeps most."""
-    batch = {k: cut(v) for k, v in data.batch(torch.zeros(1, dtype=torch.long).numpy()).items()}
-    batch = {k: v.to(model.device) for k, v in batch.items()}
+    batch = {k: cut(v).to(model.device) for k, v in data.batch(np.zeros(1, np.int64)).items()}
     with torch.random.fork_rng(devices=[]):
         return max(kept_mb(model, batch, phase.name) for phase in model.phases())
 

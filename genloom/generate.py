@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import tee
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from genloom.provenance import keys
 from genloom.run import STATE, WEIGHTS, Run
 
 FILMS = (".mp4", ".mov", ".mkv", ".gif", ".webp")  # endings of the name of one film
+ENDINGS = {"audio": (".wav",), "video": FILMS, "table": (".csv",)}  # of the name of one file of a modality
 MOST_ROWS = 100_000  # of a table, unless more are asked for
 PIECE = 56  # frames that a stream is made of at a time: most of a second of speech, 45 ms of two cores for melgan
 BATCH = 256  # samples that are made at once
@@ -203,27 +205,18 @@ def films_to(
     films, names = video.read_sources(Path(source).expanduser(), model.spec)
     alone = _is_one(out, FILMS, len(films), form)
     paths = [out] if alone else [out / _ending(name, form or "mp4") for name in names]
-    notes = [
-        note
-        for path, film in zip(paths, films, strict=True)
-        for note in _film_to(path, film, model, beside, given, marks)
-    ]
+    notes = list[str]()
+    for path, film in zip(paths, films, strict=True):
+        notes += _film_to(path, film, model, beside, given, marks)
     marks.put(*paths)
     return paths, list(dict.fromkeys(notes))
 
 
 def _film_to(path: Path, film: Any, model: Model, beside: bool, given: dict[str, Any], marks: Marks) -> list[str]:
-    writing, last = importlib.import_module("genloom.data.film_write"), list[Tensor]()
-
-    def source() -> Iterator[Tensor]:
-        for frame in film:
-            last[:] = [frame]
-            yield frame
-
+    writing, (sources, shown) = importlib.import_module("genloom.data.film_write"), tee(film)
     with writing.Writer(path, film.rate) as file:
-        for frame in streamed(model, source(), **given):
-            made = marks.frame(frame)
-            sides = [last[0], made] if beside else [made]
+        for source, made in zip(shown, streamed(model, sources, **given), strict=True):
+            sides = [source, marks.frame(made)] if beside else [marks.frame(made)]
             frames = [next(iter(writing.as_frames(side.transpose(0, 1)))) for side in sides]
             file.add(writing.side_by_side(*frames) if beside else frames[0])
     return [n for n in (f"'{film.name}' is {film.broken}." if film.broken else "", file.note) if n]
@@ -342,9 +335,7 @@ def to_files(
     kind = run.spec.modality
     if form is not None and kind != "video":
         raise UserError(f"--form is of films, and this run makes {kind}: leave it out.")
-    alone = _is_one(
-        out, {"audio": (".wav",), "video": FILMS, "table": (".csv",)}.get(kind, ()), n, form, kind == "table"
-    )
+    alone = _is_one(out, ENDINGS.get(kind, ()), n, form, holds_all=kind == "table")
     n = n or (1 if alone or conditions.get("prompt") is not None else _usual(run))
     asked = ({"n": n} if conditions.get("source") is None else {}) | {"seed": seed, "form": form}
     told = {"seed": seed, "options": asked, "conditions": conditions}
@@ -374,14 +365,7 @@ def marks_of(run: Run, provenance: bool, visible: bool, **given: Any) -> Marks:
 
 
 def written(
-    run: Run,
-    made: Tensor | list[Any],
-    out: Path,
-    marks: Marks,
-    *,
-    first: int = 0,
-    of: int | None = None,
-    **how: Any,
+    run: Run, made: Tensor | list[Any], out: Path, marks: Marks, *, first: int = 0, of: int | None = None, **how: Any
 ) -> list[Path]:
     """Samples as files, in the modality's own format, and marked: they are numbers `first` and on of `of`."""
     modality, made = importlib.import_module(f"genloom.data.{run.spec.modality}"), marks.watermarked(made)

@@ -78,10 +78,7 @@ def memory_mb(device: torch.device) -> float:
 
 def memory_free() -> int | None:
     """Bytes of memory that a process may still take here, its container's limit heeded; None where nothing tells."""
-    found = []
-    with suppress(OSError, ValueError, IndexError):
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        found += [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
+    found = _available()
     with suppress(OSError, ValueError):  # control groups, version 2; "max" is no number
         group = Path("/sys/fs/cgroup")
         found.append(int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
@@ -95,12 +92,15 @@ def available_mb(device: torch.device) -> float | None:
     """The memory in MB that a process can still have there; None where that cannot be told."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0] / 1e6
-    try:
-        with open("/proc/meminfo", encoding="ascii") as file:
-            found = {line.split(":")[0]: line.split()[1] for line in file}
-        return int(found["MemAvailable"]) * 1024 / 1e6
-    except (OSError, KeyError, ValueError, IndexError):
-        return None
+    return next((free / 1e6 for free in _available()), None)
+
+
+def _available() -> list[int]:
+    """Bytes of memory that Linux can give a process; nothing where it does not say."""
+    with suppress(OSError, ValueError, IndexError):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
+    return []
 
 
 def taken_by_others(seconds: float = 0.1, told: Path = Path("/proc/stat")) -> float:

@@ -40,13 +40,8 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise UserError(f"There is no checkpoint '{path}'.")
     if path.stat().st_size > LARGEST:
         raise UserError(f"'{path}' is larger than {LARGEST >> 30} GiB: that is no checkpoint known here.")
-    if path.suffix == ".gguf":
-        return gguf.read(path)
-    if path.suffix == ".safetensors":
-        return _safetensors(path)
-    if path.suffix in (".pkl", ".pickle"):
-        return _networks(path)
-    return _state_dict(path)
+    readers = {".gguf": gguf.read, ".safetensors": _safetensors, ".pkl": _networks, ".pickle": _networks}
+    return readers.get(path.suffix, _state_dict)(path)
 
 
 def _folder(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -198,18 +193,15 @@ def _networks(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     networks = {k: held[k] for k in ("G_ema", "D") if isinstance(held, Mapping) and isinstance(held.get(k), Record)}
     if not networks:
         raise UserError(f"'{path}' holds no network called G_ema or D.")
-    weights = {f"{name}.{k}": v for name, record in networks.items() for k, v in _tensors(record)}
+    weights = dict(_flat({name: _nested(record) for name, record in networks.items()}))
     return weights, {name: _plain(vars(record).get("_init_kwargs", {})) for name, record in networks.items()}
 
 
-def _tensors(record: Record, prefix: str = "") -> list[tuple[str, Tensor]]:
+def _nested(record: Record) -> dict[str, Any]:
+    """A module's parameters and buffers by name, and those of the modules in it."""
     held = vars(record)
-    own = {**held.get("_parameters", {}), **held.get("_buffers", {})}
-    found = [(f"{prefix}{k}", v) for k, v in own.items() if isinstance(v, Tensor)]
-    for name, child in held.get("_modules", {}).items():
-        if isinstance(child, Record):
-            found += _tensors(child, f"{prefix}{name}.")
-    return found
+    inner = {k: _nested(child) for k, child in held.get("_modules", {}).items() if isinstance(child, Record)}
+    return {**held.get("_parameters", {}), **held.get("_buffers", {}), **inner}
 
 
 def _plain(value: Any) -> Any:

@@ -70,15 +70,13 @@ def break_seal(folder: Path) -> None:
     (folder / FILE).unlink()
 
 
-def verify(folder: Place, noted: str | None = None) -> list[str]:
+def verify(place: Place, noted: str | None = None, seen: frozenset[Path] = frozenset()) -> list[str]:
     """What is wrong with a run folder, a sentence each; nothing when it and its parents are as they were sealed.
 
-    `noted`: the seal that it should bear, as somebody wrote it down. Raises UserError for a folder without a seal.
+    `noted`: the seal that it should bear, as somebody wrote it down. `seen`: runs of its line that are being verified.
+    Raises UserError for a folder without a seal.
     """
-    return _verify(Path(folder), noted, set())
-
-
-def _verify(folder: Path, noted: str | None, seen: set[Path]) -> list[str]:
+    folder = Path(place)
     if not folder.is_dir():
         raise UserError(f"There is no run folder '{folder}' to verify.")
     if not (folder / FILE).is_file():
@@ -169,7 +167,7 @@ def _differs(folder: Path, sealed: Mapping[str, Any], name: str) -> bool:
     return bool(was) and (folder / name).is_file() and digest(folder / name) != was
 
 
-def _lineage(folder: Path, sealed: Mapping[str, Any], seen: set[Path]) -> list[str]:
+def _lineage(folder: Path, sealed: Mapping[str, Any], seen: frozenset[Path]) -> list[str]:
     """What is wrong with the runs that it comes from, theirs too. One that moved is looked for beside its child."""
     found = []
     for parent in sealed["parents"]:
@@ -184,5 +182,5 @@ def _lineage(folder: Path, sealed: Mapping[str, Any], seen: set[Path]) -> list[s
         elif not (place / WEIGHTS).is_file() or digest(place / WEIGHTS) != parent.get("weights"):
             found.append(f"Its parent '{place}' holds other weights than this run started from.")
         elif (place / FILE).is_file() and place.resolve() not in seen:
-            found += _verify(place, None, seen)
+            found += verify(place, None, seen)
     return found

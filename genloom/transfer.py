@@ -93,11 +93,11 @@ def start_from(model: Model, old: Model) -> list[str]:
         given = theirs_by_name.get(name)
         if given is not None and given.shape == mine.shape:
             mine.copy_(given)
-            continue
-        if same_classes and not model.starts_fresh(name):
+        elif same_classes and not model.starts_fresh(name):
             there = shape(given) if given is not None else "missing"
             raise UserError(
                 f"The run to start from is of other options: '{name}' is {there} there, {shape(mine)} here."
             )
-        fresh.append(name)
+        else:
+            fresh.append(name)
     return fresh
