@@ -152,10 +152,10 @@ def sample(
     opened = Run.open(run)
     if policy:
         policy.ask(opened, conditions)
-    if seeds is not None:
-        made: Tensor | list[Any] = verbs.seeds(opened, seeds, **conditions)
+    if seeds is None:
+        made, _ = generate.named(opened, n, seed, conditions)
     else:
-        made = generate.samples(opened, n, seed=seed, **conditions)
+        made = verbs.seeds(opened, seeds, **conditions)
     if not policy:
         return made
     allowed = policy.allowed(opened, made)

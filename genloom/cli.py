@@ -180,8 +180,7 @@ def _sample(words: list[str]) -> None:
         seeds = range(args.seed, args.seed + int(given)) if given.isdecimal() else verbs.numbers("interpolate", given)
         out = args.out or samples / f"walk-{'-'.join(map(str, seeds[:: max(1, len(seeds) - 1)]))}.webp"
         frames = verbs.interpolate_to_file(run, seeds, out, args.frames or 24, **asked)
-        print(f"film    {out}, {frames} frames")
-        return
+        return print(f"film    {out}, {frames} frames")
     if args.stream:
         seconds = generate.stream_to(run, out := args.out or samples / "stream.wav", **asked)
         return print(f"sound   {out}, {seconds:.1f} s", file=sys.stderr if str(out) == "-" else sys.stdout)

@@ -14,8 +14,7 @@ from genloom.forms import changed, first_word, parse, show
 
 def data(words: list[str]) -> None:
     if words[:1] == ["inspect"]:
-        inspect(words[1:])
-        return
+        return inspect(words[1:])
     if words and words[0] not in ("-h", "--help"):
         raise UserError(
             f"data takes no '{words[0]}': `genloom data` lists the built-in sets, `genloom data inspect PATH` looks at yours."

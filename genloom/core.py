@@ -288,8 +288,7 @@ def register(name: str) -> Callable[[M], M]:
     """Class decorator: make a Model known by name to every verb."""
 
     def add(cls: M) -> M:
-        missing = [k for k in ("modality", "card", "recipes") if not hasattr(cls, k)]
-        if missing:
+        if missing := [k for k in ("modality", "card", "recipes") if not hasattr(cls, k)]:
             raise UserError(f"Model '{name}' needs the class attribute {' and '.join(missing)}.")
         if cls.modality not in MODALITIES:
             raise UserError(f"Model '{name}' has modality '{cls.modality}', not one of {', '.join(MODALITIES)}.")

@@ -25,11 +25,9 @@ def to_transformers(run: Run, out: Path) -> Path:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"'{out}' is not an empty folder: give another.")
     weights, config = model.to_reference()
-    kept = {
-        k: v.contiguous().cpu()
-        for k, v in weights.items()
-        if k != "lm_head.weight" or not config["tie_word_embeddings"]
-    }
+    if config["tie_word_embeddings"]:
+        weights.pop("lm_head.weight", None)
+    kept = {k: v.contiguous().cpu() for k, v in weights.items()}
     tokens = model.tokenizer if "tokenizer" in run.spec.extra else None
     if tokens is not None:
         config |= {"bos_token_id": tokens.end, "eos_token_id": tokens.end}

@@ -131,20 +131,13 @@ def keyed(model: Model, key: bytes | None, conditions: Mapping[str, Any]) -> dic
     return {"watermark": key} if takes and conditions.get("temperature") != 0 else {}
 
 
-def samples(run: Run, n: int, *, seed: int = 0, **conditions: Any) -> Tensor | list[Any]:
-    """n samples of a run, or one of each `source`. Item i depends on (seed, i), and its source, alone.
-
-    Raises UserError for a condition that the model lacks, or a source that cannot be read.
-    """
-    return named(run, n, seed, conditions)[0]
-
-
 def named(
     run: Run, n: int, seed: int, conditions: dict[str, Any], span: Span | None = None, marks: Marks | None = None
 ) -> tuple[Tensor | list[Any], list[str] | None]:
-    """Samples, and the names of the files that they were made from where `source` is a path; `span` as of `draw`.
+    """n samples of a run, or one of each `source`, and the names of the files that they were made from where that is a path;
+    `span` as of `draw`. Item i depends on (seed, i), and its source, alone. With `marks` texts have the watermark in them.
 
-    With `marks` texts have the watermark in them.
+    Raises UserError for a condition that the model lacks, or a source that cannot be read.
     """
     model = load(run)
     given, names = checked(model, conditions), None

@@ -105,14 +105,14 @@ def _available() -> list[int]:
 
 def taken_by_others(seconds: float = 0.1, told: Path = Path("/proc/stat")) -> float:
     """The share of the processors that other programs use while this one waits so long; 0 where nothing tells."""
-    seen = []
-    for _ in range(2):
-        try:
-            times = [int(x) for x in told.read_text(encoding="ascii").splitlines()[0].split()[1:9]]
-        except (OSError, ValueError, IndexError):
-            return 0.0
-        seen.append((sum(times), times[3] + times[4]))  # idle, and waiting for a disk
-        if len(seen) == 1:
-            time.sleep(seconds)
-    total, idle = (b - a for a, b in zip(*seen, strict=True))
-    return 1 - idle / total if total > 0 else 0.0
+
+    def counted() -> tuple[int, int]:
+        times = [int(x) for x in told.read_text(encoding="ascii").splitlines()[0].split()[1:9]]
+        return sum(times), times[3] + times[4]  # idle, and waiting for a disk
+
+    with suppress(OSError, ValueError, IndexError):
+        before = counted()
+        time.sleep(seconds)
+        total, idle = (b - a for a, b in zip(before, counted(), strict=True))
+        return 1 - idle / total if total > 0 else 0.0
+    return 0.0

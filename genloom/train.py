@@ -134,7 +134,7 @@ class Loop:
         self.kind = data.spec.modality
         self.watch = Watch(self.real[self.kind].cpu()) if self.kind in ("image", "video") else None
 
-    def go(self, quiet: bool = False) -> State:
+    def go(self, quiet: bool = False) -> None:
         """Train to the end of the budget, resuming what the folder holds. Raises UserError when the run cannot go on."""
         if parallel.any_rank(self.run.has_state()):  # asked together, before any rank writes
             self.state.restore(*self.run.load_tensors(STATE))
@@ -158,7 +158,6 @@ class Loop:
                 self._roll_back()
             self.save()
             self._say_end(first_step)
-        return state
 
     def _train(self) -> bool:
         """Steps until done or stopped; False as soon as a look finds that training has broken down."""
@@ -173,8 +172,8 @@ class Loop:
                 progress = self._progress()
                 if self.monitor:
                     self.monitor.advance(state.step)
-                due = int(progress * LOOKS) > int(looked_at * LOOKS) and state.seconds - looked[1] > self.pause
-                if due or state.seconds - looked[1] > max(60, self.pause):
+                waited = state.seconds - looked[1]
+                if waited > self.pause and (waited > 60 or int(progress * LOOKS) > int(looked_at * LOOKS)):
                     if not self._look(looked):
                         return False
                     self.pause = max(1.0, parallel.from_main(time.perf_counter() - clock) / LOOKING)
