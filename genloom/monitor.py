@@ -23,7 +23,7 @@ from torch import Tensor
 
 from genloom.data import draw
 from genloom.errors import UserError
-from genloom.run import atomic, writing
+from genloom.run import atomic, make_folder, writing
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -55,9 +55,7 @@ class Monitor(AbstractContextManager["Monitor"]):
         rate: float = 1.0,
     ):
         self.folder, self.total, self.minutes, self.quiet = folder, total_steps, minutes, quiet
-        self.fixed = self.folder / "samples" / "fixed"
-        with writing(self.fixed):
-            self.fixed.mkdir(parents=True, exist_ok=True)
+        self.fixed = make_folder(folder / "samples" / "fixed")
         if resume_at is not None:
             truncate_log(self.folder, resume_at)
         self.step = resume_at or 0
@@ -215,9 +213,8 @@ class Board:
     """TensorBoard's event file, by its own record writer: no TensorFlow, no thread that would hide a full disk."""
 
     def __init__(self, folder: Path, step: int):
-        self.path = folder / f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{os.getpid()}.{step}"
-        with writing(folder):
-            folder.mkdir(parents=True, exist_ok=True)
+        name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{os.getpid()}.{step}"
+        self.path = make_folder(folder) / name
         self._write(file_version="brain.Event:2")
         self._write(step=step, session_log={"status": "START"})  # hides later steps
 

@@ -155,6 +155,14 @@ def writing(path: Path) -> Iterator[None]:
         raise cannot_write(path, error) from None
 
 
+def make_folder(place: Place) -> Path:
+    """The folder at that place, made where it was not there."""
+    path = Path(place)
+    with writing(path):
+        path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
 def cannot_write(path: Path, error: Exception) -> UserError:
     if getattr(error, "errno", None) == errno.ENOSPC or "os error 28" in str(error):  # Python's words, and Rust's
         return UserError(

@@ -26,8 +26,7 @@ def read_reference(cls: type[Model], checkpoint: Path, config: Path | Mapping[st
     Raises UserError for a file that is damaged, hostile, or of another architecture.
     """
     weights, told = read_checkpoint(checkpoint)
-    given = read_json(config) if isinstance(config, Path) else dict(config or {})
-    options = given or told
+    options = (read_json(config) if isinstance(config, Path) else dict(config or {})) or told
     if getattr(cls.from_reference, "__func__", None) is getattr(Model.from_reference, "__func__", None):
         cls.from_reference(weights, options)  # says that it has no importer
     try:
@@ -46,8 +45,7 @@ def read_reference(cls: type[Model], checkpoint: Path, config: Path | Mapping[st
 
 def keep(model: Model, folder: Path, about: Mapping[str, Any]) -> Run:
     """A run folder that holds a model as it is, at step 0: every verb works on it, and fits can start from it."""
-    settings = asdict(Options())
-    settings.pop("model")
+    settings = {k: v for k, v in asdict(Options()).items() if k != "model"}
     info = {**about, "config": model.config, "options": settings, "spec": model.spec.to_json()}
     run = Run.create(folder, as_json(info))
     with run.lock():

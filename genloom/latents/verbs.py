@@ -19,7 +19,7 @@ from genloom.latents import projection
 from genloom.latents.directions import find, moved
 from genloom.latents.space import MOST, Points, mixed, numbers, space_of, styles_of, walk
 from genloom.origin import Marks
-from genloom.run import Place, Run, writing
+from genloom.run import Place, Run, make_folder
 
 Numbers = str | Sequence[int]
 
@@ -150,7 +150,7 @@ def project(
     run, picture = Run.open(run), Path(picture)
     styles = styles_of(generate.load(run), "A projection", label=label)
     target = open_picture(picture, run.spec, run.info["data"].get("options", {}))
-    folder = _folder(out or run.folder / "samples" / f"projection-{picture.stem}")
+    folder = make_folder(out or run.folder / "samples" / f"projection-{picture.stem}")
     track = iter if quiet or not sys.stderr.isatty() else _bar
     found = projection.project(styles, target, kind=space, steps=steps, seed=seed, track=track)
     report = {"picture": str(picture), "label": label, **found.report}
@@ -199,7 +199,7 @@ def edit(
     chosen = None if layers is None else numbers("layers", layers, getattr(space, "layers", None))
     found = find(space, method, directions, chosen)
     strengths = torch.linspace(-strength, strength, columns)
-    folder = _folder(out or run.folder / "samples" / f"edit-{method}")
+    folder = make_folder(out or run.folder / "samples" / f"edit-{method}")
     for i in range(directions):
         sheet = draw.preview(space.paint(moved(points, found, i, strengths)), columns=columns)
         draw.save(sheet, folder / f"direction{i:02d}.png", format="PNG")
@@ -213,13 +213,6 @@ def edit(
     kept.save_tensors("directions.safetensors", tensors, {"method": method, "layers": found.layers})
     kept.write_json("sliders.json", about)
     return {**about, "folder": str(folder)}
-
-
-def _folder(place: Place) -> Path:
-    path = Path(place)
-    with writing(path):
-        path.mkdir(parents=True, exist_ok=True)
-    return path
 
 
 def _bar(steps: Iterable[int]) -> Iterable[int]:
