@@ -82,9 +82,9 @@ def descend(state: State, phase: Phase, batch: Batch, options: Options) -> dict[
     losses: dict[str, Tensor] = {}
     if state.privacy is not None:
         batch = state.privacy.nobody(state.model.spec)
-    for micro in split(batch, options.accumulate):
+    for piece in zip(*(v.chunk(options.accumulate) for v in batch.values()), strict=True):
         with autocast(state.model.device, state.precision):
-            terms = state.loss(micro, phase.name)
+            terms = state.loss(dict(zip(batch, piece, strict=True)), phase.name)
         means = {k: v.float().mean() / options.accumulate for k, v in terms.items()}
         state.scaler.scale(torch.stack(list(means.values())).sum()).backward()
         losses = {k: losses.get(k, 0.0) + v.detach() for k, v in means.items()}
@@ -101,11 +101,6 @@ def frozen(rest: list[nn.Parameter]) -> Iterator[None]:
     finally:
         for p in rest:
             p.requires_grad_(True)
-
-
-def split(batch: Batch, count: int) -> list[Batch]:
-    pieces = zip(*(v.chunk(count) for v in batch.values()), strict=True)
-    return [dict(zip(batch, piece, strict=True)) for piece in pieces]
 
 
 @torch.no_grad()
