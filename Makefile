@@ -28,10 +28,12 @@ test-slow: $(READY)
 
 bench-zoo: $(READY)
 	$(BIN)/python -m benchmarks.board
+	$(BIN)/python -m benchmarks.kinds
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks.speed
 	$(BIN)/python -m benchmarks.board
+	$(BIN)/python -m benchmarks.kinds
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

@@ -9,7 +9,8 @@ from typing import Any
 from genloom import core
 
 ROOT = Path(__file__).parent.parent
-RESULTS = Path(__file__).with_name("results.json")
+RESULTS = Path(__file__).with_name("results.json")  # of pictures, by benchmarks/board.py
+KINDS = Path(__file__).with_name("kinds.json")  # of everything else, by benchmarks/kinds.py
 BEGIN, END = "<!-- models: written by benchmarks/table.py -->", "<!-- /models -->"
 HEADS = {
     "README.md": (
@@ -25,30 +26,66 @@ HEADS = {
     ),
     "README.zh-CN.md": ("模型", "论文", "许可", "时间", "fd-digits ↓", "置信", "熵", "召回", "论文中的结果"),
 }
+OTHERS = {
+    "README.md": ("Other models", "Paper", "Licence", "Command", "Measured", "Paper's own figure"),
+    "README.zh-CN.md": ("其他模型", "论文", "许可", "命令", "测得结果", "论文中的结果"),
+}
+FIGURES = {  # of what `evaluate` measures, by modality: those that the table shows
+    "image": ("psnr", "ssim", "fd-lite0"),
+    "text": ("nats", "bits_per_character"),
+    "audio": ("mel_l1", "stft", "pesq", "wer"),
+    "video": ("psnr", "ssim", "warping", "labels", "fvd-digits"),
+    "table": ("shapes", "trends", "detection"),
+}
 
 
 def read_results() -> list[dict[str, Any]]:
     return json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else []
 
 
-def table(heads: tuple[str, ...], minutes: str) -> str:
-    """A row for each measured fit, best first; models without one come last, unmeasured."""
-    ours = {name: cls for name, cls in core.models().items() if cls.__module__.startswith("genloom.models.")}
-    models, results = ours, read_results()
-    rows = sorted((r for r in results if r["model"] in models), key=lambda r: r["metrics"]["fd-digits"][0])
-    lines = ["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]
-    lines += [_row(models[r["model"]], r, minutes) for r in rows]
-    lines += [_row(cls, None, minutes) for name, cls in models.items() if name not in {r["model"] for r in rows}]
-    return "\n".join(lines)
+def read_kinds() -> list[dict[str, Any]]:
+    return json.loads(KINDS.read_text(encoding="utf-8")) if KINDS.exists() else []
 
 
-def _row(cls: type[core.Model], r: dict[str, Any] | None, minutes: str) -> str:
-    card = cls.card
+def table(file: str) -> str:
+    """Two tables for that README: of pictures a row for each measured fit, best first; and one of all other models."""
+    minutes = "min" if file == "README.md" else "分钟"
+    models = {name: cls for name, cls in core.models().items() if cls.__module__.startswith("genloom.models.")}
+    rows = sorted((r for r in read_results() if r["model"] in models), key=lambda r: r["metrics"]["fd-digits"][0])
+    lines = [*_head(HEADS[file]), *(_row(models[r["model"]], r, minutes) for r in rows), ""]
+    others = {r["model"]: r for r in read_kinds()}
+    rest = [cls for name, cls in models.items() if name not in {r["model"] for r in rows}]
+    rest.sort(key=lambda cls: (cls.modality, cls.name))
+    return "\n".join([*lines, *_head(OTHERS[file]), *(_other(cls, others.get(cls.name)) for cls in rest)])
+
+
+def _head(heads: tuple[str, ...]) -> list[str]:
+    return ["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]
+
+
+def _about(cls: type[core.Model], recipe: str = "cpu") -> list[str]:
+    """The first cells, and the last: the model, its paper and licence; what the paper says."""
+    card, name = cls.card, f"`{cls.name}`" + f" --recipe {recipe}" * (recipe != "cpu")
     paper = "; ".join(f"{x.metric} {x.value:g} ({x.data}, {x.where})" for x in card.results) or "—"
-    name = f"`{cls.name}`" if r is None or r["recipe"] == "cpu" else f"`{cls.name}` --recipe {r['recipe']}"
-    cells = [name, f"[{card.authors.split(',')[0].split()[-1]} {card.year}]({card.url})", card.licence]
+    return [name, f"[{card.authors.split(',')[0].split()[-1]} {card.year}]({card.url})", card.licence, paper]
+
+
+def _other(cls: type[core.Model], r: dict[str, Any] | None) -> str:
+    *cells, paper = _about(cls)
     if r is None:
-        return "| " + " | ".join([*cells, "—", "—", "—", "—", "—", paper]) + " |"
+        return "| " + " | ".join([*cells, "—", "—", paper]) + " |"
+    found = {name.split("@")[0]: figure for name, figure in r["metrics"].items()}
+    told = [f"{name} {_three(found[name])}" for name in FIGURES[cls.modality] if name in found]
+    return "| " + " | ".join([*cells, f"`{r['command']}`", "; ".join(told), paper]) + " |"
+
+
+def _three(figure: list[float | None]) -> str:
+    value, low, high = (None if x is None else f"{x:.3g}" for x in figure)
+    return f"{value}" if low is None else f"{value} ({low} to {high})"
+
+
+def _row(cls: type[core.Model], r: dict[str, Any], minutes: str) -> str:
+    *cells, paper = _about(cls, r["recipe"])
     value, low, high = r["metrics"]["fd-digits"]
     seen, recall = r["classes"], r["metrics"]["recall"][0]
     figures = [
@@ -61,10 +98,10 @@ def _row(cls: type[core.Model], r: dict[str, Any] | None, minutes: str) -> str:
 
 
 def write_tables() -> None:
-    for name, heads in HEADS.items():
+    for name in HEADS:
         path = ROOT / name
         text = path.read_text(encoding="utf-8")
-        path.write_text(with_table(text, table(heads, "min" if name == "README.md" else "分钟")), encoding="utf-8")
+        path.write_text(with_table(text, table(name)), encoding="utf-8")
 
 
 GFLOPS = 448  # of fp32 products, of the machine that most rows were measured on

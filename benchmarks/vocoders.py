@@ -27,7 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.machine import matmul_gflops
 from genloom.core import find
-from genloom.generate import PIECE
+from genloom.generate import Pace, cut
 from genloom.machine import has_fast_bf16, keep_freed_memory, multiply_fast
 
 SECONDS = 10
@@ -149,11 +149,16 @@ def main() -> None:
         with torch.autocast("cpu", torch.bfloat16):
             return model.vocode(mel)
 
+    pace = Pace()
+
+    def streamed() -> Tensor:
+        return torch.cat([*pace.keep(model.stream(cut(mel, lambda: pace.frames)))], 2)
+
     ways: dict[str, Callable[[], Any]] = {
         **({"official, with our memory": lambda: bare(mel)} if args.official else {}),
         "ours": lambda: model.vocode(mel),
         **({"ours, bf16": half} if has_fast_bf16(torch.device("cpu")) else {}),
-        f"ours, streamed by {PIECE} frames": lambda: torch.cat([*model.stream(mel.split(PIECE, 2))], 2),
+        "ours, streamed": streamed,
     }
     with torch.no_grad(), tempfile.TemporaryDirectory() as folder:
         wave = model.vocode(mel)
@@ -163,9 +168,8 @@ def main() -> None:
         error = {name: float((way().float() - wave).abs().max()) for name, way in (peers | ways).items()}
         times = by_turns(peers, args.rounds)  # before the process keeps what is freed, as a run of ours does
         keep_freed_memory()
-        pieces = [*mel[..., : 3 * PIECE].split(PIECE, 2)]
         times |= by_turns(ways, args.rounds)
-        latency = longest_piece(model, pieces * 3)
+        latency = of_a_piece(model, mel[..., : pace.frames])
         ways = onnx_ways(model, mel, Path(folder))  # last: exporting makes the weights whole
         error |= {name: float((way() - wave).abs().max()) for name, way in ways.items()}
         times |= by_turns(ways, args.rounds)
@@ -181,14 +185,15 @@ def main() -> None:
             f"{name:<32} real-time factor {seconds / length:.3f}  {times['ours'] / seconds:5.2f}x ours  error {error[name]:.1e}"
         )
     print(
-        f"a piece of {PIECE} frames ({PIECE * model.mel.hop / model.mel.rate * 1e3:.0f} ms) takes {latency * 1e3:.0f} ms"
+        f"a piece of {pace.frames} frames ({pace.frames * model.mel.hop / model.mel.rate * 1e3:.0f} ms) takes "
+        f"{latency * 1e3:.0f} ms"
     )
 
 
-def longest_piece(model: Any, pieces: list[Tensor]) -> float:
+def of_a_piece(model: Any, piece: Tensor, count: int = 9) -> float:
     """The median seconds from a piece to what is made of it."""
-    times, stream = [], model.stream(iter(pieces))
-    for _ in pieces[:-1]:
+    times, stream = [], model.stream(iter([piece] * (count + 1)))
+    for _ in range(count):
         start = time.perf_counter()
         next(stream)
         times.append(time.perf_counter() - start)

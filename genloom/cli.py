@@ -175,6 +175,8 @@ def _sample(words: list[str]) -> None:
     run = Run.open(args.RUN)
     samples = run.folder / "samples"
     asked |= {"provenance": args.provenance, "watermark": args.watermark}
+    if args.precision != "auto":
+        asked["precision"] = args.precision
     if args.interpolate:
         given = args.interpolate
         seeds = range(args.seed, args.seed + int(given)) if given.isdecimal() else verbs.numbers("interpolate", given)

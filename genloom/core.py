@@ -97,6 +97,7 @@ class Recipe:
         decay: last share of the run over which the rate falls to zero
         curve: how it falls there
         optimiser: adamw for all, or muon for matrices and adamw for the rest
+        keep: the last averaged weights, or the best: those with the least loss on items kept out of training
         model: arguments of the model
     """
 
@@ -112,6 +113,7 @@ class Recipe:
     decay: float = 0.0
     curve: Literal["linear", "cosine"] = "linear"
     optimiser: Literal["adamw", "muon"] = "adamw"
+    keep: Literal["last", "best"] = "last"
     model: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -147,7 +149,8 @@ class Model(nn.Module):
     """A generative model. Keyword-only arguments of `__init__` after `spec` are its hyper-parameters (`--model.width 64`).
 
     `samples_with` names the sub-modules that `sample` needs (all when empty): they are averaged and published.
-    `conditions` names what `sample` accepts beside n and seed. `bf16` says that quality holds under bf16 autocast.
+    `conditions` names what `sample` accepts beside n and seed. `bf16` says that quality holds under bf16 autocast, `exact`
+    that what is made must not depend on how it is cut: texts on those beside them, a stream on its pieces.
     `needs` is what data it takes beyond its modality, a key of NEEDS. `looks_with` are conditions of the samples that a
     run in training is looked at with, `looks_at` how many items its losses are then measured on. `borrows` names the
     conditions that are other models: verbs take a run folder for one, and hand `sample` its loaded model.
@@ -161,6 +164,7 @@ class Model(nn.Module):
     samples_with: ClassVar[tuple[str, ...]] = ()
     conditions: ClassVar[tuple[str, ...]] = ()
     bf16: ClassVar[bool] = True
+    exact: ClassVar[bool] = False
     needs: ClassVar[str] = ""
     looks_with: ClassVar[Mapping[str, Any]] = {}
     looks_at: ClassVar[int] = 128

@@ -42,6 +42,8 @@ class Sample:
     like: Path | None = None  # in place of all: make this file again, from the recipe in it: --like FILE [--run RUN]
     # as many pictures of each group: label, for the classes of the data, or a labels file of groups; rows: a column
     balance: str | None = None
+    # to compute in: by default bf16 where the processor has it, and fp32 for texts and vocoders on a CPU, which stay exact
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     provenance: bool = True  # write into each file that it is generated, by which run and how, and sign it
     watermark: bool = True  # put a mark into what is made that is neither seen nor heard, and that `detect` finds
     visible_label: bool = False  # draw AI and its Chinese words into a corner of each picture

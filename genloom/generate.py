@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import tee
 from pathlib import Path
@@ -24,23 +25,26 @@ from genloom.run import STATE, WEIGHTS, Run
 FILMS = (".mp4", ".mov", ".mkv", ".gif", ".webp")  # endings of the name of one film
 ENDINGS = {"audio": (".wav",), "video": FILMS, "table": (".csv",)}  # of the name of one file of a modality
 MOST_ROWS = 100_000  # of a table, unless more are asked for
-PIECE = 56  # frames that a stream is made of at a time: most of a second of speech, 45 ms of two cores for melgan
+LATENCY = 0.04  # seconds that a piece of a stream takes
+FIRST, MOST_FRAMES = 16, 256  # frames of its first piece, and of any
 BATCH = 256  # samples that are made at once
 Span = tuple[int, int]
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+PRECISIONS = ("auto", "fp32", *DTYPES)
 
 
 def resolve_precision(model: Model, precision: str) -> str:
     """`auto` is bf16 where the device multiplies it in hardware and the family's quality holds, else fp32."""
+    if precision not in PRECISIONS:
+        raise UserError(f"precision is one of {', '.join(PRECISIONS)}, not '{precision}'.")
     if precision != "auto":
         return precision
     return "bf16" if model.bf16 and has_fast_bf16(model.device) else "fp32"
 
 
 def drawing_precision(model: Model, precision: str = "auto") -> str:
-    """`auto` as above, but fp32 for texts on a CPU: tokens that come one by one wait for the weights to be read, which is
-    no faster in bf16 there, and a text should be the same alone as among others."""
-    if precision == "auto" and model.modality == "text" and model.device.type == "cpu":
+    """`auto` as above, but fp32 on a CPU for what must not depend on how it is cut: bf16 rounds otherwise in other company."""
+    if precision == "auto" and model.exact and model.device.type == "cpu":
         return "fp32"
     return resolve_precision(model, precision)
 
@@ -121,7 +125,7 @@ def tell(
     """n texts of a language model, with the mark of this installation; `show(row, piece)` is called as they come."""
     model = load(run)
     given = checked(model, conditions) | (keyed(model, keys.installation_key(), conditions) if watermark else {})
-    with autocast(model.device, drawing_precision(model)):
+    with autocast(model.device, drawing_precision(model, given.pop("precision", "auto"))):
         return model.sample(n, seed=seed, show=show, **given)  # type: ignore[call-arg, return-value]
 
 
@@ -163,9 +167,9 @@ def named(
 
 
 @torch.inference_mode()
-def streamed(model: Any, frames: Iterable[Tensor], **given: Any) -> Iterator[Tensor]:
+def streamed(model: Any, frames: Iterable[Tensor], *, precision: str = "auto", **given: Any) -> Iterator[Tensor]:
     """Frames [1, C, H, W] f32 in [-1, 1] of source frames [1, C', H, W], as they come; memory does not grow."""
-    precision = resolve_precision(model, "auto")
+    precision = drawing_precision(model, precision)
     stream = model.stream((frame.to(model.device) for frame in frames), **given)
     while True:
         with autocast(model.device, precision):  # not while it waits: what its taker computes is not the model's
@@ -235,6 +239,26 @@ def _ending(name: str, form: str) -> str:
     return stem.replace(".", "_") if form == "frames" else f"{stem}.{form}"
 
 
+class Pace:
+    """How many frames a stream is made of at a time: as many as this machine makes in LATENCY seconds, which it finds out.
+
+    The number changes seldom, for a library plans each new size anew.
+    """
+
+    def __init__(self) -> None:
+        self.frames = FIRST
+
+    def keep(self, stream: Iterator[Tensor]) -> Iterator[Tensor]:
+        while True:
+            start = time.perf_counter()
+            if (piece := next(stream, None)) is None:
+                return
+            share = (time.perf_counter() - start) / LATENCY
+            if not 0.5 < share < 1.25:
+                self.frames = max(8, min(MOST_FRAMES, int(self.frames / share) // 8 * 8))
+            yield piece
+
+
 @torch.inference_mode()
 def stream_to(
     run: Run,
@@ -260,27 +284,42 @@ def stream_to(
     provenance = provenance and str(out) != "-"
     marks = Marks(run, how="stream", options=told, conditions=conditions, provenance=provenance, watermark=watermark)
     path = Path(source).expanduser()
-    kind, rate = checked(model, conditions).get("kind"), int(model.spec.extra["rate"])
+    given, rate = checked(model, conditions), int(model.spec.extra["rate"])
+    pace = Pace()
     pieces: Any
     if waves := path.suffix.lower() not in sound.MELS:
         pieces = (
-            torch.from_numpy(x).to(model.device)[None, None] for x in sound.pieces_of(path, rate, PIECE * model.mel.hop)
+            torch.from_numpy(x).to(model.device)[None, None]
+            for x in sound.pieces_of(path, rate, lambda: pace.frames * model.mel.hop)
         )
     else:
         (mel,), _ = sound.read_sources(path, model.spec)
-        pieces = model.frames(mel, kind).split(PIECE, 2)
-    with autocast(model.device, resolve_precision(model, "auto")), sound.Writer(out, rate) as file:
-        for made in marks.sound((piece[0] for piece in model.stream(pieces, waves=waves)), rate):
+        pieces = cut(model.frames(mel, given.get("kind")), lambda: pace.frames)
+    precision = drawing_precision(model, given.get("precision", "auto"))
+    with autocast(model.device, precision), sound.Writer(out, rate) as file:
+        for made in marks.sound((piece[0] for piece in pace.keep(model.stream(pieces, waves=waves))), rate):
             file.add(made)
     marks.put(out)
     return file.samples / rate
 
 
+def cut(mel: Tensor, frames: Callable[[], int]) -> Iterator[Tensor]:
+    """Pieces [B, bands, t] of [B, bands, T], each as long as is wanted when it is asked for."""
+    start = 0
+    while start < mel.shape[2]:
+        stop = start + frames()
+        yield mel[..., start:stop]
+        start = stop
+
+
 def checked(model: Model, conditions: Mapping[str, Any]) -> dict[str, Any]:
-    """The conditions that were given, with class names turned into numbers, and run folders into their models."""
+    """The conditions that were given, with class names turned into numbers, and run folders into their models.
+
+    `precision` is one of every model.
+    """
     given = {k: v for k, v in conditions.items() if v is not None}
     for name in given:
-        if name not in model.conditions:
+        if name not in (*model.conditions, "precision"):
             takes = f"it takes {', '.join(model.conditions)}" if model.conditions else "it takes none"
             raise UserError(f"'{model.name}' has no condition '{name}': {takes}.{nearest(name, model.conditions)}")
     if isinstance(label := given.get("label"), str):

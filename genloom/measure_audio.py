@@ -68,7 +68,7 @@ def measured(
     named = whole_clips(reference, model.mel, min(n, MOST))
     clips = list(named.values())
     started = time.perf_counter()
-    with generate.autocast(model.device, generate.resolve_precision(model, "auto")):
+    with generate.autocast(model.device, generate.drawing_precision(model)):
         made = [model.vocode(model.frames(clip))[0].cpu() for clip in clips]
     seconds = time.perf_counter() - started
     sides = {"made": made, **baselines(model.mel, clips, seed), "recordings": clips}

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from genloom.private import Privacy
 
 Moves = tuple[str, ...]
-NUMBERS = ("step", "seconds", "rate", "rollbacks", "cpu")  # of the state, that are no tensors
+NUMBERS = ("step", "seconds", "rate", "rollbacks", "cpu", "best_step", "best_loss")  # of the state, that are no tensors
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,8 @@ class State:
         self.averaged = tuple(tuple(parameters(m, model.samples_with)) for m in (self.average, model))
         self.average.requires_grad_(False)
         self.phases = model.phases()
+        if options.keep == "best" and len(self.phases) > 1:
+            raise UserError(f"'{model.name}' has no one loss that tells which weights are best: leave --keep at last.")
         self.moved: dict[Moves, list[nn.Parameter]] = {}
         self.frozen: dict[Moves, list[nn.Parameter]] = {}
         self.optimisers: dict[Moves, list[Optimizer]] = {}
@@ -101,11 +103,15 @@ class State:
         self.loss: Callable[[Batch, str], dict[str, Tensor]] = torch.compile(model) if options.compile else model
         self.privacy: Privacy | None = None
         self.step, self.seconds, self.rate, self.rollbacks, self.cpu = 0, 0.0, 1.0, 0, 0.0
+        self.best: dict[str, Tensor] = {}  # the averaged weights of `best_step`, which had the least held-out loss
+        self.best_step = 0
+        self.best_loss: float | None = None
 
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor of the state under a name of its own."""
         named = {f"model.{k}": v for k, v in self.model.state_dict().items()}
-        named |= {f"average.{k}": v for k, v in self.published().items()}
+        named |= {f"average.{k}": v for k, v in self.averages().items()}
+        named |= {f"best.{k}": v for k, v in self.best.items()}
         names: dict[Tensor, str] = {p: k for k, p in self.model.named_parameters()}
         for key, several in self.optimisers.items():
             for p, slots in chain.from_iterable(o.state.items() for o in several):
@@ -113,6 +119,25 @@ class State:
         return named
 
     def published(self) -> dict[str, Tensor]:
+        """The weights that are sampled from: averaged ones, the best if they are kept."""
+        return self.best or self.averages()
+
+    @torch.no_grad()
+    def complete(self) -> Model:
+        """The average, with what sampling does not need (an encoder) as the model has it now."""
+        averaged = set(self.averaged[0])
+        for a, b in zip(self.average.parameters(), self.model.parameters(), strict=True):
+            if a not in averaged:
+                a.copy_(b)
+        return self.average
+
+    def hear(self, loss: float) -> None:
+        """The averaged weights are kept if this, their loss on held-out items, is the least so far."""
+        if self.best_loss is None or loss < self.best_loss:
+            self.best = {k: v.clone() for k, v in self.averages().items()}
+            self.best_step, self.best_loss = self.step, loss
+
+    def averages(self) -> dict[str, Tensor]:
         """The averaged weights that sampling needs."""
         needed = tuple(f"{n}." for n in self.model.samples_with) or ("",)
         return {k: v for k, v in self.average.state_dict().items() if k.startswith(needed)}
@@ -139,6 +164,7 @@ class State:
                 of_optimiser[of].state[of][slot] = like.copy_(value)  # in the parameter's own memory layout
         for name in NUMBERS:
             setattr(self, name, numbers.get(name, getattr(self, name)))
+        self.best = under(tensors, "best.")
         self.scaler.load_state_dict(numbers["scaler"])
 
 

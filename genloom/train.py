@@ -126,6 +126,8 @@ class Loop:
         device, count, held_out = state.model.device, state.model.looks_at, data.held_out()
         self.real = move(some(data, count), device)
         self.held_out = move(some(held_out, count), device) if held_out is not None else None
+        private = state.privacy is not None  # held-out items belong to somebody too
+        self.keeps = options.keep == "best" and self.held_out is not None and not private
         self.kind = data.spec.modality
         self.watch = Watch(self.real[self.kind].cpu()) if self.kind in ("image", "video") else None
 
@@ -162,9 +164,11 @@ class Loop:
         with closing(self._batches()) as stream:
             while progress < 1 and not parallel.any_rank(self.stopped_by is not None):
                 self._count(step(state, move(next(stream), state.model.device), options, progress))
-                now = time.perf_counter()
+                now, before = time.perf_counter(), progress
                 state.seconds, clock = parallel.from_main(state.seconds + now - clock), now
                 progress = self._progress()
+                if self.keeps and int(progress * LOOKS) > int(before * LOOKS):
+                    state.hear(sum(self._unseen().values()))
                 if self.monitor:
                     self.monitor.advance(state.step)
                 waited = state.seconds - looked[1]
@@ -246,7 +250,7 @@ class Loop:
         """The losses of the averaged model on items that it never saw."""
         if self.held_out is None:
             return {}
-        average = self.state.average
+        average = self.state.complete()
         torch.manual_seed(mix(self.options.seed, 2))  # the same noise at each look; each step has its own
         with autocast(average.device, self.state.precision):
             terms = average(self.held_out, self.state.phases[0].name)
@@ -257,7 +261,8 @@ class Loop:
         self.state.cpu = self.cpu + time.process_time()
         if parallel.main():
             self.run.save_tensors(STATE, self.state.tensors(), self.state.numbers())
-            self.run.save_tensors(WEIGHTS, self.state.published(), {"step": self.state.step})
+            step = self.state.best_step if self.state.best else self.state.step
+            self.run.save_tensors(WEIGHTS, self.state.published(), {"step": step})
         parallel.barrier()
 
     def _roll_back(self) -> None:
@@ -290,7 +295,8 @@ class Loop:
         elif self.stopped_by:
             self._say("interrupt", f"Stopped at step {state.step}, all is saved: the same command goes on from here.")
         else:
-            self._say("done", f"Done: {state.step} steps in {state.seconds:.0f} s.")
+            kept = f" The weights of step {state.best_step} are kept: the least held-out loss." * bool(state.best)
+            self._say("done", f"Done: {state.step} steps in {state.seconds:.0f} s.{kept}")
 
     @contextmanager
     def _stoppable(self) -> Iterator[None]:

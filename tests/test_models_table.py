@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import same_tensors
 from torch.distributions import Categorical, Normal
 
 import genloom
@@ -148,3 +149,43 @@ def test_ardm_fills_in_what_is_not_given(linked: Dataset, tmp_path: Path) -> Non
     (path,) = to_files(run, None, tmp_path / "out", source=str(part))
     lines = path.read_text().splitlines()
     assert path.name == "part.csv" and len(lines) == 61 and lines[1].startswith("49.5")
+
+
+def test_the_weights_with_the_least_held_out_loss_are_kept(tmp_path: Path) -> None:
+    """A wide network learns few rows by heart: what is published is from before."""
+    random = np.random.default_rng(0)
+    lines = [f"{x:.2f},{y:.2f},{'ab'[int(c > 0.5)]}" for x, y, c in random.random((120, 3))]
+    (tmp_path / "few.csv").write_text("\n".join(["x,y,c", *lines]) + "\n")
+    few = open_data(tmp_path / "few.csv", held_out=0.5)
+    how = {"recipe": "tiny", "steps": 600, "batch_size": 40, "lr": 5e-3, "quiet": True, "ema": 0.9}
+    runs = {
+        keep: genloom.fit("ardm", few, tmp_path / keep, keep=keep, config={"width": 128, "dropout": 0.0}, **how)
+        for keep in ("best", "last")
+    }
+    held = few.held_out()
+    assert held is not None
+    rows, losses = held.batch(np.arange(len(held))), {}
+    for keep, run in runs.items():
+        torch.manual_seed(0)
+        losses[keep] = genloom.load(run).loss(rows, "")["nats"].mean().item()
+        _, told = run.load_tensors("weights.safetensors")
+        assert told["step"] < 300 if keep == "best" else told["step"] == 600
+    assert losses["best"] < losses["last"] - 0.5
+    last = (runs["best"].folder / "log.jsonl").read_text().splitlines()[-1]
+    assert "least held-out loss" in last
+
+
+def test_the_best_weights_are_kept_through_a_break(linked: Dataset, tmp_path: Path) -> None:
+    how = {"recipe": "tiny", "batch_size": 40, "lr": 5e-3, "quiet": True}
+    genloom.fit("ardm", linked, tmp_path / "broken", steps=30, **how)
+    broken = genloom.fit("ardm", linked, tmp_path / "broken", steps=60, **how)
+    found = broken.load_tensors("state/latest.safetensors")
+    held = {k: v for k, v in found[0].items() if k.startswith("best.")}
+    assert held and same_tensors(
+        {f"best.{k}": v for k, v in broken.load_tensors("weights.safetensors")[0].items()}, held
+    )
+
+
+def test_a_model_of_two_losses_has_no_best(tmp_path: Path) -> None:
+    with pytest.raises(genloom.UserError, match="leave --keep at last"):
+        genloom.fit("gan", "digits", tmp_path / "run", recipe="tiny", keep="best", quiet=True)

@@ -6,6 +6,7 @@ import io
 import subprocess
 import sys
 import wave
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from torch.nn.utils import parametrize
 
 import genloom
-from genloom import core, measure_audio
+from genloom import core, generate, measure_audio
 from genloom.core import Spec
 from genloom.data.sound import Writer, header, pieces_of
 from genloom.errors import UserError
@@ -129,6 +130,18 @@ def test_a_source_is_made_again_whole_and_as_a_stream(run: genloom.Run, clip: Pa
     assert abs(seconds - 30_000 / 16_000) < 0.05
     with wave.open(str(whole)) as file:
         assert (file.getframerate(), file.getnchannels(), file.getsampwidth()) == (8000, 1, 2)
+
+
+def test_a_source_is_made_again_in_the_precision_asked_for(run: genloom.Run, clip: Path, tmp_path: Path) -> None:
+    made = [
+        np.frombuffer(samples(to_files(run, 1, tmp_path / f"{kind}", source=str(clip), precision=kind)[0]), "<i2")
+        for kind in ("auto", "fp32", "bf16")
+    ]
+    assert np.array_equal(made[0], made[1])
+    apart = np.abs(made[1].astype(int) - made[2]).max()
+    assert 0 < apart < 0.02 * 2**15, "bf16 has eight bits of precision, and the same sound"
+    with pytest.raises(genloom.UserError, match="auto, fp32, bf16, fp16"):
+        to_files(run, 1, tmp_path / "none", source=str(clip), precision="fp8")
 
 
 def test_a_stream_goes_through_a_pipe(run: genloom.Run, clip: Path, tmp_path: Path) -> None:
@@ -259,10 +272,27 @@ def test_a_header_tells_the_whole_at_every_moment(tmp_path: Path) -> None:
     assert len(header(8000, None)) == 44
 
 
+def test_pieces_are_as_long_as_the_machine_makes_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that makes a frame in half a millisecond and needs ten for a piece gets to 60 frames, and stays there."""
+    clock, pace, sizes = [0.0], generate.Pace(), list[int]()
+    monkeypatch.setattr(generate.time, "perf_counter", lambda: clock[0])
+
+    def machine() -> Iterator[torch.Tensor]:
+        while True:
+            sizes.append(pace.frames)
+            clock[0] += 0.010 + 0.0005 * pace.frames
+            yield torch.zeros(1)
+
+    for _, _ in zip(range(10), pace.keep(machine()), strict=False):
+        pass
+    assert sizes[0] == generate.FIRST and sizes[4:] == sizes[4:5] * len(sizes[4:])
+    assert 0.02 < 0.010 + 0.0005 * sizes[-1] < 0.05
+
+
 def test_pieces_of_a_file_are_the_file(clip: Path) -> None:
-    pieces = list(pieces_of(clip, 16_000, 4096))
+    pieces = list(pieces_of(clip, 16_000, lambda: 4096))
     assert [len(p) for p in pieces] == [4096] * 7 + [30_000 - 7 * 4096]
-    assert abs(sum(map(len, pieces_of(clip, 8000, 1000))) - 15_000) <= 1
+    assert abs(sum(map(len, pieces_of(clip, 8000, lambda: 1000))) - 15_000) <= 1
 
 
 def test_deep_griffin_lim_begins_as_griffin_lim_also_for_long_clips() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import struct
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,8 +146,8 @@ def read_sources(path: Path, spec: Spec, **_: Any) -> tuple[list[Tensor], list[s
     return found, names_for(files.names, ".wav")
 
 
-def pieces_of(path: Path, rate: int, size: int) -> Iterator[np.ndarray]:
-    """The samples of one file at that rate in pieces [size], the last shorter, as it is read.
+def pieces_of(path: Path, rate: int, size: Callable[[], int]) -> Iterator[np.ndarray]:
+    """The samples of one file at that rate in pieces [size()], the last shorter, as it is read.
 
     Raises UserError for a file that cannot be read, before the first piece or at the place where it breaks off.
     """
@@ -158,10 +158,10 @@ def pieces_of(path: Path, rate: int, size: int) -> Iterator[np.ndarray]:
             for block in blocks if rate == original else resampled(blocks, original, rate):
                 held.append(block)
                 count += len(block)
-                while count >= size:
+                while count >= (wanted := size()):
                     row = np.concatenate(held)
-                    yield row[:size]
-                    held, count = [row[size:]], count - size
+                    held, count = [row[wanted:]], count - wanted
+                    yield row[:wanted]
         if count:
             yield np.concatenate(held)
     except READING as error:

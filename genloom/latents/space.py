@@ -153,7 +153,7 @@ class Styles(Space):
         self.layers: int = model.generator.layers
 
     def points(self, seeds: Sequence[int]) -> Points:
-        more = dict(self.conditions)
+        more = {k: v for k, v in self.conditions.items() if k != "precision"}
         label, count = more.pop("label", None), self.model.classes
         if label is None and count:
             label = torch.tensor([s % count for s in seeds])
@@ -164,7 +164,7 @@ class Styles(Space):
             return Points(torch.cat(rows))
 
     def paint(self, points: Points) -> Tensor:
-        precision = generate.resolve_precision(self.model, "auto")
+        precision = generate.drawing_precision(self.model, self.conditions.get("precision", "auto"))
         with torch.inference_mode(), generate.autocast(self.model.device, precision):
             images = [self.synthesise(ws).float().clamp(-1, 1).cpu() for ws in points.values.split(BATCH)]
         return torch.cat(images)

@@ -37,6 +37,7 @@ class LanguageModel(Model):
     """
 
     modality = "text"
+    exact = True
     conditions: ClassVar[tuple[str, ...]] = (
         "prompt",
         "chat",

@@ -95,11 +95,8 @@ class StyleBased(Conditional):
             return labels
         return F.one_hot(labels, self.classes).float()
 
-    def judge(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
-        return super().judge(images, self.weights(labels))
-
-    def critic(self, batch: Batch) -> Tensor:
-        return self.discriminator(batch["image"], self.weights(self.labels(batch))).float()
+    def logits(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        return super().logits(images, self.weights(labels))
 
     def sample(
         self,

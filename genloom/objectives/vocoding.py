@@ -35,6 +35,7 @@ class Vocoder(Model):
     """
 
     modality = "audio"
+    exact = True
     conditions: ClassVar[tuple[str, ...]] = ("source", "kind")
     samples_with: ClassVar[tuple[str, ...]] = ("generator", "kept")
     looks_at = 16

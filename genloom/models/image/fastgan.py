@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genloom import parallel
-from genloom.core import Batch, Card, Recipe, Result, Spec, register
+from genloom.core import Card, Recipe, Result, Spec, register
 from genloom.errors import UserError
 from genloom.models.image.dcgan import initialise
 from genloom.nn.norm import BatchNorm
@@ -68,9 +68,6 @@ class FastGAN(Adversarial):
         ]
         critic = self.objective.critic(net.head(coarse).float(), self.judge(fake))
         return {"discriminator": critic, "redraw": self.redraw * (errors[0] + errors[1])}
-
-    def critic(self, batch: Batch) -> Tensor:
-        return self.discriminator(batch["image"]).float()
 
 
 def absolute_error(drawn: Tensor, wanted: Tensor) -> Tensor:

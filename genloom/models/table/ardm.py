@@ -47,11 +47,14 @@ class ARDM(Model):
         ),
     )
     recipes = {
-        "tiny": Recipe(steps=60, batch_size=16, lr=1e-3, ema=0.9, model={"width": 32, "depth": 1, "bins": 8}),
-        "cpu": Recipe(minutes=3, batch_size=256, lr=1e-3, decay=0.7, clip=1.0, weight_decay=0.01),
-        "default": Recipe(steps=30_000, batch_size=512, lr=1e-3, decay=0.7, clip=1.0, weight_decay=0.01),
+        "tiny": Recipe(
+            steps=60, batch_size=16, lr=1e-3, ema=0.9, keep="best", model={"width": 32, "depth": 1, "bins": 8}
+        ),
+        "cpu": Recipe(minutes=3, batch_size=256, lr=1e-3, decay=0.7, clip=1.0, weight_decay=0.01, keep="best"),
+        "default": Recipe(steps=30_000, batch_size=512, lr=1e-3, decay=0.7, clip=1.0, weight_decay=0.01, keep="best"),
     }
     conditions = ("label", "source")
+    looks_at = 1000
     starts: Tensor
     there: Tensor
     spread: Tensor
