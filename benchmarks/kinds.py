@@ -40,14 +40,14 @@ FITS = {
     "vocos": Fit("speech", 5),
     "melgan": Fit("speech", 5),
     "hifigan": Fit("speech", 5),
-    "codec": Fit("speech", 5),
-    "sound": Fit("speech", 10),
-    "tts": Fit("speech", 10),
-    "pix2pix": Fit(FRAMES, 5, {"size": 64}),
-    "cyclegan": Fit(FRAMES, 5, {"size": 64}),
-    "vid2vid": Fit("carphone", 15, {"size": 64, "source": "edges"}),
-    "mocogan": Fit("moving-digits", 5, {"frames": 8}),
-    "videoflow": Fit("moving-digits", 10, {"frames": 8}),
+    "codec": Fit("speech", 3),
+    "sound": Fit("speech", 5),
+    "tts": Fit("speech", 5),
+    "pix2pix": Fit(FRAMES, 3, {"size": 64}),
+    "cyclegan": Fit(FRAMES, 3, {"size": 64}),
+    "vid2vid": Fit("carphone", 15, {"size": 64}),
+    "mocogan": Fit("moving-digits", 3, {"frames": 8}),
+    "videoflow": Fit("moving-digits", 5, {"frames": 8}),
 }
 
 

@@ -32,8 +32,8 @@ OTHERS = {
 }
 FIGURES = {  # of what `evaluate` measures, by modality: those that the table shows
     "image": ("psnr", "ssim", "fd-lite0"),
-    "text": ("nats", "bits_per_character"),
-    "audio": ("mel_l1", "stft", "pesq", "wer"),
+    "text": ("nats", "bits-per-character"),
+    "audio": ("mel-l1", "stft", "estoi", "fd-mel", "words"),
     "video": ("psnr", "ssim", "warping", "labels", "fvd-digits"),
     "table": ("shapes", "trends", "detection"),
 }

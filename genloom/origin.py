@@ -20,7 +20,7 @@ from genloom.errors import UserError
 from genloom.provenance import Origin, Signer, keys, mark, watermark
 from genloom.provenance.label import condition
 from genloom.provenance.manifest import available
-from genloom.run import WEIGHTS, Run, atomic, cannot_write
+from genloom.run import WEIGHTS, Run, atomic, make_folder, writing
 
 HASHED = ".weights.sha256"  # beside the weights: their digest, size and time, so that it is computed once
 TOLD = "told-of-c2pa"  # in genloom's home: the sentence on the missing extra has been said
@@ -114,11 +114,8 @@ class Marks:
         """
         if self.origin is None:
             return list(write(out))
-        try:
-            out.mkdir(parents=True, exist_ok=True)
+        with writing(make_folder(out)):
             staging = Path(tempfile.mkdtemp(prefix=".marking-", dir=out))
-        except OSError as error:
-            raise cannot_write(out, error) from None
         try:
             paths = write(staging)
             targets = [out / path.relative_to(staging) for path in paths]

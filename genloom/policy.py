@@ -21,7 +21,7 @@ from torch import Tensor
 
 from genloom.errors import UserError
 from genloom.provenance.keys import installation_key
-from genloom.run import Run, cannot_write
+from genloom.run import Run, writing
 
 LOG = "refusals.jsonl"  # in the run folder
 Rule = Callable[
@@ -75,12 +75,10 @@ class Policy:
     def _note(self, run: Run, rule: str, of: str, content: Any) -> None:
         told = {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "rule": rule, "of": of, "key": keyed(content)}
         path = self.log or run.folder / LOG
-        try:
+        with writing(path):
             handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
             with open(handle, "ab", buffering=0) as file:  # one write a line: several servers may share a log
                 file.write(json.dumps(told).encode() + b"\n")
-        except OSError as error:
-            raise cannot_write(path, error) from None
 
 
 def name_of(rule: Rule) -> str:

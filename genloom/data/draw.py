@@ -18,7 +18,7 @@ from genloom.data.decode import MODES
 from genloom.data.files import safe_name
 from genloom.errors import UserError, unknown
 from genloom.machine import in_threads
-from genloom.run import atomic, cannot_write
+from genloom.run import atomic, writing
 
 FILMS: dict[str, dict[str, Any]] = {
     ".webp": {"format": "WEBP", "quality": 80, "method": 3},
@@ -69,12 +69,10 @@ def write(
         os.replace(part, path)
 
     paths = [place(i) for i in range(len(samples))]
-    try:
+    with writing(Path(folder)):
         for parent in {path.parent for path in paths}:
             parent.mkdir(parents=True, exist_ok=True)
         list(in_threads(put, list(zip(to_bytes(samples), paths, strict=True))))
-    except OSError as error:
-        raise cannot_write(Path(folder), error) from error
     return paths
 
 

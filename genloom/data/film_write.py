@@ -19,7 +19,7 @@ from torch import Tensor
 from genloom.core import Spec
 from genloom.data.film_files import library
 from genloom.errors import UserError, unknown
-from genloom.run import cannot_write
+from genloom.run import cannot_write, make_folder
 
 Form = Literal["mp4", "gif", "webp", "frames"]
 QUALITY = 17  # x264's constant rate factor: what is lost cannot be seen
@@ -46,10 +46,7 @@ class Writer:
         self.track: Any = None
 
     def __enter__(self) -> Writer:
-        try:
-            (self.path.parent if self.path.suffix else self.path).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise cannot_write(self.path, error) from None
+        make_folder(self.path.parent if self.path.suffix else self.path)
         return self
 
     def add(self, frame: np.ndarray) -> None:

@@ -20,7 +20,7 @@ from genloom.data.documents import Found
 from genloom.data.files import Files, streams
 from genloom.data.schema import MISSING, Column, found_out, read_schema
 from genloom.errors import UserError, unknown
-from genloom.run import cannot_write
+from genloom.run import make_folder, writing
 
 SUFFIXES = frozenset({".csv", ".tsv", ".parquet"})
 FEWEST = 20  # rows
@@ -219,14 +219,11 @@ def write(table: Tensor, out: Path, *, spec: Spec, names: list[str] | None = Non
     columns = [Column.from_json(c) for c in spec.extra["columns"]]
     words = [c.words(x) for c, x in zip(columns, numbers_of(table, spec), strict=True)]
     path = out / (names[0] if names else "rows.csv")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with open(path, "w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow([c.name for c in columns])
-            writer.writerows(zip(*words, strict=True))
-    except OSError as error:
-        raise cannot_write(path, error) from None
+    make_folder(out)
+    with writing(path), open(path, "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow([c.name for c in columns])
+        writer.writerows(zip(*words, strict=True))
     return [path]
 
 

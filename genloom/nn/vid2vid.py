@@ -20,6 +20,7 @@ from genloom.nn.warp import warp
 from genloom.nn.weights import arguments, under
 
 REACH = 20.0  # pixels of flow that an output of 1 stands for
+PAINTS = 2.0  # logit of the raw picture's share at first: 88 %
 WIDEST = 64  # channels that a critic's first layer has at most
 
 
@@ -74,6 +75,7 @@ class Painter(nn.Module):
     """What both generators end with: heads for the picture, the flow and the weight, and how they become a frame."""
 
     scale: int
+    flow: bool
     model_final_img: nn.Module
     model_final_flow: nn.Module
     model_final_w: nn.Module
@@ -82,6 +84,14 @@ class Painter(nn.Module):
         self.model_final_img = final(width, output_nc, nn.Tanh())
         if flow:
             self.model_final_flow, self.model_final_w = final(width, 2), final(width, 1, nn.Sigmoid())
+
+    def begin(self) -> None:
+        """New weights. At first nothing moves and nearly all is painted: what is not learnt yet spoils nothing then."""
+        self.apply(initialise)
+        if self.flow:
+            for head, bias in ((self.model_final_flow, 0.0), (self.model_final_w, PAINTS)):
+                nn.init.zeros_(head[1].weight)  # type: ignore[index]
+                nn.init.constant_(head[1].bias, bias)  # type: ignore[index]
 
     def paint(
         self, image_features: Tensor, flow_features: Tensor | None, last: Tensor | None, skip: Tensor, bare: bool
@@ -148,7 +158,7 @@ class CompositeGenerator(Painter):
             self.indv_res = nn.Sequential(*blocks(thin * 2**n_downsampling, n_blocks, norm))
             self.indv_up = nn.Sequential(*up(thin, n_downsampling, norm))
             self.indv_final = final(thin, output_nc, nn.Tanh())
-        self.apply(initialise)
+        self.begin()
 
     def forward(
         self,
@@ -206,7 +216,7 @@ class LocalGenerator(Painter):
         if self.flow:
             self.model_up_flow = nn.Sequential(*blocks(2 * ngf, n_blocks_local, norm), *up(ngf, 1, norm))
         self.heads(ngf, output_nc, self.flow)
-        self.apply(initialise)
+        self.begin()
 
     def forward(
         self,

@@ -16,7 +16,7 @@ from genloom.machine import in_threads
 from genloom.provenance import label, visible
 from genloom.provenance.label import Kind, Origin, read_label, write_label
 from genloom.provenance.manifest import Check, Signer, check
-from genloom.run import cannot_write
+from genloom.run import writing
 
 __all__ = ["Check", "Origin", "Signer", "check", "mark", "read_label", "write_label"]
 
@@ -47,11 +47,9 @@ def mark(
 
 
 def _mark(path: Path, origin: Origin, signer: Signer | None, target: Path) -> None:
-    try:
+    with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         _put(path, origin, signer, target)
-    except OSError as error:
-        raise cannot_write(target, error) from None
 
 
 def _put(path: Path, origin: Origin, signer: Signer | None, target: Path) -> None:
