@@ -31,7 +31,7 @@ OTHERS = {
     "README.zh-CN.md": ("其他模型", "论文", "许可", "命令", "测得结果", "论文中的结果"),
 }
 FIGURES = {  # of what `evaluate` measures, by modality: those that the table shows
-    "image": ("psnr", "ssim", "fd-lite0"),
+    "image": ("kid-lite0", "fd-lite0"),
     "text": ("nats", "bits-per-character"),
     "audio": ("mel-l1", "stft", "estoi", "fd-mel", "words"),
     "video": ("psnr", "ssim", "warping", "labels", "fvd-digits"),

@@ -108,3 +108,13 @@ def test_tensorflow_resize_reads_corners_uncentred() -> None:
     row = inception.prepare(ramp)[0, 0, 0] * 128 + 128
     expected = (torch.arange(299) * 100 / 299).clamp(max=99)
     torch.testing.assert_close(row, expected, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("prepare", [lite0.prepare, digits.to_digits, inception.prepare])
+def test_pictures_of_a_network_in_bf16_are_looked_at_too(prepare) -> None:  # type: ignore[no-untyped-def]
+    """A generator's under autocast, that a perceptual loss is measured on while it learns."""
+    images = torch.rand(2, 3, 96, 80, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    given = images.bfloat16().requires_grad_()
+    found = prepare(given)
+    found.float().sum().backward()
+    assert given.grad is not None and (found.float() - prepare(images)).abs().max() < 0.02 * found.abs().max()

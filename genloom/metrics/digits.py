@@ -45,10 +45,10 @@ def to_digits(images: Tensor) -> Tensor:
         images = (images[:, :3] * weights).sum(1, keepdim=True)
     images = images[:, :1]
     if max(images.shape[2:]) < 20:  # scans cut to the strokes: framed as MNIST frames its 20 x 20 digits
-        digits = F.interpolate(images, (20, 20), mode="bicubic", align_corners=False).clamp(-1, 1)
+        digits = F.interpolate(images.float(), (20, 20), mode="bicubic", align_corners=False).clamp(-1, 1)
         return F.pad(digits, [4] * 4, value=-1)
     if images.shape[2:] != (28, 28):
-        images = F.interpolate(images, (28, 28), mode="bilinear", antialias=True, align_corners=False)
+        images = F.interpolate(images.float(), (28, 28), mode="bilinear", antialias=True, align_corners=False)
     return images
 
 

@@ -106,7 +106,7 @@ def prepare(images: Tensor, side: int = SIZE) -> Tensor:
     """RGB at `side` x `side` (antialiased bilinear), scaled as the network was trained: (pixel - 127) / 128."""
     images = images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images[:, :3]
     if images.shape[2:] != (side, side):
-        images = F.interpolate(images, (side, side), mode="bilinear", antialias=True, align_corners=False)
+        images = F.interpolate(images.float(), (side, side), mode="bilinear", antialias=True, align_corners=False)
     pixels = (images + 1) * 127.5
     return ((pixels - 127) / 128).contiguous(memory_format=torch.channels_last)
 
