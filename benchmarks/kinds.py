@@ -45,7 +45,7 @@ FITS = {
     "tts": Fit("speech", 5),
     "pix2pix": Fit(FRAMES, 3, {"size": 64}),
     "cyclegan": Fit(FRAMES, 3, {"size": 64}),
-    "vid2vid": Fit("carphone", 15, {"size": 64}),
+    "vid2vid": Fit("carphone", 15, {"size": 64, "mirror": True}),
     "mocogan": Fit("moving-digits", 3, {"frames": 8}),
     "videoflow": Fit("moving-digits", 5, {"frames": 8}),
 }

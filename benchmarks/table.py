@@ -33,8 +33,8 @@ OTHERS = {
 FIGURES = {  # of what `evaluate` measures, by modality: those that the table shows
     "image": ("kid-lite0", "fd-lite0"),
     "text": ("nats", "bits-per-character"),
-    "audio": ("mel-l1", "stft", "estoi", "fd-mel", "words"),
-    "video": ("psnr", "ssim", "warping", "labels", "fvd-digits"),
+    "audio": ("mel-l1", "stft", "estoi", "nats", "fad-resemblyzer", "spectra", "wer-pocketsphinx", "mcd-dtw"),
+    "video": ("psnr", "ssim", "warping-dis", "labels", "fvd-digits"),
     "table": ("shapes", "trends", "detection"),
 }
 
