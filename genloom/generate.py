@@ -25,8 +25,8 @@ from genloom.run import STATE, WEIGHTS, Run
 FILMS = (".mp4", ".mov", ".mkv", ".gif", ".webp")  # endings of the name of one film
 ENDINGS = {"audio": (".wav",), "video": FILMS, "table": (".csv",)}  # of the name of one file of a modality
 MOST_ROWS = 100_000  # of a table, unless more are asked for
-LATENCY = 0.04  # seconds that a piece of a stream takes
-FIRST, MOST_FRAMES = 16, 256  # frames of its first piece, and of any
+LATENCY = 0.044  # seconds that a piece of a stream takes
+FIRST, MOST_FRAMES = 24, 96  # frames of its first piece, and of any
 BATCH = 256  # samples that are made at once
 Span = tuple[int, int]
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -249,13 +249,17 @@ class Pace:
         self.frames = FIRST
 
     def keep(self, stream: Iterator[Tensor]) -> Iterator[Tensor]:
+        settling = 2  # pieces whose time says nothing yet: those that fill the stream, and the first of a new size
         while True:
             start = time.perf_counter()
             if (piece := next(stream, None)) is None:
                 return
             share = (time.perf_counter() - start) / LATENCY
-            if not 0.5 < share < 1.25:
-                self.frames = max(8, min(MOST_FRAMES, int(self.frames / share) // 8 * 8))
+            wanted = max(8, min(MOST_FRAMES, int(self.frames / share) // 8 * 8))
+            if not settling and not 0.85 < share < 1.25 and wanted != self.frames:
+                self.frames, settling = wanted, 1
+            else:
+                settling = max(0, settling - 1)
             yield piece
 
 
