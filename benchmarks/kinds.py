@@ -40,7 +40,7 @@ FITS = {
     "vocos": Fit("speech", 5),
     "melgan": Fit("speech", 5),
     "hifigan": Fit("speech", 5),
-    "codec": Fit("speech", 3),
+    "codec": Fit("speech", 5),
     "sound": Fit("speech", 5),
     "tts": Fit("speech", 5),
     "pix2pix": Fit(FRAMES, 3, {"size": 64}),
