@@ -193,5 +193,9 @@ def change(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
         there, here = (f"{i['data']['name']} ({i['data']['fingerprint'][:8]})" for i in (old, new))
         pairs.append(("data", there, here))
     pairs += [(f"--model.{k}", old["config"].get(k), v) for k, v in new["config"].items()]
-    pairs += [(f"--{k}", old["options"].get(k), v) for k, v in new["options"].items() if k not in BUDGET]
+    pairs += [
+        (f"--{k}", old["options"][k], v)
+        for k, v in new["options"].items()
+        if k not in BUDGET and k in old["options"]  # an older genloom knew fewer
+    ]
     return next((f"{name.replace('_', '-')} {a} there, {b} here" for name, a, b in pairs if a != b), "")
