@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -82,8 +83,10 @@ def a_run(run: Run, folder: Path) -> dict[str, float]:
     """Samples a second, made and written."""
     Marks(run)  # the weights' digest is computed once
 
+    numbers = count()  # each time into a folder of its own: to replace files costs more than to mark them
+
     def sampled(name: str, **marks: bool) -> Callable[[], object]:
-        return lambda: generate.to_files(run, COUNT, folder / name, **marks)
+        return lambda: generate.to_files(run, COUNT, folder / f"{name}{next(numbers)}", **marks)
 
     works = {
         "bare": sampled("bare", provenance=False, watermark=False),

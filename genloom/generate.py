@@ -404,6 +404,8 @@ def written(
     run: Run, made: Tensor | list[Any], out: Path, marks: Marks, *, first: int = 0, of: int | None = None, **how: Any
 ) -> list[Path]:
     """Samples as files, in the modality's own format, and marked: they are numbers `first` and on of `of`."""
+    if isinstance(made, Tensor) and run.spec.modality == "image":
+        return marks.pictures(made, out, first, of, **how)
     modality, made = importlib.import_module(f"genloom.data.{run.spec.modality}"), marks.watermarked(made)
 
     def write(folder: Path) -> list[Path]:

@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor
 
+from genloom.data import draw
 from genloom.errors import UserError
-from genloom.provenance import Origin, Signer, keys, mark, watermark
+from genloom.provenance import Origin, Signer, keys, mark, sealed, watermark
 from genloom.provenance.label import condition
 from genloom.provenance.manifest import available
 from genloom.run import WEIGHTS, Run, atomic, make_folder, writing
@@ -103,6 +104,19 @@ class Marks:
         """One for each of so many files, of the samples from number `first` on."""
         assert self.origin
         return [replace(self.origin, index=first + i, of=of or count) for i in range(count)]
+
+    def pictures(
+        self, images: Tensor, out: Path, first: int = 0, of: int | None = None, names: Sequence[str] | None = None
+    ) -> list[Path]:
+        """Pictures [N, C, H, W] in [-1, 1] as files, with all marks in them: in memory, a few in each thread."""
+        count = of or len(images)
+
+        def seal(data: bytes, i: int, name: str) -> bytes:
+            origin = replace(cast(Origin, self.origin), index=first + i, of=count)
+            return sealed(data, out / name, origin, self.signer)
+
+        changed = self.watermarked if self.key else None
+        return draw.write(images, out, names=names, changed=changed, sealed=seal if self.origin else None)
 
     def written(
         self, write: Callable[[Path], Sequence[Path]], out: Path, first: int = 0, of: int | None = None

@@ -9,16 +9,16 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from genloom.errors import UserError
-from genloom.machine import in_threads
 from genloom.provenance import label, visible
 from genloom.provenance.label import Kind, Origin, read_label, write_label
 from genloom.provenance.manifest import Check, Signer, check
+from genloom.provenance.pictures import Data
 from genloom.run import writing
 
-__all__ = ["Check", "Origin", "Signer", "check", "mark", "read_label", "write_label"]
+__all__ = ["Check", "Origin", "Signer", "check", "mark", "read_label", "sealed", "write_label"]
 
 MEMORY = 1 << 25  # bytes of a file that is signed in memory
 LARGEST = 1 << 29  # bytes of one that is signed at all: the official library takes four times as many in memory
@@ -32,24 +32,12 @@ def mark(
     Of a folder (a film as pictures) each file is marked. Each file is marked whole or stays as it was; with `targets` it
     goes there, and nothing that is not marked ever stands there. Raises UserError for the first that cannot be marked.
     """
-    rows = list[tuple[Path, Origin, Path]]()
     for path, origin, target in zip(paths, origins, targets or paths, strict=True):
         files = sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else None
-        rows += [(path, origin, target)] if files is None else [(f, origin, target / f.name) for f in files]
-    large = [row for row in rows if row[0].stat().st_size > MEMORY]  # which take memory that there is for one
-
-    def put(row: tuple[Path, Origin, Path]) -> None:
-        _mark(row[0], row[1], signer, row[2])
-
-    list(in_threads(put, [row for row in rows if row not in large]))
-    for row in large:
-        put(row)
-
-
-def _mark(path: Path, origin: Origin, signer: Signer | None, target: Path) -> None:
-    with writing(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _put(path, origin, signer, target)
+        for one, to in [(path, target)] if files is None else [(f, target / f.name) for f in files]:
+            with writing(to):
+                to.parent.mkdir(parents=True, exist_ok=True)
+                _put(one, origin, signer, to)
 
 
 def _put(path: Path, origin: Origin, signer: Signer | None, target: Path) -> None:
@@ -65,27 +53,30 @@ def _put(path: Path, origin: Origin, signer: Signer | None, target: Path) -> Non
             label.copied(path, part, origin, kind)
         else:
             with open(part, "wb") as out:
-                _write(path, out, origin, kind, signer)
+                _write(label.contents(path), path, out, origin, kind, signer)
         os.replace(part, target)
     finally:
         with suppress(OSError):
             part.unlink()
 
 
-def _write(path: Path, out: BinaryIO, origin: Origin, kind: Kind, signer: Signer | None) -> None:
-    data = label.contents(path)
+def sealed(data: bytes, path: Path, origin: Origin, signer: Signer | None) -> bytes:
+    """The same for the bytes of a PNG picture, that `path` is to be. Raises UserError when it cannot be signed."""
+    out = io.BytesIO()
+    _write(data, path, out, origin, label.PNG, signer)
+    return out.getvalue()
+
+
+def _write(data: Data, path: Path, out: BinaryIO, origin: Origin, kind: Kind, signer: Signer | None) -> None:
     pieces = label.labelled(path, visible.drawn(data) if origin.visible else data, origin, kind)
     size = sum(map(len, pieces))
     if signer is None or not kind.signed or size > LARGEST:
         return out.writelines(pieces)
-    with _room(size, path.parent) as labelled, _room(size, path.parent) as signed:
+    if size <= MEMORY:  # files of the system are slower to make than to sign
+        return signer.sign(io.BytesIO(b"".join(pieces)), out, origin, kind, path.name)
+    with TemporaryFile(dir=path.parent) as labelled, TemporaryFile(dir=path.parent) as signed:
         labelled.writelines(pieces)
         labelled.seek(0)
         signer.sign(labelled, signed, origin, kind, path.name)
         signed.seek(0)
         shutil.copyfileobj(signed, out, 1 << 20)
-
-
-def _room(size: int, folder: Path) -> Any:
-    """A file without a name, in memory where it is small: files of the system are slower to make than to sign."""
-    return io.BytesIO() if size <= MEMORY else TemporaryFile(dir=folder)

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 PERIOD = 64  # pixels of a tile's side
@@ -24,19 +23,18 @@ SMALLEST = PERIOD  # of a picture that is marked
 LEAST = 32  # of a picture, perhaps made smaller, in which a mark is looked for
 BAND = (4.0, 18.0)  # waves in a tile: JPEG takes what is finer, and what is coarser drowns in the picture
 WAVES = int(BAND[1]) + 1  # from left to right, 0 and on
-C2 = (0.03 * 255) ** 2  # of SSIM (Wang et al. 2004)
-LOST = 0.0175  # of SSIM, at most
-NOISE = 5.8  # mean square of the mark at most, in levels of 255: 40.5 dB
+LEVEL = 1 / 127.5  # of 256, in a picture's [-1, 1]
+C2 = (0.03 * 255 * LEVEL) ** 2  # of SSIM (Wang et al. 2004)
+LOST = 0.0166  # of SSIM, at most
+NOISE = 5.8 * LEVEL**2  # mean square of the mark at most: 40.5 dB
 EVEN = 0.06  # of the variance that hides it, at most
-BUSIEST = 500.0  # beyond that variance the mark grows no more: it would take all that is allowed
-SIGHT, AROUND, GROUND = (
-    5,
-    9,
-    3.0,
-)  # sides of the squares that variance and brightness are taken over; a floor of the latter
-ROUNDS, SOFT = 5, 1.0  # of fitting the phases to the picture; the noise expected afterwards, of the median magnitude
+BUSIEST = 500.0 * LEVEL**2  # beyond that variance the mark grows no more: it would take all that is allowed
+SIGHT, AROUND = 3, 5  # sides of the squares that variance and brightness are taken over, in pairs of pixels
+GROUND = 3.0 * LEVEL  # a floor of the contrast
+ROUNDS, SOFT = 3, 1.0  # of fitting the phases to the picture; the noise expected afterwards, of the median magnitude
 SIZES, FINEST = (0.4, 4.2), 0.01  # that a picture may have been changed to, times its own; from one tried to the next
-TOGETHER = 1 << 16  # pixels of pictures that are marked at once: what fits the processor's cache
+TOGETHER = 1 << 16  # pixels of pictures that are looked at at once: what fits the processor's cache
+FITTED = 16  # pictures whose phases are fitted at once
 LARGEST = 2048  # pixels of a side that are looked at
 CENTRE = 512  # pixels of the middle of a large picture that other sizes are tried on
 CERTAIN = 1e-6  # p-value from which no further search is made
@@ -45,21 +43,18 @@ CERTAIN = 1e-6  # p-value from which no further search is made
 class Pattern(NamedTuple):
     """`phases` [64, WAVES] complex of magnitude 1 in `half` [64, WAVES] bool, the half-plane of the band, and 0 elsewhere."""
 
-    phases: Tensor
-    half: Tensor
+    phases: np.ndarray
+    half: np.ndarray
 
 
 @lru_cache(4)
 def pattern(key: bytes) -> Pattern:
-    k = torch.fft.fftfreq(PERIOD) * PERIOD
-    across = torch.arange(WAVES)
-    radius = torch.hypot(k[:, None], across)
-    half = (radius >= BAND[0]) & (radius <= BAND[1]) & ((across > 0) | (k[:, None] > 0))
-    count = int(half.sum())
-    numbers = np.frombuffer(hashlib.shake_256(b"genloom picture 1\n" + key).digest(4 * count), "<u4")
-    phases = torch.zeros(PERIOD, WAVES, dtype=torch.complex64)
-    angles = torch.from_numpy(numbers.astype(np.float64)) * (2 * math.pi / 2**32)
-    phases[half] = torch.polar(torch.ones(count), angles.float())
+    k, across = np.fft.fftfreq(PERIOD)[:, None] * PERIOD, np.arange(WAVES)
+    radius = np.hypot(k, across)
+    half = (radius >= BAND[0]) & (radius <= BAND[1]) & ((across > 0) | (k > 0))
+    numbers = np.frombuffer(hashlib.shake_256(b"genloom picture 1\n" + key).digest(4 * half.sum()), "<u4")
+    phases = np.zeros((PERIOD, WAVES), np.complex64)
+    phases[half] = np.exp(1j * (2 * math.pi / 2**32) * numbers.astype(np.float64))
     return Pattern(phases, half)
 
 
@@ -67,77 +62,105 @@ def pattern(key: bytes) -> Pattern:
 def marked(pictures: Tensor, key: bytes) -> Tensor:
     """Pictures [N, C, H, W] in [-1, 1] with the mark; those below 64 pixels as they are.
 
-    Each depends on itself alone, to the bit, on any number of threads: it is made again without the others. So what
-    joins places is added in double precision, and the rest is one exactly rounded operation after another.
+    Each depends on itself alone, to the bit, on any number of threads: it is made again without the others. So NumPy makes
+    it, whose operations are rounded alike in all places.
     """
     if min(pictures.shape[-2:]) < SMALLEST or not len(pictures):
         return pictures
-    several = max(1, TOGETHER // (pictures.shape[-1] * pictures.shape[-2]))
-    return torch.cat([_marked(part.detach().float().cpu(), pattern(key)) for part in pictures.split(several)])
+    given = pictures.detach().float().cpu().numpy()
+    made = np.empty_like(given)
+    for start in range(0, len(given), FITTED):
+        _mark(given[start : start + FITTED], made[start : start + FITTED], pattern(key))
+    return torch.from_numpy(made)
 
 
-def _marked(pictures: Tensor, key: Pattern) -> Tensor:
-    levels = pictures.nan_to_num(0.0).clamp_(-1, 1).add_(1).mul_(127.5)
-    colours = list(levels.unbind(1))[: 3 if levels.shape[1] >= 3 else 1]
-    bright = _added(colours).div_(len(colours))  # [N, H, W]
-    strength, hides = _strength(colours, bright)
-    mark = _tiled(_tile(bright, strength, key), *bright.shape[1:]).mul_(strength)
-    power = _box(mark.square(), SIGHT)
-    lost = _mean(power.div_(hides.add_(power))).clamp(min=1e-9)
-    mark.mul_((LOST / lost).sqrt().clamp(max=1))
-    if levels.shape[1] == 4:
-        mark.mul_(levels[:, 3] > 0)  # nobody sees what is under nothing
-    for colour in colours:
-        colour.add_(mark).clamp_(0, 255)
-    return levels.div_(127.5).sub_(1)
+class _Seen(NamedTuple):
+    """What of pictures decides their mark: the waves `own` [2, N, K] that they have; the mark's standard deviation,
+    `strength` [N, H/2, W/2]; how much of a mark of variance 1 counts in each, `felt` [N, 1]."""
+
+    own: np.ndarray
+    strength: np.ndarray
+    felt: np.ndarray
 
 
-def _strength(colours: list[Tensor], bright: Tensor) -> tuple[Tensor, Tensor]:
-    """[N, H, W]: the mark's standard deviation at each place; and the variance that hides it there, as SSIM counts it."""
-    mean, square = _box(bright, SIGHT), _box(bright.square(), SIGHT)
-    hides = square.sub_(mean.square_()).clamp_(min=0).mul_(2).add_(C2)
-    busy = hides.clamp(max=BUSIEST)
-    share = torch.minimum(LOST / _mean(busy / hides), NOISE / _mean(busy)).clamp(max=EVEN)
-    room = _added([(c - 127.5).abs_().neg_() for c in colours]).div_(len(colours)).add_(127.5)
+def _mark(given: np.ndarray, made: np.ndarray, key: Pattern) -> None:
+    several = max(1, TOGETHER // (given.shape[-1] * given.shape[-2]))
+    parts = [slice(start, start + several) for start in range(0, len(given), several)]
+    seen = [_seen(given[part], made[part], key) for part in parts]
+    own, felt = np.concatenate([s.own for s in seen], 1), np.concatenate([s.felt for s in seen])
+    tiles = _tiles(own, felt, key)
+    for part, this in zip(parts, seen, strict=True):
+        _add(made[part], tiles[part], this.strength)
+
+
+def _seen(given: np.ndarray, made: np.ndarray, key: Pattern) -> _Seen:
+    """Of pictures [N, C, H, W], which are put into `made`, in [-1, 1]."""
+    np.clip(given, -1, 1, out=made)
+    colours = made[:, : 3 if made.shape[1] >= 3 else 1]
+    bright = _bright(colours)
+    mean, square = _halved(bright), _halved(bright * bright)
+    _, hides = _spread(mean, square, SIGHT)
+    if np.isnan(hides).any():  # what is no number is grey
+        return _seen(np.nan_to_num(given), made, key)
+    hides = 2 * hides + np.float32(C2)
+    busy = np.minimum(hides, np.float32(BUSIEST))
+    share = np.minimum(np.minimum(LOST / _mean(busy / hides), NOISE / _mean(busy)), np.float32(EVEN))
+    room = 1 - _bright(np.abs(colours[..., : 2 * mean.shape[1] : 2, : 2 * mean.shape[2] : 2]))
     # on black it could only brighten, which SSIM does not forgive
-    return torch.minimum(busy.mul_(share).sqrt_(), room.mul_(0.5)), hides
+    strength = np.minimum(np.sqrt(busy * share), room * np.float32(0.5))
+    level, contrast = _flattened(bright, mean, square)
+    felt = _mean(strength / contrast)[:, 0] * np.float32(level[0].size)
+    return _Seen(_parts(_spectrum(level)[:, key.half]), strength, felt)
 
 
-def _mean(values: Tensor) -> Tensor:
+def _add(made: np.ndarray, tiles: np.ndarray, strength: np.ndarray) -> None:
+    """Put the tiles [N, 64, 64] into pictures [N, C, H, W]."""
+    height, width = made.shape[-2:]
+    mark = _doubled(strength, height, width)
+    across = tiles[:, :, np.arange(width) % PERIOD]
+    for top in range(0, height, PERIOD):
+        rows = mark[:, top : top + PERIOD]
+        rows *= across[:, : rows.shape[1]]
+    if made.shape[1] == 4:
+        np.copyto(mark, 0, where=made[:, 3] == -1)  # nobody sees what is under nothing
+    colours = made[:, : 3 if made.shape[1] >= 3 else 1]
+    colours += mark[:, None]
+    np.clip(colours, -1, 1, out=colours)
+
+
+def _mean(values: np.ndarray) -> np.ndarray:
     """[N, H, W] -> [N, 1, 1]."""
-    return values.mean((1, 2), keepdim=True, dtype=torch.float64).float()
+    return _mean_wave(values.reshape(len(values), -1))[..., None]
 
 
-def _tile(bright: Tensor, strength: Tensor, key: Pattern) -> Tensor:
+def _tiles(own: np.ndarray, felt: np.ndarray, key: Pattern) -> np.ndarray:
     """[N, 64, 64] of variance 1, whose phases turn those of the pictures as near as may be to the key's.
 
     What the score counts is the sum of cosines between both. Its gradient says where a wave of the mark helps most: where
     the picture's own is weak, and turned away (informed embedding, Miller et al. 2000). A few rounds come near the best.
-    Waves [2, N, K] are told by their real and imaginary parts.
     """
-    level, spread = _flattened(bright)
-    own, phases = _parts(_spectrum(level)[:, key.half]), _parts(key.phases[key.half])[:, None]
-    wave = math.sqrt(2 / phases.shape[2])  # amplitude of one, of a tile of variance 1
-    seen = (strength / spread).sum((1, 2), dtype=torch.float64).float()
-    gain = (seen[:, None] * (wave / 2) * _passed()[key.half]).numpy()  # [N, K]
-    noise = SOFT * np.median(np.sqrt(_power(own)), 1, keepdims=True)  # also where the picture has nothing
+    phases = _parts(key.phases[key.half])[:, None]
+    wave = np.float32(math.sqrt(2 / phases.shape[2]))  # amplitude of one, of a tile of variance 1
+    gain = felt * (wave / 2 * _passed()[key.half])  # [N, K]
+    noise = np.float32(SOFT) * np.median(np.sqrt(_power(own)), 1, keepdims=True)  # also where the picture has nothing
     noise = noise + np.float32(0.3) * _mean_wave(gain) + np.float32(1e-6)
-    added = phases
+    noise *= noise
+    added = np.broadcast_to(phases, own.shape)
     for _ in range(ROUNDS):
         both = own + gain * added
-        squared = _power(both) + noise * noise
+        squared = _power(both) + noise
         along = (both[0] * phases[0] + both[1] * phases[1]) / squared
         slope = (phases - both * along) * (gain / np.sqrt(squared))
         added = added + slope / np.maximum(np.sqrt(_mean_wave(_power(slope))), np.float32(1e-9))
         added = added / np.sqrt(_mean_wave(_power(added)))
-    spectrum = torch.zeros(len(bright), *key.phases.shape, dtype=torch.complex64)
-    spectrum[:, key.half] = torch.complex(*torch.from_numpy(added * np.float32(wave)))
+    spectrum = np.zeros((own.shape[1], *key.phases.shape), np.complex64)
+    spectrum[:, key.half] = (added[0] + 1j * added[1]) * wave
     return _waves(spectrum)
 
 
-def _parts(waves: Tensor) -> np.ndarray:
+def _parts(waves: np.ndarray) -> np.ndarray:
     """Complex [...] -> f32 [2, ...]. Products of complex numbers are not rounded the same in every place of an array."""
-    return np.moveaxis(torch.view_as_real(waves).numpy(), -1, 0).copy()
+    return np.stack([waves.real, waves.imag])
 
 
 def _power(waves: np.ndarray) -> np.ndarray:
@@ -146,19 +169,19 @@ def _power(waves: np.ndarray) -> np.ndarray:
 
 def _mean_wave(values: np.ndarray) -> np.ndarray:
     """[N, K] -> [N, 1]."""
-    return values.mean(1, keepdims=True, dtype=np.float64).astype(np.float32)
+    return values.sum(1, keepdims=True) * np.float32(1 / values.shape[1])
 
 
 @lru_cache(1)
-def _passed() -> Tensor:
-    """[64, WAVES]: the share of each frequency that is left when the mean of the squares around is taken off."""
-    offsets = torch.arange(AROUND) - AROUND // 2
-    mean = torch.cos(2 * math.pi * torch.fft.fftfreq(PERIOD)[:, None] * offsets).mean(1)
-    return 1 - mean[:, None] * mean[:WAVES]
+def _passed() -> np.ndarray:
+    """[64, WAVES]: the share of each frequency that is left when the mean of the squares around is taken off.
 
-
-def _tiled(tile: Tensor, height: int, width: int) -> Tensor:
-    return tile.repeat(1, -(-height // PERIOD), -(-width // PERIOD))[:, :height, :width]
+    Of pairs of pixels: a mean over ten, or eleven of which the outermost count half.
+    """
+    offsets, weights = np.arange(-AROUND, AROUND + 1), np.ones(2 * AROUND + 1) / (2 * AROUND)
+    weights[[0, -1]] /= 2
+    mean = np.cos(2 * math.pi * np.fft.fftfreq(PERIOD)[:, None] * offsets) @ weights
+    return (1 - mean[:, None] * mean[:WAVES]).astype(np.float32)
 
 
 # ── to find it again ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -169,10 +192,10 @@ def score(frames: Iterable[np.ndarray], key: bytes) -> tuple[float, float] | Non
     below 32 pixels. Half of the chance of a false find is spent on the picture as it stands, a quarter on one that was cut
     or mirrored, a quarter on other sizes.
     """
-    levels = [_flattened(_bright(pixels)[None])[0] for pixels in frames if min(pixels.shape[:2]) >= LEAST]
+    levels = [_level(pixels) for pixels in frames if min(pixels.shape[:2]) >= LEAST]
     if not levels:
         return None
-    marks, level = pattern(key), torch.cat(levels).mean(0)
+    marks, level = pattern(key), np.mean(levels, 0)
     spectrum = _spectrum(level[None])
     best = _judged(float(_agreement(spectrum, marks)[0, 0, 0, 0]), 2.0)
     if best[1] > CERTAIN:
@@ -182,93 +205,127 @@ def score(frames: Iterable[np.ndarray], key: bytes) -> tuple[float, float] | Non
     return best
 
 
-def _bright(pixels: np.ndarray) -> Tensor:
-    values = torch.from_numpy(pixels[:LARGEST, :LARGEST].astype(np.float32))
-    return values if values.ndim == 2 else values[..., : 3 if values.shape[2] >= 3 else 1].mean(2)
+def _level(pixels: np.ndarray) -> np.ndarray:
+    """uint8 [H, W] or [H, W, C] -> [H, W]: evened out."""
+    values = pixels[:LARGEST, :LARGEST].astype(np.float32) * np.float32(LEVEL)
+    values = values[None, None] if values.ndim == 2 else np.moveaxis(values, 2, 0)[None]
+    bright = _bright(values[:, : 3 if values.shape[1] >= 3 else 1])
+    return _flattened(bright, _halved(bright), _halved(bright * bright))[0][0]
 
 
 def _judged(z: float, tried: float) -> tuple[float, float]:
     return z, min(1.0, tried * 0.5 * math.erfc(z / math.sqrt(2)))
 
 
-def _searched(spectra: Tensor, key: Pattern) -> tuple[float, float]:
+def _searched(spectra: np.ndarray, key: Pattern) -> tuple[float, float]:
     """The best of all shifts of spectra [S, 64, WAVES], and of their mirror images."""
     turned = _agreement(spectra, key)
-    return _judged(float(turned.max()), 4.0 * turned.numel())
+    return _judged(float(turned.max()), 4.0 * turned.size)
 
 
-def _agreement(spectra: Tensor, key: Pattern) -> Tensor:
+def _agreement(spectra: np.ndarray, key: Pattern) -> np.ndarray:
     """[2, S, 64, 64]: the score of each shift, as it is and mirrored. Frequencies that a picture has not are 0."""
-    mirrored = torch.roll(spectra.flip(1), 1, 1).conj()
-    both = torch.stack([spectra, mirrored])
-    size = both.abs()
-    turned = both / size.clamp(min=1e-9) * key.phases.conj()
-    count = ((size > 1e-9) & key.half).sum((2, 3)).clamp(min=1)
-    return _waves(turned) / (count / 2).sqrt()[..., None, None]
+    mirrored = np.roll(spectra[:, ::-1], 1, 1).conj()
+    both = np.stack([spectra, mirrored])
+    size = np.abs(both)
+    turned = both / np.maximum(size, np.float32(1e-9)) * key.phases.conj()
+    count = np.maximum(((size > 1e-9) & key.half).sum((2, 3)), 1)
+    return _waves(turned) / np.sqrt(count / 2).astype(np.float32)[..., None, None]
 
 
-def _resized(level: Tensor) -> Tensor:
+def _resized(level: np.ndarray) -> np.ndarray:
     """[S, 64, WAVES]: for each size that the picture may have been changed to, the tile's frequencies in it."""
     height, width = level.shape
     top, left = max(0, height - CENTRE) // 2, max(0, width - CENTRE) // 2
     part = level[top : top + CENTRE, left : left + CENTRE]
     side = 1 << max(part.shape).bit_length()
-    field = torch.zeros(side, side)
+    field = np.zeros((side, side), np.float32)
     field[: part.shape[0], : part.shape[1]] = part
-    centred = torch.roll(
+    centred = np.roll(
         field, (-(part.shape[0] // 2), -(part.shape[1] // 2)), (0, 1)
     )  # phases from the middle turn least
-    spectrum = torch.fft.fft2(centred)
+    spectrum = np.fft.fft2(centred)
     step = max(FINEST, 2.5 / max(part.shape))  # a small picture tells sizes less well apart
-    scales = torch.exp(torch.arange(math.log(SIZES[0]), math.log(SIZES[1]), step, dtype=torch.float64))
-    at = torch.fft.fftfreq(PERIOD, dtype=torch.float64) / scales[:, None]  # [S, 64] waves a pixel
-    seen = (at.abs() < 0.45).to(spectrum.dtype)
-    index = (at * side).round().long() % side
-    return spectrum[index[:, :, None], index[:, None, :WAVES]] * seen[:, :, None] * seen[:, None, :WAVES]
+    scales = np.exp(np.arange(math.log(SIZES[0]), math.log(SIZES[1]), step))
+    at = np.fft.fftfreq(PERIOD) / scales[:, None]  # [S, 64] waves a pixel
+    seen = np.abs(at) < 0.45
+    index = np.rint(at * side).astype(int) % side
+    kept = seen[:, :, None] & seen[:, None, :WAVES]
+    return spectrum[index[:, :, None], index[:, None, :WAVES]] * kept
 
 
 # ── both ─────────────────────────────────────────────────────────────────────────────────────────────────────────
-def _flattened(bright: Tensor) -> tuple[Tensor, Tensor]:
-    """[N, H, W]: the pictures with brightness and contrast evened out; and the contrast that they were divided by."""
-    high = bright - _box(bright, AROUND)
-    spread = _box(high.square(), AROUND).clamp_(min=0).sqrt_().add_(GROUND)
-    return high.div_(spread), spread
-
-
-def _spectrum(level: Tensor) -> Tensor:
-    """[N, 64, WAVES]: the tile's frequencies in pictures [N, H, W], all tiles of each laid one upon another."""
-    height, width = level.shape[1:]
-    whole = F.pad(level, (0, -width % PERIOD, 0, -height % PERIOD))
-    rows = _added(whole.unflatten(1, (-1, PERIOD)).unbind(1))
-    tile = _added(rows.unflatten(2, (-1, PERIOD)).unbind(2)).numpy()
-    halves = np.fft.rfft(tile)[..., :WAVES]  # by NumPy: how torch's are rounded depends on N and threads
-    return torch.from_numpy(np.fft.fft(halves, axis=-2))
-
-
-def _added(several: Sequence[Tensor]) -> Tensor:
-    """Their sum, in their order."""
-    total = several[0].clone()
-    for one in several[1:]:
-        total += one
+def _bright(colours: np.ndarray) -> np.ndarray:
+    """[N, C, H, W] -> their mean [N, H, W]."""
+    if colours.shape[1] == 1:
+        return colours[:, 0]
+    total = colours[:, 0] + colours[:, 1]
+    for i in range(2, colours.shape[1]):
+        total += colours[:, i]
+    total *= np.float32(1 / colours.shape[1])
     return total
 
 
-def _waves(halves: Tensor) -> Tensor:
+def _flattened(bright: np.ndarray, mean: np.ndarray, square: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pictures [N, H, W], whose pairs have this mean and mean square, with brightness and contrast evened out; and the
+    contrast [N, H/2, W/2] that they were divided by."""
+    mean, variance = _spread(mean, square, AROUND)
+    contrast = np.sqrt(variance) + np.float32(GROUND)
+    level = bright - _doubled(mean, *bright.shape[1:])
+    level *= _doubled(1 / contrast, *bright.shape[1:])
+    return level, contrast
+
+
+def _spread(mean: np.ndarray, square: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
+    """[N, H, W]: mean and variance over the square around each place, of what has this mean and mean square there."""
+    mean, square = _box(mean, side), _box(square, side)
+    return mean, np.maximum(square - mean * mean, 0)
+
+
+def _spectrum(level: np.ndarray) -> np.ndarray:
+    """[N, 64, WAVES]: the tile's frequencies in pictures [N, H, W], all tiles of each laid one upon another."""
+    count, height, width = level.shape
+    if height % PERIOD or width % PERIOD:
+        level = np.pad(level, ((0, 0), (0, -height % PERIOD), (0, -width % PERIOD)))
+    rows = level.reshape(count, -1, PERIOD, level.shape[2]).sum(1)
+    tile = rows.reshape(count, PERIOD, -1, PERIOD).sum(2)
+    return np.fft.fft(np.fft.rfft(tile)[..., :WAVES], axis=-2)
+
+
+def _waves(halves: np.ndarray) -> np.ndarray:
     """[..., 64, 64]: the sum of the waves [..., 64, WAVES] of the half-plane, each with its amplitude and phase."""
-    first = halves[..., :1]
-    whole = torch.cat([first + torch.roll(first.flip(-2), 1, -2).conj(), halves[..., 1:]], -1)
-    made = np.fft.irfft(np.fft.ifft(whole.numpy(), axis=-2), PERIOD)
-    return torch.from_numpy(made) * (PERIOD**2 / 2)
+    whole = halves.copy()
+    whole[..., :1] += np.roll(halves[..., ::-1, :1], 1, -2).conj()
+    return np.fft.irfft(np.fft.ifft(whole, axis=-2), PERIOD) * np.float32(PERIOD**2 / 2)
 
 
-def _box(values: Tensor, side: int) -> Tensor:
-    """The mean over the square around each place of [N, H, W]; `side` is a power of two and one."""
-    half = side // 2
-    rows = F.pad(values[None], (half,) * 4, "reflect")[0]
-    for axis, size in ((1, values.shape[1]), (2, values.shape[2])):  # sums of shifted views: faster than a pooling
-        total, width = rows, 1
-        while width < side - 1:
-            rest = total.shape[axis] - width
-            total, width = total.narrow(axis, 0, rest) + total.narrow(axis, width, rest), 2 * width
-        rows = total.narrow(axis, 0, size) + rows.narrow(axis, side - 1, size)
-    return rows.mul_(1 / side**2)
+def _halved(values: np.ndarray) -> np.ndarray:
+    """The means of pairs of pixels, both ways: [N, H, W] -> [N, H/2, W/2]; an odd last row or column is left out."""
+    height, width = values.shape[1] // 2 * 2, values.shape[2] // 2 * 2
+    rows = values[:, 0:height:2] + values[:, 1:height:2]
+    pairs = rows[..., 0:width:2] + rows[..., 1:width:2]
+    pairs *= np.float32(0.25)
+    return pairs
+
+
+def _doubled(values: np.ndarray, height: int, width: int) -> np.ndarray:
+    """[N, H/2, W/2] -> [N, H, W], each value for its pair; an odd last row or column is as the one before."""
+    rows = np.empty((*values.shape[:2], width), np.float32)
+    rows[..., 0 : width // 2 * 2 : 2] = rows[..., 1::2] = values
+    rows[..., width // 2 * 2 :] = values[..., -1:]
+    return rows.take(np.minimum(np.arange(height) // 2, values.shape[1] - 1), 1)
+
+
+def _box(values: np.ndarray, side: int) -> np.ndarray:
+    """The mean over the square of odd `side` around each place of [N, H, W], which goes on mirrored."""
+    half, (_, height, width) = side // 2, values.shape
+    padded = np.concatenate([values[:, half:0:-1], values, values[:, -2 : -half - 2 : -1]], 1)
+    rows = padded[:, :height] + padded[:, 1 : height + 1]
+    for i in range(2, side):
+        rows += padded[:, i : i + height]
+    padded = np.concatenate([rows[..., half:0:-1], rows, rows[..., -2 : -half - 2 : -1]], 2)
+    total = padded[..., :width] + padded[..., 1 : width + 1]
+    for i in range(2, side):
+        total += padded[..., i : i + width]
+    total *= np.float32(1 / side**2)
+    return total
