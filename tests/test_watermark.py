@@ -212,14 +212,15 @@ def test_the_likeliest_tokens_carry_no_mark() -> None:
 
 @pytest.mark.parametrize("size", [40, 3000])
 def test_over_all_keys_each_token_is_as_likely_as_before(size: int) -> None:
-    scores = 1.5 * torch.randn(1, size, generator=torch.Generator().manual_seed(0)).double()
+    scores = 1.5 * torch.randn(1, size, generator=torch.Generator().manual_seed(0))
     scores[0, 7] = -torch.inf
-    seeds = torch.tensor([mark.seed_of(KEY, [i]) for i in range(4000)])
-    marked = mark.tournament(scores.expand(4000, -1), seeds).softmax(1)
-    expected, error = scores.softmax(1)[0], marked.std(0) / 4000**0.5
-    assert (marked.sum(1) - 1).abs().max() < 1e-9 and not marked[:, 7].any()
-    assert ((marked.mean(0) - expected).abs() <= 5 * error + 1e-12).all()
-    assert marked.amax(1).mean() > 1.5 * float(expected.max())  # and a key decides a good deal
+    seeds = np.array([mark.seed_of(KEY, [i]) for i in range(4000)])
+    marked = mark.tournament(scores.expand(4000, -1), seeds).double().softmax(1)
+    assert not marked[:, 7].any()
+    shares = marked.unflatten(1, (40, -1)).sum(2)  # of 3,000 tokens 75 together: one that seldom comes varies wildly
+    wanted, error = scores.double().softmax(1)[0].unflatten(0, (40, -1)).sum(1), shares.std(0) / 4000**0.5
+    assert ((shares.mean(0) - wanted).abs() <= 4.5 * error + 1e-6 * wanted).all()
+    assert marked.amax(1).mean() > 1.5 * float(scores.softmax(1).max())  # and a key decides a good deal
 
 
 def test_texts_are_marked_in_files_and_found_with_the_run(tmp_path: Path) -> None:

@@ -66,9 +66,9 @@ class Sampling:
         if self.temperature == 0:
             return scores.argmax(1)
         mass = scores.double().softmax(1).cumsum(1)
-        at = torch.searchsorted(mass, (uniform.double() * mass[:, -1])[:, None], right=True).squeeze(1)
-        last = scores.shape[1] - 1 - scores.isfinite().flip(1).long().argmax(1)  # rounding must not draw what was taken
-        return torch.minimum(at, last)
+        total = mass[:, -1:]
+        below = torch.nextafter(total, torch.zeros_like(total))  # rounding must not draw what was taken
+        return torch.searchsorted(mass, torch.minimum(uniform.double()[:, None] * total, below), right=True).squeeze(1)
 
 
 def repetition_penalty(scores: Tensor, seen: Tensor, penalty: float) -> Tensor:

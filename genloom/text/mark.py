@@ -10,16 +10,20 @@ from __future__ import annotations
 
 import hashlib
 import math
+import struct
 from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 LAYERS = 16
-LIKELIEST = 512  # tokens that take part: what is less likely than all these stays as it is
+DEPTH = 7.0  # in nats below the likeliest: tokens that are less likely than that stay as they are
 SMALL = 1000  # tokens of a vocabulary of letters
 SPAN, LETTERS = 4, 8  # tokens before that decide together with the key; of letters, which say less each
-WEIGHTS = torch.linspace(1.0, 0.25, LAYERS, dtype=torch.float64)  # of the layers in the score: the first decide most
+WEIGHTS = np.linspace(1.0, 0.25, LAYERS)  # of the layers in the score: the first decide most
 FEWEST = 16  # tokens that a score is made of
 
 
@@ -43,7 +47,7 @@ class Marker:
         marked = [i for i, seed in enumerate(seeds) if seed is not None]
         if not marked:
             return scores
-        chosen = torch.tensor([seeds[i] for i in marked], device=scores.device)
+        chosen = np.array([seeds[i] for i in marked])
         if len(marked) == len(rows):
             return tournament(scores, chosen)
         at = torch.tensor(marked, device=scores.device)
@@ -51,7 +55,8 @@ class Marker:
 
     def push(self, rows: Sequence[int], tokens: Sequence[int]) -> None:
         for row, token in zip(rows, tokens, strict=True):
-            self.last[row] = [*self.last[row], token][-self.span :]
+            self.last[row].append(token)
+            del self.last[row][: -self.span]
 
     def _seed(self, row: int) -> int | None:
         """None where the row has too few tokens yet, or these decided before."""
@@ -64,31 +69,45 @@ class Marker:
         return seed
 
 
-def tournament(scores: Tensor, seeds: Tensor) -> Tensor:
+def tournament(scores: Tensor, seeds: np.ndarray) -> Tensor:
     """Logits [N, V] after all layers: p(t) becomes p(t) (1 + g(t) - sum of p g), for each layer's bit g of a token.
 
-    The likeliest tokens play for what they have together; the others keep theirs.
+    The likely tokens of a row play for what they have together, those [M] of all rows in one list; the others keep theirs.
+    By NumPy, whose sums over a row do not depend on the rows beside it.
     """
-    top, tokens = scores.topk(min(LIKELIEST, scores.shape[1]), 1, sorted=False)
-    mass = top.double().logsumexp(1, keepdim=True)
-    share = (top - mass).exp()
-    bits = drawn_bits(seeds[:, None], tokens)
-    for layer in range(LAYERS):
-        gains = (bits >> layer & 1).double()
-        share = share * (1 + gains - (share * gains).sum(1, keepdim=True))
-    return scores.scatter(1, tokens, (share.clamp(min=0).log() + mass).to(scores.dtype))
+    logits = scores.float().cpu().numpy().copy()
+    most, size = logits.max(1, keepdims=True), logits.shape[1]
+    flat, places = logits.reshape(-1), np.flatnonzero(logits >= most - np.float32(DEPTH))
+    first = np.arange(len(logits)) * size  # place of each row
+    starts = np.searchsorted(places, first)
+    counts = np.diff(starts, append=len(places))
+    share = np.exp(flat[places] - most.repeat(counts))
+    mass = np.add.reduceat(share, starts)
+    share /= mass.repeat(counts)
+    bits = drawn_bits(seeds.repeat(counts), places - first.repeat(counts)).astype(np.uint16)
+    for gains in (bits >> np.arange(LAYERS, dtype=np.uint16)[:, None] & np.uint16(1)).astype(np.float32):
+        gained = share * gains
+        share *= (1 - np.add.reduceat(gained, starts)).repeat(counts)
+        share += gained
+    with np.errstate(divide="ignore"):
+        flat[places] = np.log(np.maximum(share, 0)) + (np.log(mass) + most[:, 0]).repeat(counts)
+    return torch.from_numpy(logits).to(scores)
 
 
 def seed_of(key: bytes, tokens: Sequence[int]) -> int:
     """A signed number of 64 bits from the key and the tokens before."""
-    data = b"".join(token.to_bytes(4, "little") for token in tokens)
-    return int.from_bytes(
-        hashlib.blake2b(data, digest_size=8, key=key, person=b"genloom text 1").digest(), "little", signed=True
-    )
+    keyed = _keyed(key).copy()
+    keyed.update(struct.pack(f"<{len(tokens)}I", *tokens))
+    return int.from_bytes(keyed.digest(), "little", signed=True)
 
 
-def drawn_bits(seeds: Tensor, tokens: Tensor) -> Tensor:
-    """Bits of each token under each seed, both i64 and of shapes that broadcast (splitmix64, Steele et al. 2014)."""
+@lru_cache(4)
+def _keyed(key: bytes) -> Any:
+    return hashlib.blake2b(digest_size=8, key=key, person=b"genloom text 1")
+
+
+def drawn_bits(seeds: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+    """Bits of each token under its seed, both i64 [M] (splitmix64, Steele et al. 2014)."""
     x = seeds + (tokens + 1) * -7046029254386353131
     x = (x ^ (x >> 30 & (1 << 34) - 1)) * -4658895280553007687
     x = (x ^ (x >> 27 & (1 << 37) - 1)) * -7723592293110705685
@@ -106,7 +125,7 @@ def score(tokens: Sequence[int], key: bytes, vocabulary: int) -> tuple[float, fl
         places.setdefault(seed_of(key, tokens[i - span : i]), tokens[i])
     if len(places) < FEWEST:
         return None
-    bits = drawn_bits(torch.tensor(list(places)), torch.tensor(list(places.values())))
-    gains = (bits[:, None] >> torch.arange(LAYERS) & 1).double() - 0.5
-    z = float((gains @ WEIGHTS).sum() / (WEIGHTS.square().sum() * len(places) / 4).sqrt())
+    bits = drawn_bits(np.array(list(places)), np.array(list(places.values())))
+    gains = (bits[:, None] >> np.arange(LAYERS) & 1) - 0.5
+    z = float((gains @ WEIGHTS).sum() / np.sqrt(np.square(WEIGHTS).sum() * len(places) / 4))
     return z, 0.5 * math.erfc(z / math.sqrt(2))
