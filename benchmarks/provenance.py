@@ -27,7 +27,8 @@ from genloom.origin import Marks
 from genloom.provenance import Origin, Signer, mark
 from genloom.run import Run
 
-SIDE, COUNT, TURNS = 256, 64, 5
+SIDE, COUNT, TURNS = 256, 64, 9
+Times = dict[str, tuple[float, float]]
 
 
 def pictures() -> torch.Tensor:
@@ -53,12 +54,15 @@ def seconds(work: Callable[[], object]) -> float:
     return spent() - start
 
 
-def by_turns(works: dict[str, Callable[[], object]]) -> dict[str, float]:
-    """The median of TURNS, each of all works one after another."""
+def by_turns(works: dict[str, Callable[[], object]]) -> Times:
+    """Of TURNS, each of all works one after another: the median time, and the median of its share of the first one's rate."""
     for work in works.values():
         work()
+    first, *_ = works
     taken = [{name: seconds(work) for name, work in works.items()} for _ in range(TURNS)]
-    return {name: statistics.median(t[name] for t in taken) for name in works}
+    return {
+        n: (statistics.median(t[n] for t in taken), statistics.median(t[first] / t[n] for t in taken)) for n in works
+    }
 
 
 def a_picture(folder: Path) -> dict[str, float]:
@@ -76,10 +80,10 @@ def a_picture(folder: Path) -> dict[str, float]:
         "signed": lambda: written(signer),
         "preparing": lambda: Signer(),
     }
-    return {k: 1e3 * v / (1 if k == "preparing" else COUNT) for k, v in by_turns(works).items()}
+    return {k: 1e3 * v / (1 if k == "preparing" else COUNT) for k, (v, _) in by_turns(works).items()}
 
 
-def a_run(run: Run, folder: Path) -> dict[str, float]:
+def a_run(run: Run, folder: Path) -> Times:
     """Samples a second, made and written."""
     Marks(run)  # the weights' digest is computed once
 
@@ -93,10 +97,10 @@ def a_run(run: Run, folder: Path) -> dict[str, float]:
         "watermarked": sampled("watermarked", provenance=False),
         "with all": sampled("all"),
     }
-    return {k: COUNT / v for k, v in by_turns(works).items()}
+    return {k: (COUNT / v, share) for k, (v, share) in by_turns(works).items()}
 
 
-def a_command(run: str, folder: Path) -> dict[str, float]:
+def a_command(run: str, folder: Path) -> Times:
     """Seconds of the whole command."""
     words = [sys.executable, "-m", "genloom", "sample", run, "-n", str(COUNT), "--out", str(folder / "command")]
 
@@ -106,9 +110,10 @@ def a_command(run: str, folder: Path) -> dict[str, float]:
     return by_turns({"bare": called("--no-provenance", "--no-watermark"), "with all": called()})
 
 
-def told(rates: dict[str, float]) -> str:
-    bare = rates["bare"]
-    return ", ".join(f"{k} {v:.4g} ({v / bare - 1:+.1%})" if k != "bare" else f"bare {v:.4g}" for k, v in rates.items())
+def told(times: Times) -> str:
+    return ", ".join(
+        f"{k} {v:.4g}" + (f" (rate {share - 1:+.1%})" if k != "bare" else "") for k, (v, share) in times.items()
+    )
 
 
 def main() -> None:

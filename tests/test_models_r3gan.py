@@ -105,12 +105,17 @@ def test_listed_widths_say_how_often_to_halve() -> None:
     assert sum(isinstance(m, Block) for m in model.generator.modules()) == 6
 
 
+def test_too_few_widths_for_large_pictures_begin_with_more_of_the_first() -> None:
+    model = make(Spec("image", (4, 64, 64)), widths="32 24 16", groups="4,4,2", blocks="1")
+    assert model.generator.MainLayers[0].Layers[0].Basis.shape == (32, 8, 8)
+    assert model.sample(2).shape == (2, 4, 64, 64)
+
+
 @pytest.mark.parametrize(
     ("size", "options", "message"),
     [
-        (30, {}, "30x30 ends at 15x15: use 28x28 or 32x32"),
+        (30, {}, "cannot halve 30x30 2 times: use 28x28 or 32x32"),
         (28, {"widths": "16 16 16 16"}, "cannot halve 28x28 3 times: use 24x24 or 32x32"),
-        (64, {"widths": "16 16"}, "64x64 ends at 32x32"),
         (28, {"widths": "16 16 16", "groups": "2 2"}, "3 widths, 2 groups"),
         (28, {"widths": "15"}, "choose a divisor"),
         (28, {"blocks": "two"}, "one whole number"),

@@ -31,7 +31,8 @@ class R3GAN(Conditional):
 
     `widths`, `groups` and `blocks` hold one number for every scale, or as many as there are scales from coarse to fine
     ("256 128 64"); the discriminator mirrors the generator. One number leaves the count of scales to the picture's size:
-    halved until a side is 7 or less. `expansion` times the width is what a block's grouped 3x3 convolution sees.
+    halved until a side is 7 or less. For pictures that want more scales than there are numbers, to come to 8 or less, the
+    first is repeated. `expansion` times the width is what a block's grouped 3x3 convolution sees.
     `embedding` and `projection` are the sizes of a class in the generator and in the discriminator.
     Raises UserError for a size that cannot be halved so.
     """
@@ -160,18 +161,14 @@ class Plan(NamedTuple):
             raise UserError(
                 f"r3gan needs as many of each a scale, not {', '.join(f'{v} {k}' for k, v in listed.items())}."
             )
-        scales = next(iter(listed.values()), 0) or natural_scales(height, breadth)
+        needed = 1 + max(math.ceil(math.log2(min(height, breadth) / 8)), 0)  # to come to a side of 8 or less
+        scales = max(needed, next(iter(listed.values()), 0) or natural_scales(height, breadth))
         shrink = 2 ** (scales - 1)
         if height % shrink or breadth % shrink:
             raise UserError(
                 f"r3gan cannot halve {height}x{breadth} {scales - 1} times: {possible(height, breadth, shrink)}."
             )
-        if min(height, breadth) // shrink > 8:
-            raise UserError(
-                f"r3gan halves pictures until a side is 8 or less, and {height}x{breadth} ends at "
-                f"{height // shrink}x{breadth // shrink}: {possible(height, breadth)}."
-            )
-        full = {name: v * scales if len(v) == 1 else v for name, v in lists.items()}
+        full = {name: v[:1] * (scales - len(v)) + v for name, v in lists.items()}
         for w, g in zip(full["widths"], full["groups"], strict=True):
             if w * expansion % g:
                 raise UserError(f"r3gan cannot share {w} x {expansion} channels among {g} groups: choose a divisor.")
@@ -193,9 +190,8 @@ def natural_scales(height: int, breadth: int) -> int:
     return scales
 
 
-def possible(height: int, breadth: int, shrink: int | None = None) -> str:
+def possible(height: int, breadth: int, step: int) -> str:
     """The nearest sizes that work, for a message: multiples of what the sides are divided by."""
-    step = shrink or 2 ** max(math.ceil(math.log2(min(height, breadth) / 8)), 0)
     low, high = ([max(f(s / step), 1) * step for s in (height, breadth)] for f in (math.floor, math.ceil))
     return f"use {low[0]}x{low[1]} or {high[0]}x{high[1]}"
 
