@@ -33,7 +33,7 @@ PACKED = {
     "compress_level": 4,
     "compress_type": zlib.Z_RLE,
 }  # as small as by searching for repetitions, in half the time
-AT_ONCE = 1 << 16  # pixels of pictures that a thread takes at a time
+AT_ONCE = 1 << 19  # pixels of pictures that a thread takes at a time
 WALL_SIDE = 1024  # of many clips at once, at most
 FILM_SIDE = 256  # smaller frames are enlarged to about that
 
@@ -109,9 +109,9 @@ def write(
         return [put(first + i, x) for i, x in enumerate(to_bytes(some))]
 
     turn = Lock()  # what keeps the GIL for most of its time is slower in two threads than in one
-    several = max(1, AT_ONCE // max(1, samples.shape[-2] * samples.shape[-1]))
+    several = min(AT_ONCE // max(1, samples.shape[-2] * samples.shape[-1]), -(-len(samples) // (os.cpu_count() or 1)))
     with writing(Path(folder)):
-        rows = zip(count(0, several), samples.split(several), strict=False)
+        rows = zip(count(0, max(1, several)), samples.split(max(1, several)), strict=False)
         return [path for paths in in_threads(put_some, list(rows)) for path in paths]
 
 

@@ -105,7 +105,7 @@ def _seen(given: np.ndarray, made: np.ndarray, key: Pattern) -> _Seen:
     hides = 2 * hides + np.float32(C2)
     busy = np.minimum(hides, np.float32(BUSIEST))
     share = np.minimum(np.minimum(LOST / _mean(busy / hides), NOISE / _mean(busy)), np.float32(EVEN))
-    room = 1 - _bright(np.abs(colours[..., : 2 * mean.shape[1] : 2, : 2 * mean.shape[2] : 2]))
+    room = _doubled(1 - _bright(np.abs(colours[..., 1:-2:4, 1:-2:4])), *mean.shape[1:])
     # on black it could only brighten, which SSIM does not forgive
     strength = np.minimum(np.sqrt(busy * share), room * np.float32(0.5))
     level, contrast = _flattened(bright, mean, square)
