@@ -130,7 +130,7 @@ def _add(made: np.ndarray, tiles: np.ndarray, strength: np.ndarray) -> None:
 
 def _mean(values: np.ndarray) -> np.ndarray:
     """[N, H, W] -> [N, 1, 1]."""
-    return _mean_wave(values.reshape(len(values), -1))[..., None]
+    return _row_mean(values.reshape(len(values), -1))[..., None]
 
 
 def _tiles(own: np.ndarray, felt: np.ndarray, key: Pattern) -> np.ndarray:
@@ -143,7 +143,7 @@ def _tiles(own: np.ndarray, felt: np.ndarray, key: Pattern) -> np.ndarray:
     wave = np.float32(math.sqrt(2 / phases.shape[2]))  # amplitude of one, of a tile of variance 1
     gain = felt * (wave / 2 * _passed()[key.half])  # [N, K]
     noise = np.float32(SOFT) * np.median(np.sqrt(_power(own)), 1, keepdims=True)  # also where the picture has nothing
-    noise = noise + np.float32(0.3) * _mean_wave(gain) + np.float32(1e-6)
+    noise = noise + np.float32(0.3) * _row_mean(gain) + np.float32(1e-6)
     noise *= noise
     added = np.broadcast_to(phases, own.shape)
     for _ in range(ROUNDS):
@@ -151,8 +151,8 @@ def _tiles(own: np.ndarray, felt: np.ndarray, key: Pattern) -> np.ndarray:
         squared = _power(both) + noise
         along = (both[0] * phases[0] + both[1] * phases[1]) / squared
         slope = (phases - both * along) * (gain / np.sqrt(squared))
-        added = added + slope / np.maximum(np.sqrt(_mean_wave(_power(slope))), np.float32(1e-9))
-        added = added / np.sqrt(_mean_wave(_power(added)))
+        added = added + slope / np.maximum(np.sqrt(_row_mean(_power(slope))), np.float32(1e-9))
+        added = added / np.sqrt(_row_mean(_power(added)))
     spectrum = np.zeros((own.shape[1], *key.phases.shape), np.complex64)
     spectrum[:, key.half] = (added[0] + 1j * added[1]) * wave
     return _waves(spectrum)
@@ -167,7 +167,7 @@ def _power(waves: np.ndarray) -> np.ndarray:
     return waves[0] * waves[0] + waves[1] * waves[1]
 
 
-def _mean_wave(values: np.ndarray) -> np.ndarray:
+def _row_mean(values: np.ndarray) -> np.ndarray:
     """[N, K] -> [N, 1]."""
     return values.sum(1, keepdims=True) * np.float32(1 / values.shape[1])
 
