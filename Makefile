@@ -23,8 +23,9 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest
 
+# one after another and on all cores: what is reached in some minutes is measured
 test-slow: $(READY)
-	$(BIN)/python -m pytest -m slow
+	OMP_NUM_THREADS=$$(getconf _NPROCESSORS_ONLN) $(BIN)/python -m pytest -n 0 -m slow
 
 bench-zoo: $(READY)
 	$(BIN)/python -m benchmarks.board
