@@ -127,7 +127,7 @@ def correlation(x: Column, y: Column, *, ranked: bool = False) -> float:
     a, b = x.values[both], y.values[both]
     if len(a) < 2 or not np.ptp(a) or not np.ptp(b):
         return math.nan
-    a, b = (_ranks(z) if ranked else z for z in (a, b))
+    a, b = (_ranks(z) if ranked else z - z.min() for z in (a, b))  # exact where numbers hardly differ, as a mean is not
     a, b = ((z - z.mean()) / np.linalg.norm(z - z.mean()) for z in (a, b))
     return float(np.clip(a @ b, -1, 1))
 
