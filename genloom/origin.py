@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -115,7 +116,10 @@ class Marks:
             origin = replace(cast(Origin, self.origin), index=first + i, of=count)
             return sealed(data, out / name, origin, self.signer)
 
-        changed = self.watermarked if self.key else None
+        changed = None
+        if self.key and watermark.has_room(images[0]):
+            self.is_watermarked()
+            changed = partial(watermark.picture.mark, key=self.key)
         return draw.write(images, out, names=names, changed=changed, sealed=seal if self.origin else None)
 
     def written(

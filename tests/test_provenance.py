@@ -350,9 +350,9 @@ def test_a_certificate_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.M
 
 def test_a_certificate_of_one_s_own(copy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from cryptography.hazmat.primitives import serialization as form
-    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
-    root, theirs = ec.generate_private_key(ec.SECP384R1()), ec.generate_private_key(ec.SECP384R1())
+    root, theirs = ed25519.Ed25519PrivateKey.generate(), ec.generate_private_key(ec.SECP384R1())
     chain = [
         keys._certificate(name, key.public_key(), "CA", root, authority=name == "CA")
         for name, key in (("studio", theirs), ("CA", root))
@@ -360,7 +360,8 @@ def test_a_certificate_of_one_s_own(copy: Any, tmp_path: Path, monkeypatch: pyte
     old_form = form.PrivateFormat.TraditionalOpenSSL
     private = theirs.private_bytes(form.Encoding.PEM, old_form, form.NoEncryption())
     own = tmp_path / "own.pem"
-    own.write_bytes(private + b"".join(c.public_bytes(form.Encoding.PEM) for c in chain))
+    whole = private + b"".join(c.public_bytes(form.Encoding.PEM) for c in chain)
+    own.write_bytes(whole)
     monkeypatch.setenv(keys.OWN, str(own))
     path = copy("still.png")
     mark([path], [ORIGIN], Signer())
@@ -372,6 +373,11 @@ def test_a_certificate_of_one_s_own(copy: Any, tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv(keys.OWN, str(tmp_path / "gone.pem"))
     with pytest.raises(UserError, match=r"gone\.pem"):
         Signer()
+    monkeypatch.delenv(keys.OWN)
+    monkeypatch.setenv("GENLOOM_HOME", str(own.parent))
+    own.with_name(keys.SIGNING).write_bytes(whole)  # as an installation of before may have one
+    mark([path], [ORIGIN], Signer())
+    assert check(path).state == "valid"
 
 
 @pytest.mark.parametrize("name", ["still.png", "tone.wav", "film.mp4"])
@@ -611,7 +617,7 @@ def test_a_visible_label(run: genloom.Run, tmp_path: Path) -> None:
         assert (grey[:100] == 128).all() and (grey[:, :128] == 128).all()
     with pytest.raises(UserError, match="64 pixels"):
         to_files(run, 1, tmp_path / "small", visible_label=True)
-    assert not list((tmp_path / "small").iterdir())
+    assert not list((tmp_path / "small").rglob("*"))
     with pytest.raises(UserError, match="not both"):
         marks_of(run, False, True)
     with pytest.raises(UserError, match="pictures alone"):

@@ -30,13 +30,14 @@ FILMS: dict[str, dict[str, Any]] = {
     ".png": {"format": "PNG"},
 }
 PACKED = {"compress_level": 4, "compress_type": zlib.Z_RLE}  # runs alone: as small, in half the time
-AT_ONCE = 1 << 19  # pixels of pictures that a thread takes at a time
+AT_ONCE = 1 << 19  # pixels of pictures that are written at a time
+PACKED_LONG = 1 << 12  # pixels of a picture whose packing, which lets go of the GIL, is worth a thread
 WALL_SIDE = 1024  # of many clips at once, at most
 FILM_SIDE = 256  # smaller frames are enlarged to about that
 
 
-def to_bytes(samples: Tensor) -> np.ndarray:
-    """[N, C, H, W] in [-1, 1] -> uint8 [N, H, W, C] (grey: [N, H, W]); the inverse of what a batch does."""
+def to_levels(samples: Tensor) -> np.ndarray:
+    """[N, C, H, W] in [-1, 1] -> uint8 [N, C, H, W]: what a file holds. NaN is grey."""
     if samples.ndim != 4 or samples.shape[1] not in MODES:
         raise UserError(f"Pictures have the shape [N, C, H, W] with C of 1, 3 or 4, not {list(samples.shape)}.")
     values = samples.detach().float().cpu().numpy()
@@ -46,12 +47,21 @@ def to_bytes(samples: Tensor) -> np.ndarray:
     levels += 1
     levels *= 127.5
     np.rint(levels, out=levels)
-    planes = levels.astype(np.uint8)
-    if samples.shape[1] == 1:
-        return planes[:, 0]
-    pixels = np.empty((len(planes), *planes.shape[2:], planes.shape[1]), np.uint8)
-    for c in range(planes.shape[1]):  # quicker than all axes turned at once
-        pixels[..., c] = planes[:, c]
+    return levels.astype(np.uint8, order="C")  # plane by plane, also what a model made channels last
+
+
+def to_bytes(samples: Tensor) -> np.ndarray:
+    """[N, C, H, W] in [-1, 1] -> uint8 [N, H, W, C] (grey: [N, H, W]); the inverse of what a batch does."""
+    return channels_last(to_levels(samples))
+
+
+def channels_last(levels: np.ndarray) -> np.ndarray:
+    """uint8 [N, C, H, W] -> [N, H, W, C] (grey: [N, H, W])."""
+    if levels.shape[1] == 1:
+        return levels[:, 0]
+    pixels = np.empty((len(levels), *levels.shape[2:], levels.shape[1]), np.uint8)
+    for c in range(levels.shape[1]):  # quicker than all axes turned at once
+        pixels[..., c] = levels[:, c]
     return pixels
 
 
@@ -63,13 +73,13 @@ def write(
     labels: Tensor | None = None,
     spec: Spec | None = None,
     names: Sequence[str] | None = None,
-    changed: Callable[[Tensor], Tensor] | None = None,
+    changed: Callable[[np.ndarray], np.ndarray] | None = None,
     sealed: Callable[[bytes, int, str], bytes] | None = None,
 ) -> list[Path]:
     """Save [N, C, H, W] in [-1, 1] as 00000.png and so on from `start`, or under the names [N] given.
 
-    With labels they go into a folder for each class. `changed` makes others of a few samples [n, C, H, W], `sealed` of the
-    bytes of picture i and its name those of its file.
+    With labels they go into a folder for each class. `changed` makes others of the levels (uint8 [n, C, H, W]) of a few
+    samples, `sealed` of the bytes of picture i and its name those of its file.
 
     What is written can be trained on again. Each file appears whole or not at all. Raises UserError when it cannot.
     """
@@ -82,34 +92,46 @@ def write(
             into /= safe_name(classes[number]) if number < len(classes) else str(number)
         return into / (names[i] if names else f"{start + i:05d}.png")
 
-    def put(i: int, pixels: np.ndarray) -> Path:
-        file = io.BytesIO()
-        Image.fromarray(pixels).save(file, "PNG", **PACKED)
-        path, data = place(i), file.getvalue()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            if sealed:
-                with turn:
-                    data = sealed(data, i, path.name)
-            part.write_bytes(data)
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
-        return path
-
     def put_some(row: tuple[int, Tensor]) -> list[Path]:
-        first, some = row
+        first, levels = row[0], to_levels(row[1])
         if changed:
             with turn:
-                some = changed(some)
-        return [put(first + i, x) for i, x in enumerate(to_bytes(some))]
+                levels = changed(levels)
+        files = [packed(pixels) for pixels in channels_last(levels)]
+        paths = [place(first + i) for i in range(len(files))]
+        if sealed:  # one after another and nothing between: the code of a signature stays in the processor's cache
+            with turn:
+                files = [sealed(data, first + i, paths[i].name) for i, data in enumerate(files)]
+        for path, data in zip(paths, files, strict=True):
+            put(path, data)
+        return paths
 
     turn = Lock()  # what keeps the GIL for most of its time is slower in two threads than in one
-    several = min(AT_ONCE // max(1, samples.shape[-2] * samples.shape[-1]), -(-len(samples) // (os.cpu_count() or 1)))
+    size = max(1, samples.shape[-2] * samples.shape[-1])
+    several = max(1, min(AT_ONCE // size, -(-len(samples) // (os.cpu_count() or 1))))
+    rows = list(zip(count(0, several), samples.split(several), strict=False))
     with writing(Path(folder)):
-        rows = zip(count(0, max(1, several)), samples.split(max(1, several)), strict=False)
-        return [path for paths in in_threads(put_some, list(rows)) for path in paths]
+        written = in_threads(put_some, rows) if size >= PACKED_LONG else map(put_some, rows)
+        return [path for paths in written for path in paths]
+
+
+def packed(pixels: np.ndarray) -> bytes:
+    """uint8 [H, W] or [H, W, C] -> a PNG file."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG", **PACKED)
+    return file.getvalue()
+
+
+def put(path: Path, data: bytes) -> None:
+    """A file and its folder, whole or not at all."""
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        part.write_bytes(data)
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
 
 
 def preview(samples: Tensor, columns: int = 8) -> Image.Image:

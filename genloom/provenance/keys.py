@@ -134,13 +134,11 @@ def _read(path: Path) -> Signing:
         raise UserError(
             f"'{path}', which files are signed with, holds no private key: put it beside the certificates, as PEM."
         )
-    if not os.environ.get(OWN):
-        return Signing(chain, private[0], "es256")
-    return Signing(chain, *_own(private[0], path))
+    return Signing(chain, *_private(private[0], path))
 
 
-def _own(private: str, path: Path) -> tuple[str, str]:
-    """A user's private key as PKCS 8, and C2PA's name of the signatures that it makes."""
+def _private(private: str, path: Path) -> tuple[str, str]:
+    """A private key as PKCS 8, and C2PA's name of the signatures that it makes."""
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
@@ -169,11 +167,14 @@ def _make(path: Path) -> None:
     """A root that signs one certificate and is forgotten, so nothing else can ever be signed in its name."""
     try:
         from cryptography.hazmat.primitives import serialization
-        from cryptography.hazmat.primitives.asymmetric import ec
+        from cryptography.hazmat.primitives.asymmetric import ed25519
     except ImportError:
         raise needs_extra("cryptography", "provenance", "Making a certificate to sign with") from None
     name = f"genloom {secrets.token_hex(4)}"  # tells installations apart, and nobody's name
-    root_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+    root_key, key = (
+        ed25519.Ed25519PrivateKey.generate(),
+        ed25519.Ed25519PrivateKey.generate(),
+    )  # the quickest to sign with
     root = _certificate(f"{name} root", root_key.public_key(), f"{name} root", root_key, authority=True)
     leaf = _certificate(name, key.public_key(), f"{name} root", root_key, authority=False)
     chain = b"".join(c.public_bytes(serialization.Encoding.PEM) for c in (leaf, root))
@@ -183,7 +184,6 @@ def _make(path: Path) -> None:
 def _certificate(name: str, key: Any, issuer: str, issuer_key: Any, *, authority: bool) -> Any:
     """An X.509 certificate of C2PA's profile (specification 2.2, section 14.5)."""
     from cryptography import x509
-    from cryptography.hazmat.primitives import hashes
     from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
     def named(text: str) -> x509.Name:
@@ -208,7 +208,7 @@ def _certificate(name: str, key: Any, issuer: str, issuer_key: Any, *, authority
     )
     if not authority:
         builder = builder.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.EMAIL_PROTECTION]), critical=False)
-    return builder.sign(issuer_key, hashes.SHA256())
+    return builder.sign(issuer_key, None)
 
 
 def _keep(path: Path, secret: bytes) -> None:

@@ -18,6 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from genloom.data.draw import to_levels
+
 PERIOD = 64  # pixels of a tile's side
 SMALLEST = PERIOD  # of a picture that is marked
 LEAST = 32  # of a picture, perhaps made smaller, in which a mark is looked for
@@ -35,6 +37,7 @@ ROUNDS, SOFT = 3, 1.0  # of fitting the phases to the picture; the noise expecte
 SIZES, FINEST = (0.4, 4.2), 0.01  # that a picture may have been changed to, times its own; from one tried to the next
 TOGETHER = 1 << 16  # pixels of pictures that are looked at at once: what fits the processor's cache
 FITTED = 16  # pictures whose phases are fitted at once
+PEAK = 16.0  # of a tile of variance 1: with the strength there may be it stays within 127 levels
 LARGEST = 2048  # pixels of a side that are looked at
 CENTRE = 512  # pixels of the middle of a large picture that other sizes are tried on
 CERTAIN = 1e-6  # p-value from which no further search is made
@@ -60,18 +63,21 @@ def pattern(key: bytes) -> Pattern:
 
 # ── to put it in ─────────────────────────────────────────────────────────────────────────────────────────────────
 def marked(pictures: Tensor, key: bytes) -> Tensor:
-    """Pictures [N, C, H, W] in [-1, 1] with the mark; those below 64 pixels as they are.
+    """Pictures [N, C, H, W] in [-1, 1] with the mark, as a file of 8 bits holds them; those below 64 pixels as they are."""
+    if min(pictures.shape[-2:]) < SMALLEST or not len(pictures):
+        return pictures
+    return torch.from_numpy(mark(to_levels(pictures), key)).float() / 127.5 - 1
+
+
+def mark(levels: np.ndarray, key: bytes) -> np.ndarray:
+    """Levels uint8 [N, C, H, W] of pictures, from 64 pixels on, which are changed in place.
 
     Each depends on itself alone, to the bit, on any number of threads: it is made again without the others. So NumPy makes
     it, whose operations are rounded alike in all places.
     """
-    if min(pictures.shape[-2:]) < SMALLEST or not len(pictures):
-        return pictures
-    given = pictures.detach().float().cpu().numpy()
-    made = np.empty_like(given)
-    for start in range(0, len(given), FITTED):
-        _mark(given[start : start + FITTED], made[start : start + FITTED], pattern(key))
-    return torch.from_numpy(made)
+    for start in range(0, len(levels), FITTED):
+        _mark(levels[start : start + FITTED], pattern(key))
+    return levels
 
 
 class _Seen(NamedTuple):
@@ -83,49 +89,51 @@ class _Seen(NamedTuple):
     felt: np.ndarray
 
 
-def _mark(given: np.ndarray, made: np.ndarray, key: Pattern) -> None:
-    several = max(1, TOGETHER // (given.shape[-1] * given.shape[-2]))
-    parts = [slice(start, start + several) for start in range(0, len(given), several)]
-    seen = [_seen(given[part], made[part], key) for part in parts]
+def _mark(levels: np.ndarray, key: Pattern) -> None:
+    several = max(1, TOGETHER // (levels.shape[-1] * levels.shape[-2]))
+    parts = [slice(start, start + several) for start in range(0, len(levels), several)]
+    seen = [_seen(levels[part], key) for part in parts]
     own, felt = np.concatenate([s.own for s in seen], 1), np.concatenate([s.felt for s in seen])
     tiles = _tiles(own, felt, key)
     for part, this in zip(parts, seen, strict=True):
-        _add(made[part], tiles[part], this.strength)
+        _add(levels[part], tiles[part], this.strength)
 
 
-def _seen(given: np.ndarray, made: np.ndarray, key: Pattern) -> _Seen:
-    """Of pictures [N, C, H, W], which are put into `made`, in [-1, 1]."""
-    np.clip(given, -1, 1, out=made)
-    colours = made[:, : 3 if made.shape[1] >= 3 else 1]
-    bright = _bright(colours)
-    mean, square = _halved(bright), _halved(bright * bright)
-    _, hides = _spread(mean, square, SIGHT)
-    if np.isnan(hides).any():  # what is no number is grey
-        return _seen(np.nan_to_num(given), made, key)
+def _seen(levels: np.ndarray, key: Pattern) -> _Seen:
+    """Of pictures uint8 [N, C, H, W]."""
+    bright = _bright(levels)
+    pairs = _pairs(bright)
+    _, hides = _spread(pairs, SIGHT)
     hides = 2 * hides + np.float32(C2)
     busy = np.minimum(hides, np.float32(BUSIEST))
     share = np.minimum(np.minimum(LOST / _mean(busy / hides), NOISE / _mean(busy)), np.float32(EVEN))
-    room = _doubled(1 - _bright(np.abs(colours[..., 1:-2:4, 1:-2:4])), *mean.shape[1:])
     # on black it could only brighten, which SSIM does not forgive
-    strength = np.minimum(np.sqrt(busy * share), room * np.float32(0.5))
-    level, contrast = _flattened(bright, mean, square)
+    few = levels[..., 1:-2:4, 1:-2:4]
+    room = np.float32(2) - _bright(np.maximum(few, 255 - few))
+    room = _doubled(room * np.float32(0.5), *hides.shape[1:])
+    strength = np.minimum(np.sqrt(busy * share), room)
+    level, contrast = _flattened(bright, pairs)
     felt = _mean(strength / contrast)[:, 0] * np.float32(level[0].size)
     return _Seen(_parts(_spectrum(level)[:, key.half]), strength, felt)
 
 
-def _add(made: np.ndarray, tiles: np.ndarray, strength: np.ndarray) -> None:
-    """Put the tiles [N, 64, 64] into pictures [N, C, H, W]."""
-    height, width = made.shape[-2:]
-    mark = _doubled(strength, height, width)
-    across = tiles[:, :, np.arange(width) % PERIOD]
+def _add(levels: np.ndarray, tiles: np.ndarray, strength: np.ndarray) -> None:
+    """Put the tiles [N, 64, 64] into pictures uint8 [N, C, H, W]."""
+    height, width = levels.shape[-2:]
+    change = _doubled(strength * np.float32(1 / LEVEL), height, width)
+    across = np.clip(tiles, -PEAK, PEAK)[:, :, np.arange(width) % PERIOD]
     for top in range(0, height, PERIOD):
-        rows = mark[:, top : top + PERIOD]
+        rows = change[:, top : top + PERIOD]
         rows *= across[:, : rows.shape[1]]
-    if made.shape[1] == 4:
-        np.copyto(mark, 0, where=made[:, 3] == -1)  # nobody sees what is under nothing
-    colours = made[:, : 3 if made.shape[1] >= 3 else 1]
-    colours += mark[:, None]
-    np.clip(colours, -1, 1, out=colours)
+    if levels.shape[1] == 4:
+        change *= levels[:, 3] > 0  # nobody sees what is under nothing
+    np.rint(change, out=change)
+    more, less = (np.maximum(side, 0).astype(np.uint8)[:, None] for side in (change, -change))
+    colours = levels[:, : 3 if levels.shape[1] >= 3 else 1]
+    np.minimum(colours, 255 - more, out=colours)  # what is more than 255, or less than 0, is not
+    colours += more
+    np.maximum(colours, less, out=colours)
+    colours -= less
 
 
 def _mean(values: np.ndarray) -> np.ndarray:
@@ -207,10 +215,9 @@ def score(frames: Iterable[np.ndarray], key: bytes) -> tuple[float, float] | Non
 
 def _level(pixels: np.ndarray) -> np.ndarray:
     """uint8 [H, W] or [H, W, C] -> [H, W]: evened out."""
-    values = pixels[:LARGEST, :LARGEST].astype(np.float32) * np.float32(LEVEL)
-    values = values[None, None] if values.ndim == 2 else np.moveaxis(values, 2, 0)[None]
-    bright = _bright(values[:, : 3 if values.shape[1] >= 3 else 1])
-    return _flattened(bright, _halved(bright), _halved(bright * bright))[0][0]
+    levels = pixels[:LARGEST, :LARGEST]
+    bright = _bright(levels[None, None] if levels.ndim == 2 else np.moveaxis(levels, 2, 0)[None])
+    return _flattened(bright, _pairs(bright))[0][0]
 
 
 def _judged(z: float, tried: float) -> tuple[float, float]:
@@ -255,30 +262,32 @@ def _resized(level: np.ndarray) -> np.ndarray:
 
 
 # ── both ─────────────────────────────────────────────────────────────────────────────────────────────────────────
-def _bright(colours: np.ndarray) -> np.ndarray:
-    """[N, C, H, W] -> their mean [N, H, W]."""
-    if colours.shape[1] == 1:
-        return colours[:, 0]
-    total = colours[:, 0] + colours[:, 1]
-    for i in range(2, colours.shape[1]):
-        total += colours[:, i]
-    total *= np.float32(1 / colours.shape[1])
-    return total
+def _bright(levels: np.ndarray) -> np.ndarray:
+    """uint8 [N, C, H, W], alpha last -> the mean of the colours, f32 [N, H, W] in [0, 2]."""
+    if levels.shape[1] < 3:
+        return levels[:, 0] * np.float32(LEVEL)
+    total = np.add(levels[:, 0], levels[:, 1], dtype=np.uint16)
+    total += levels[:, 2]
+    return total * np.float32(LEVEL / 3)
 
 
-def _flattened(bright: np.ndarray, mean: np.ndarray, square: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pictures [N, H, W], whose pairs have this mean and mean square, with brightness and contrast evened out; and the
-    contrast [N, H/2, W/2] that they were divided by."""
-    mean, variance = _spread(mean, square, AROUND)
+def _pairs(bright: np.ndarray) -> np.ndarray:
+    """Pictures [N, H, W] -> mean and mean square of pairs of pixels, both ways, [2, N, H/2, W/2]."""
+    return np.stack([_halved(bright), _halved(bright * bright)])
+
+
+def _flattened(bright: np.ndarray, pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pictures [N, H, W] with brightness and contrast evened out, and the contrast [N, H/2, W/2] that they were divided by."""
+    mean, variance = _spread(pairs, AROUND)
     contrast = np.sqrt(variance) + np.float32(GROUND)
     level = bright - _doubled(mean, *bright.shape[1:])
     level *= _doubled(1 / contrast, *bright.shape[1:])
     return level, contrast
 
 
-def _spread(mean: np.ndarray, square: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
+def _spread(pairs: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
     """[N, H, W]: mean and variance over the square around each place, of what has this mean and mean square there."""
-    mean, square = _box(mean, side), _box(square, side)
+    mean, square = _box(pairs, side)
     return mean, np.maximum(square - mean * mean, 0)
 
 
@@ -317,13 +326,13 @@ def _doubled(values: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def _box(values: np.ndarray, side: int) -> np.ndarray:
-    """The mean over the square of odd `side` around each place of [N, H, W], which goes on mirrored."""
-    half, (_, height, width) = side // 2, values.shape
-    padded = np.concatenate([values[:, half:0:-1], values, values[:, -2 : -half - 2 : -1]], 1)
-    rows = padded[:, :height] + padded[:, 1 : height + 1]
+    """The mean over the square of odd `side` around each place of [..., H, W], which goes on mirrored."""
+    half, (height, width) = side // 2, values.shape[-2:]
+    padded = np.concatenate([values[..., half:0:-1, :], values, values[..., -2 : -half - 2 : -1, :]], -2)
+    rows = padded[..., :height, :] + padded[..., 1 : height + 1, :]
     for i in range(2, side):
-        rows += padded[:, i : i + height]
-    padded = np.concatenate([rows[..., half:0:-1], rows, rows[..., -2 : -half - 2 : -1]], 2)
+        rows += padded[..., i : i + height, :]
+    padded = np.concatenate([rows[..., half:0:-1], rows, rows[..., -2 : -half - 2 : -1]], -1)
     total = padded[..., :width] + padded[..., 1 : width + 1]
     for i in range(2, side):
         total += padded[..., i : i + width]
