@@ -146,6 +146,18 @@ def atomic(path: Path) -> Iterator[Path]:
             temporary.unlink()
 
 
+def put(path: Path, data: bytes) -> None:
+    """The same for one of many files that can be made again: the disk is not waited for. Its folder is made."""
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        part.write_bytes(data)
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
     """What the system refuses inside is a UserError that names `path`."""

@@ -22,7 +22,7 @@ from genloom.data.decode import MODES
 from genloom.data.files import safe_name
 from genloom.errors import UserError, unknown
 from genloom.machine import in_threads
-from genloom.run import atomic, writing
+from genloom.run import atomic, put, writing
 
 FILMS: dict[str, dict[str, Any]] = {
     ".webp": {"format": "WEBP", "quality": 80, "method": 3},
@@ -120,18 +120,6 @@ def packed(pixels: np.ndarray) -> bytes:
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG", **PACKED)
     return file.getvalue()
-
-
-def put(path: Path, data: bytes) -> None:
-    """A file and its folder, whole or not at all."""
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        part.write_bytes(data)
-        os.replace(part, path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
 
 
 def preview(samples: Tensor, columns: int = 8) -> Image.Image:

@@ -16,6 +16,7 @@ from safetensors.numpy import load, save
 from genloom import __version__
 from genloom.data import motion
 from genloom.data.shelf import Shelf
+from genloom.run import put
 
 PIECE = 64  # frames whose flow is computed, and kept, together
 
@@ -80,11 +81,5 @@ def cached(frames: np.ndarray, method: str) -> tuple[np.ndarray, np.ndarray]:
             return found["flow"], found["sure"]
     flow, sure = motion.flows(frames, method)
     with suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            part.write_bytes(save({"flow": flow, "sure": sure}))
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
+        put(path, save({"flow": flow, "sure": sure}))
     return flow, sure

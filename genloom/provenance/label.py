@@ -21,7 +21,7 @@ from genloom import __version__
 from genloom.errors import UserError
 from genloom.provenance import films, pictures, remuxed, sounds, xmp
 from genloom.provenance.pictures import Data, Pieces
-from genloom.run import atomic
+from genloom.run import atomic, put, writing
 
 BESIDE = ".genloom.json"  # after the name of a file that has no place for metadata
 PRODUCER = "GENLOOM_PRODUCER"  # in the environment: the name or code that a label gives
@@ -279,5 +279,6 @@ def _told(origin: Origin) -> dict[str, str]:
 def write_beside(path: Path, origin: Origin, contents: Path) -> None:
     """FILE.genloom.json, that holds while FILE has these contents. Raises UserError when it cannot be written."""
     told = {"AIGC": json.loads(aigc(origin)), "genloom": vars(origin), "sha256": digest(contents)}
-    with atomic(path.with_name(path.name + BESIDE)) as part:
-        part.write_text(json.dumps(told, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    beside = path.with_name(path.name + BESIDE)
+    with writing(beside):
+        put(beside, (json.dumps(told, ensure_ascii=False, indent=1) + "\n").encode())

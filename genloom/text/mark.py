@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -23,6 +23,7 @@ LAYERS = 16
 DEPTH = 7.0  # in nats below the likeliest: tokens that are less likely than that stay as they are
 SMALL = 1000  # tokens of a vocabulary of letters
 SPAN, LETTERS = 4, 8  # tokens before that decide together with the key; of letters, which say less each
+_FORMS = {span: f"<{span}I" for span in (SPAN, LETTERS)}
 WEIGHTS = np.linspace(1.0, 0.25, LAYERS)  # of the layers in the score: the first decide most
 FEWEST = 16  # tokens that a score is made of
 
@@ -35,19 +36,19 @@ class Marker:
     """Marks rows of one batch as they are drawn; each depends on its own tokens alone."""
 
     def __init__(self, key: bytes, rows: int, vocabulary: int):
-        self.key, self.span = key, span_of(vocabulary)
+        self.span, self.keyed = span_of(vocabulary), _keyed(key)
         self.last: list[list[int]] = [
             [] for _ in range(rows)
         ]  # the last tokens since the prompt, which the text will not hold
-        self.seen: list[set[int]] = [set() for _ in range(rows)]
+        self.seen: list[set[bytes]] = [set() for _ in range(rows)]
 
     def process(self, scores: Tensor, rows: Sequence[int]) -> Tensor:
         """Logits [N, V] that draw the tokens of these rows with the mark."""
         seeds = [self._seed(row) for row in rows]
-        marked = [i for i, seed in enumerate(seeds) if seed is not None]
+        marked = [i for i, seed in enumerate(seeds) if seed]
         if not marked:
             return scores
-        chosen = np.array([seeds[i] for i in marked])
+        chosen = numbers(seeds)
         if len(marked) == len(rows):
             return tournament(scores, chosen)
         at = torch.tensor(marked, device=scores.device)
@@ -58,13 +59,13 @@ class Marker:
             self.last[row].append(token)
             del self.last[row][: -self.span]
 
-    def _seed(self, row: int) -> int | None:
-        """None where the row has too few tokens yet, or these decided before."""
+    def _seed(self, row: int) -> bytes:
+        """Empty where the row has too few tokens yet, or these decided before."""
         if len(self.last[row]) < self.span:
-            return None
-        seed = seed_of(self.key, self.last[row])
+            return b""
+        seed = seed_of(self.keyed, self.last[row])
         if seed in self.seen[row]:
-            return None
+            return b""
         self.seen[row].add(seed)
         return seed
 
@@ -94,11 +95,16 @@ def tournament(scores: Tensor, seeds: np.ndarray) -> Tensor:
     return torch.from_numpy(logits).to(scores)
 
 
-def seed_of(key: bytes, tokens: Sequence[int]) -> int:
-    """A signed number of 64 bits from the key and the tokens before."""
-    keyed = _keyed(key).copy()
-    keyed.update(struct.pack(f"<{len(tokens)}I", *tokens))
-    return int.from_bytes(keyed.digest(), "little", signed=True)
+def seed_of(keyed: Any, tokens: Sequence[int]) -> bytes:
+    """8 bytes from the key and the tokens before."""
+    keyed = keyed.copy()
+    keyed.update(struct.pack(_FORMS[len(tokens)], *tokens))
+    return keyed.digest()
+
+
+def numbers(seeds: Iterable[bytes]) -> np.ndarray:
+    """Seeds as i64 [M]; empty ones are left out."""
+    return np.frombuffer(b"".join(seeds), "<i8")
 
 
 @lru_cache(4)
@@ -120,12 +126,12 @@ def score(tokens: Sequence[int], key: bytes, vocabulary: int) -> tuple[float, fl
     Without the mark each bit is as often 0 as 1. Tokens before that come again are counted once.
     """
     span = span_of(vocabulary)
-    places: dict[int, int] = {}
+    places: dict[bytes, int] = {}
     for i in range(span, len(tokens)):
-        places.setdefault(seed_of(key, tokens[i - span : i]), tokens[i])
+        places.setdefault(seed_of(_keyed(key), tokens[i - span : i]), tokens[i])
     if len(places) < FEWEST:
         return None
-    bits = drawn_bits(np.array(list(places)), np.array(list(places.values())))
+    bits = drawn_bits(numbers(places), np.array(list(places.values())))
     gains = (bits[:, None] >> np.arange(LAYERS) & 1) - 0.5
     z = float((gains @ WEIGHTS).sum() / np.sqrt(np.square(WEIGHTS).sum() * len(places) / 4))
     return z, 0.5 * math.erfc(z / math.sqrt(2))
