@@ -108,9 +108,9 @@ def _seen(levels: np.ndarray, key: Pattern) -> _Seen:
     busy = np.minimum(hides, np.float32(BUSIEST))
     share = np.minimum(np.minimum(LOST / _mean(busy / hides), NOISE / _mean(busy)), np.float32(EVEN))
     # on black it could only brighten, which SSIM does not forgive
-    few = levels[..., 1:-2:4, 1:-2:4]
-    room = np.float32(2) - _bright(np.maximum(few, 255 - few))
-    room = _doubled(room * np.float32(0.5), *hides.shape[1:])
+    few = levels[:, : 3 if levels.shape[1] >= 3 else 1, 1:-2:4, 1:-2:4]
+    room = 255 - np.maximum(few, 255 - few).max(1)
+    room = _doubled(room * np.float32(LEVEL / 2), *hides.shape[1:])
     strength = np.minimum(np.sqrt(busy * share), room)
     level, contrast = _flattened(bright, pairs)
     felt = _mean(strength / contrast)[:, 0] * np.float32(level[0].size)
