@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +67,24 @@ def test_a_mark_is_not_seen(side: int, channels: int) -> None:
         assert (marked[:, 3] - plain[:, 3]).abs().max() <= 1.01 / 255 and (marked[:, :3] != plain[:, :3]).any()
         plain, marked = plain[:, :3], marked[:, :3]
     assert psnr(plain, marked) >= 40 and ssim(plain, marked, window="gaussian", size=11) >= 0.98
+
+
+@pytest.mark.parametrize("side", [64, 128])
+def test_a_mark_spares_colours_that_are_flat(side: int) -> None:
+    texture = scene(1, side, 1)
+    for flat in (-0.6, 1.0):
+        drawing = torch.cat([torch.full_like(texture, -0.7), texture, torch.full_like(texture, flat)], 1)
+        marked = picture.marked(drawing, KEY)
+        assert not torch.equal(marked, drawing)
+        assert ssim(drawing, marked, window="gaussian", size=11) >= 0.965  # 0.94 as brightness alone would have it
+
+
+def test_files_do_not_depend_on_how_samples_lie_in_memory(tmp_path: Path) -> None:
+    several = torch.cat([scene(seed, 64) for seed in range(3)])
+    mark = partial(picture.mark, key=KEY)
+    plain = draw.write(several, tmp_path / "plain", changed=mark)
+    turned = draw.write(several.to(memory_format=torch.channels_last), tmp_path / "turned", changed=mark)
+    assert [p.read_bytes() for p in plain] == [p.read_bytes() for p in turned]
 
 
 @pytest.mark.parametrize(("side", "channels"), [(64, 3), (100, 4), (256, 1)])

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -27,7 +27,7 @@ BAND = (4.0, 18.0)  # waves in a tile: JPEG takes what is finer, and what is coa
 WAVES = int(BAND[1]) + 1  # from left to right, 0 and on
 LEVEL = 1 / 127.5  # of 256, in a picture's [-1, 1]
 C2 = (0.03 * 255 * LEVEL) ** 2  # of SSIM (Wang et al. 2004)
-LOST = 0.0166  # of SSIM, at most
+LOST = 0.015  # of SSIM, at most
 NOISE = 5.8 * LEVEL**2  # mean square of the mark at most: 40.5 dB
 EVEN = 0.06  # of the variance that hides it, at most
 BUSIEST = 500.0 * LEVEL**2  # beyond that variance the mark grows no more: it would take all that is allowed
@@ -37,6 +37,7 @@ ROUNDS, SOFT = 3, 1.0  # of fitting the phases to the picture; the noise expecte
 SIZES, FINEST = (0.4, 4.2), 0.01  # that a picture may have been changed to, times its own; from one tried to the next
 TOGETHER = 1 << 16  # pixels of pictures that are looked at at once: what fits the processor's cache
 FITTED = 32  # pictures whose phases are fitted at once
+STRIPS, SQUARE = 4, 4  # places that a picture's colours are looked at in
 PEAK = 16.0  # of a tile of variance 1: with the strength there may be it stays within 127 levels
 LARGEST = 2048  # pixels of a side that are looked at
 CENTRE = 512  # pixels of the middle of a large picture that other sizes are tried on
@@ -106,15 +107,44 @@ def _seen(levels: np.ndarray, key: Pattern) -> _Seen:
     _, hides = _spread(pairs, SIGHT)
     hides = 2 * hides + np.float32(C2)
     busy = np.minimum(hides, np.float32(BUSIEST))
-    share = np.minimum(np.minimum(LOST / _mean(busy / hides), NOISE / _mean(busy)), np.float32(EVEN))
+    lost = _mean(busy / hides) * (_flatter(levels[:, :3]) if levels.shape[1] >= 3 else 1)
+    share = np.minimum(np.minimum(LOST / lost, NOISE / _mean(busy)), np.float32(EVEN))
     # on black it could only brighten, which SSIM does not forgive
-    few = levels[:, : 3 if levels.shape[1] >= 3 else 1, 1:-2:4, 1:-2:4]
-    room = 255 - np.maximum(few, 255 - few).max(1)
-    room = _doubled(room * np.float32(LEVEL / 2), *hides.shape[1:])
+    few = levels[..., 1:-2:4, 1:-2:4]
+    room = np.float32(2) - _bright(np.maximum(few, 255 - few))
+    room = _doubled(room * np.float32(0.5), *hides.shape[1:])
     strength = np.minimum(np.sqrt(busy * share), room)
     level, contrast = _flattened(bright, pairs)
     felt = _mean(strength / contrast)[:, 0] * np.float32(level[0].size)
     return _Seen(_parts(_spectrum(level)[:, key.half]), strength, felt)
+
+
+def _flatter(colours: np.ndarray) -> np.ndarray:
+    """[N, 1, 1]: how much more of SSIM a mark takes from pictures uint8 [N, 3, H, W] than their brightness tells, at least 1.
+
+    In a drawing one colour may be flat where another varies. Of squares of SQUARE pixels a side, in STRIPS rows of them.
+    """
+    step, width = colours.shape[2] // STRIPS, colours.shape[3] // SQUARE * SQUARE
+    rows = colours[:, :, : step * STRIPS, :width].reshape(len(colours), 3, STRIPS, step, width)[..., :SQUARE, :]
+    values = np.empty(
+        (2, 4, STRIPS, SQUARE, len(colours), width), np.float32
+    )  # and squared; red, green, blue, their mean
+    np.multiply(rows.transpose(1, 2, 3, 0, 4), np.float32(LEVEL), out=values[0, :3])
+    values[0, 3] = (values[0, 0] + values[0, 1] + values[0, 2]) * np.float32(1 / 3)
+    np.multiply(values[0], values[0], out=values[1])
+    lines = _sum(values[:, :, :, i] for i in range(SQUARE))
+    mean, square = _sum(lines[..., i::SQUARE] for i in range(SQUARE)) * np.float32(1 / SQUARE**2)
+    hides = 2 * np.maximum(square - mean * mean, 0) + np.float32(C2)  # [4, STRIPS, N, W/4]
+    lost = (np.minimum(hides[3], np.float32(BUSIEST)) / hides).sum((1, 3))
+    more = (lost[0] + lost[1] + lost[2]) / (3 * lost[3])
+    return np.maximum(more, 1)[:, None, None]
+
+
+def _sum(values: Iterator[np.ndarray]) -> np.ndarray:
+    total = next(values) + next(values)
+    for more in values:
+        total += more
+    return total
 
 
 def _add(levels: np.ndarray, tiles: np.ndarray, strength: np.ndarray) -> None:
@@ -329,12 +359,8 @@ def _box(values: np.ndarray, side: int) -> np.ndarray:
     """The mean over the square of odd `side` around each place of [..., H, W], which goes on mirrored."""
     half, (height, width) = side // 2, values.shape[-2:]
     padded = np.concatenate([values[..., half:0:-1, :], values, values[..., -2 : -half - 2 : -1, :]], -2)
-    rows = padded[..., :height, :] + padded[..., 1 : height + 1, :]
-    for i in range(2, side):
-        rows += padded[..., i : i + height, :]
+    rows = _sum(padded[..., i : i + height, :] for i in range(side))
     padded = np.concatenate([rows[..., half:0:-1], rows, rows[..., -2 : -half - 2 : -1]], -1)
-    total = padded[..., :width] + padded[..., 1 : width + 1]
-    for i in range(2, side):
-        total += padded[..., i : i + width]
+    total = _sum(padded[..., i : i + width] for i in range(side))
     total *= np.float32(1 / side**2)
     return total
