@@ -76,7 +76,7 @@ def test_a_mark_spares_colours_that_are_flat(side: int) -> None:
         drawing = torch.cat([torch.full_like(texture, -0.7), texture, torch.full_like(texture, flat)], 1)
         marked = picture.marked(drawing, KEY)
         assert not torch.equal(marked, drawing)
-        assert ssim(drawing, marked, window="gaussian", size=11) >= 0.965  # 0.94 as brightness alone would have it
+        assert ssim(drawing, marked, window="gaussian", size=11) >= 0.98  # brightness alone would have it 0.95 to 0.97
 
 
 def test_files_do_not_depend_on_how_samples_lie_in_memory(tmp_path: Path) -> None:
