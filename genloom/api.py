@@ -252,7 +252,7 @@ def evaluate_tasks(run: Place, tasks: Place, *, shots: Sequence[int] = (0,), see
 
 def export(run: Place, out: Place) -> Path:
     """A language model's run as a folder that Hugging Face's transformers loads; LoRA is merged into its weights."""
-    from genloom.export import to_transformers
+    from genloom.exporting import to_transformers
 
     return to_transformers(Run.open(run), Path(out))
 

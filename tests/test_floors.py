@@ -26,7 +26,7 @@ FLOORS = {
         "monitor",
         "watch",
         "budget",
-        "export",
+        "exporting",
         "policy",
         "private",
     ),

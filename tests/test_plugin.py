@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 from pathlib import Path
 
@@ -54,6 +55,13 @@ def test_mistakes_in_a_user_s_file(tmp_path: Path, command) -> None:  # type: ig
     }.items():
         result = command("fit", f"./{file}", "digits")
         assert result.returncode == 2 and words in result.stderr and "Traceback" not in result.stderr, result.stderr
+
+
+def test_no_module_takes_the_place_of_a_verb() -> None:
+    for name in genloom.__all__:
+        if importlib.util.find_spec(f"genloom.{name}"):
+            importlib.import_module(f"genloom.{name}")
+        assert callable(getattr(genloom, name)), name
 
 
 def test_a_class_is_as_good_as_a_name(tmp_path: Path) -> None:
