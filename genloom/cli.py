@@ -347,7 +347,7 @@ def _describe(cls: type[Model]) -> str:
 # ── helpers ──────────────────────────────────────────────────────────────────────────────────────────────────────
 def _peek(words: Sequence[str], flag: str) -> str | None:
     """The value of a flag before the real parse: it decides what else there is to parse."""
-    for word, after in zip(words, [*words[1:], None], strict=True):
+    for word, after in zip(words, [*words[1:], None], strict=False):  # of no words at all the second has one more
         name, equals, value = word.partition("=")
         if name == flag:
             return value if equals else after

@@ -67,6 +67,7 @@ def test_names_that_do_not_exist(command, verb, run: Path) -> None:  # type: ign
     refused(verb("fit", "gan"), "DATA")
     refused(verb("fit", "gan", "mnist", "--steps", "many"), "many")
     refused(verb("sample", "nowhere"), "nowhere")
+    refused(verb("sample"), "RUN")
     refused(verb("sample", run, "--labell", 3), "'--label'")
     refused(verb("compare"), "run folders")
     refused(verb("sample", run, "--label", "eleven"), "eleven")
