@@ -87,10 +87,8 @@ def fit(
     net.to(device)
     if dataset.spec.modality == "video":
         budget.check(net, dataset, options.batch_size // share)
-    said = {"licence": licence, "consent": consent}
-    info = request(
-        cls, recipe, options, named, dataset, data_options, os.fspath(init) if init else None, net.spec, said, canaries
-    )
+    more = {"init": os.fspath(init) if init else None, "licence": licence, "consent": consent, "canaries": canaries}
+    info = request(cls, recipe, options, named, dataset, data_options, net.spec, more)
     info["data"]["options"] = asked
     info["parents"] = [parent_of(Run.open(init))] if init else []
     run = open_or_create(out, info) if parallel.main() else Run(Path(), info)

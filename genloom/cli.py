@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 from tyro.conf import Positional, arg
 
-from genloom import __version__, cli_data, cli_safe, forms
+import genloom
+from genloom import cli_data, cli_safe, forms
 from genloom.errors import UserError, unknown
 from genloom.forms import FLAT, changed, first_word, parse, show
 
@@ -83,7 +84,7 @@ def _run(words: list[str]) -> int:
     if verb in ("-h", "--help", "help"):
         print(HELP)
     elif verb in ("-V", "--version", "version"):
-        print(f"genloom {__version__}")
+        print(f"genloom {genloom.__version__}")
     elif verb in verbs:
         return verbs[verb](words[1:]) or 0
     else:
@@ -99,18 +100,18 @@ def _fit(words: list[str]) -> None:
             raise UserError("fit needs a model and data: genloom fit gan mnist. `genloom models` lists the models.")
         print("usage: genloom fit MODEL DATA [options]\n\nName a model to see its options: genloom fit gan --help")
         return
-    from genloom import api, parallel, transfer
+    from genloom import parallel, request, transfer
     from genloom.plugins import resolve
 
     cls = resolve(model)
-    recipe = _peek(words, "--recipe") or api.default_recipe(cls, parallel.device())
+    recipe = _peek(words, "--recipe") or request.default_recipe(cls, parallel.device())
     init = _peek(words, "--init")
-    options = api.resolve_options(cls, recipe, {}, transfer.initial(init, cls)[0] if init else None)
+    options = request.resolve_options(cls, recipe, {}, transfer.initial(init, cls)[0] if init else None)
     default = _fit_form(cls, recipe, options)
     args = parse(type(default), f"fit {model}", words[1:], default=default, description=cls.card.summary)
     asked = {k: v for k, v in changed(args, default).items() if k not in ("DATA", "recipe", "model", "data")}
     data_options = changed(args.data, default.data)
-    run = api.fit(cls, args.DATA, recipe=recipe, config=vars(args.model), data_options=data_options, **asked)
+    run = genloom.fit(cls, args.DATA, recipe=recipe, config=vars(args.model), data_options=data_options, **asked)
     if parallel.main():
         print(f"run     {run.folder}\nreport  {run.folder / 'report.html'}\nnext    genloom sample {run.folder}")
     parallel.finish()
@@ -144,18 +145,14 @@ def _fit_form(cls: type[Model], recipe: str, options: Options) -> Any:
 
 def _import(words: list[str]) -> None:
     args = parse(forms.Import, "import", words)
-    from genloom import api
-
-    run = api.import_(args.MODEL, args.CHECKPOINT, args.out, config=args.config)
+    run = genloom.import_(args.MODEL, args.CHECKPOINT, args.out, config=args.config)
     print(f"run     {run.folder}\nnext    genloom sample {run.folder}")
 
 
 def _export(words: list[str]) -> None:
     args = parse(forms.Export, "export", words)
     cli_safe.trust(args.code)
-    from genloom import api
-
-    print(f"folder  {api.export(args.RUN, args.OUT)}")
+    print(f"folder  {genloom.export(args.RUN, args.OUT)}")
 
 
 def _sample(words: list[str]) -> None:
@@ -238,22 +235,17 @@ def _tell(run: Run, n: int, seed: int, asked: dict[str, Any]) -> None:
 def _project(words: list[str]) -> None:
     args = parse(forms.Project, "project", words)
     cli_safe.trust(args.code)
-    from genloom import api
-
     asked = {k: v for k, v in vars(args).items() if k not in ("RUN", "PICTURE", "code")}
-    found = api.project(args.RUN, args.PICTURE, quiet=False, **asked)
+    found = genloom.project(args.RUN, args.PICTURE, quiet=False, **asked)
     before, after = found["distance"].values()
     print(f"{found['measure']}: {after:.4g} from the picture, {before:.4g} at the mean style")
-    print(
-        f"folder  {found['folder']}\nnext    genloom edit {args.RUN} --start {Path(found['folder'], 'w.safetensors')}"
-    )
+    styles = Path(found["folder"], "w.safetensors")
+    print(f"folder  {found['folder']}\nnext    genloom edit {args.RUN} --start {styles}")
 
 
 def _edit(words: list[str]) -> None:
     args, asked = _with_conditions(forms.Edit, "edit", words)
-    from genloom import api
-
-    made = api.edit(args.RUN, **{k: v for k, v in vars(args).items() if k not in ("RUN", "code")}, **asked)
+    made = genloom.edit(args.RUN, **{k: v for k, v in vars(args).items() if k not in ("RUN", "code")}, **asked)
     for slider in made["sliders"]:
         share = next(v for k, v in slider.items() if k.endswith("explained"))
         print(f"{slider['name']:<12} {share:6.1%}  deviation {slider['deviation']:.3g}")
@@ -271,50 +263,40 @@ def _mix(words: list[str]) -> None:
     print(f"sheet   {verbs.mix_to_file(run, args.rows, args.columns, args.layers, out, **asked)}")
 
 
-def _with_conditions(
-    form: Any, verb: str, words: list[str], offered: Callable[[type[Model]], Sequence[str]] = lambda cls: cls.conditions
-) -> tuple[Any, dict[str, Any]]:
-    """The words as values of the form, and those that are conditions of this run's model, of those `offered`."""
+def _with_conditions(form: Any, verb: str, words: list[str]) -> tuple[Any, dict[str, Any]]:
+    """The words as values of the form, and those that are conditions of this run's model."""
     cli_safe.trust(_peek(words, "--code"))
     folder = first_word(words)
-    conditions = make_dataclass("Conditions", forms.condition_fields(folder, form, offered) if folder else [])
+    conditions = make_dataclass("Conditions", forms.condition_fields(folder, form) if folder else [])
     args, asked = parse(tuple[Annotated[form, FLAT], Annotated[conditions, FLAT]], verb, words)  # type: ignore[valid-type]
     return args, vars(asked)
 
 
 def _evaluate(words: list[str]) -> None:
-    args, conditions = _with_conditions(forms.Evaluate, "evaluate", words, _steering)
-    from genloom import api
+    args, conditions = _with_conditions(forms.Evaluate, "evaluate", words)
     from genloom.latents.verbs import numbers
     from genloom.measure import format_result
 
     if args.tasks:
-        result = api.evaluate_tasks(args.RUN, args.tasks, shots=list(numbers("shots", args.shots)), seed=args.seed)
+        result = genloom.evaluate_tasks(args.RUN, args.tasks, shots=list(numbers("shots", args.shots)), seed=args.seed)
         line = "  {name:<28}  {value:>8.4g}   95 %: {low:.4g} to {high:.4g}"
         text = "\n".join(line.format_map(metric) for metric in result["metrics"])
     else:
         metrics = [m.strip() for m in args.metrics.split(",")] if args.metrics else None
         asked = {k: getattr(args, k) for k in ("n", "extractor", "seed", "vocoder")}
         asked |= {k: v for k, v in conditions.items() if v is not None and v is not False}
-        result = api.evaluate(args.RUN, args.data, metrics=metrics, **asked)
+        result = genloom.evaluate(args.RUN, args.data, metrics=metrics, **asked)
         text = f"{format_result(result)}\nreport  {Path(args.RUN) / 'report.html'}"
     show(result, text, args.json)
-
-
-def _steering(cls: type[Model]) -> Sequence[str]:
-    from genloom.measure import steering  # not before there is a run: for --help it would be slow
-
-    return steering(cls)
 
 
 def _compare(words: list[str]) -> None:
     args = parse(forms.Compare, "compare", words)
     if not args.RUN:
         raise UserError("compare needs run folders: genloom compare runs/*.")
-    from genloom import api
     from genloom.report import format_comparison
 
-    rows = api.compare(args.RUN)
+    rows = genloom.compare(args.RUN)
     show(rows, format_comparison(rows), args.json)
 
 

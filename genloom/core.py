@@ -284,14 +284,13 @@ class Verb(ModuleType):
 
 # ── the registry ─────────────────────────────────────────────────────────────────────────────────────────────────
 registered: dict[str, type[Model]] = {}
-M = TypeVar("M", bound=type[Model])
 Made = TypeVar("Made", bound=Model)
 
 
-def register(name: str) -> Callable[[M], M]:
+def register(name: str) -> Callable[[type[Made]], type[Made]]:
     """Class decorator: make a Model known by name to every verb."""
 
-    def add(cls: M) -> M:
+    def add(cls: type[Made]) -> type[Made]:
         if missing := [k for k in ("modality", "card", "recipes") if not hasattr(cls, k)]:
             raise UserError(f"Model '{name}' needs the class attribute {' and '.join(missing)}.")
         if cls.modality not in MODALITIES:

@@ -7,7 +7,7 @@ import inspect
 import io
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -193,16 +193,21 @@ class Models:
     json: bool = False  # print JSON
 
 
-def condition_fields(folder: str, form: Any, offered: Callable[[Any], Sequence[str]]) -> list[tuple[str, Any, Any]]:
-    """The conditions of this run's model that are offered, as options: from the signature of its `sample`, but those that the
-    form has."""
+def condition_fields(folder: str, form: Any) -> list[tuple[str, Any, Any]]:
+    """The conditions of this run's model as options: from the signature of its `sample`, but those that the form has. `evaluate`
+    takes only those that steer all samples alike."""
     from genloom.plugins import model_of
     from genloom.run import Run
 
     cls = model_of(Run.open(folder))
+    offered = cls.conditions
+    if form is Evaluate:
+        from genloom.measure import steering  # not before there is a run: for --help it would be slow
+
+        offered = steering(cls)
     parameters = inspect.signature(cls.sample, eval_str=True).parameters
     had = {field.name for field in fields(form)}
-    kinds = {name: parameters[name].annotation for name in offered(cls) if name not in had}
+    kinds = {name: parameters[name].annotation for name in offered if name not in had}
     texts = ("label", "source", "kind", "prompt", "first", "stop", "schema", *cls.borrows)
     kinds |= {name: str for name in texts if name in kinds}
     return [(name, bool, False) if kind is bool else (name, kind | None, None) for name, kind in kinds.items()]

@@ -7,7 +7,6 @@ somebody else cannot make this machine run code.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import os
 import sys
@@ -18,6 +17,7 @@ from typing import Any
 from genloom.core import Model, find, registered
 from genloom.errors import UserError
 from genloom.run import Run, atomic
+from genloom.seal import digest
 
 
 def home() -> Path:
@@ -84,10 +84,6 @@ def model_of(run: Run) -> type[Model]:
             f"it pass --code {path}"
         )
     return load_file(path)
-
-
-def digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def trusted() -> set[str]:

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 
 import genloom
-from genloom import core, parallel
-from genloom.core import Model, hyper_parameters
+from genloom import parallel
+from genloom.core import Model, Spec, hyper_parameters
 from genloom.data.base import Dataset
 from genloom.errors import UserError, nearest, unknown
 from genloom.plugins import source_of
@@ -61,18 +61,16 @@ def request(
     source: str,
     data: Dataset,
     data_options: Mapping[str, Any],
-    init: str | None,
-    spec: core.Spec,
-    said: Mapping[str, str | None],
-    canaries: int = 0,
+    spec: Spec,
+    more: Mapping[str, Any],
 ) -> dict[str, Any]:
     """run.json: the whole resolved request, which is also the config to reuse. `spec` is the model's: it may say more than
-    the data's, such as what its mel spectrograms are. `said`: licence and consent, see `terms`;
-    `canaries`: how many are planted."""
-    settings, more = asdict(options), {"init": init, **said, "canaries": canaries}
+    the data's, such as what its mel spectrograms are. `more`: init, licence and consent (see `terms`), and how many canaries
+    are planted."""
+    settings, planted = asdict(options), {"count": more["canaries"], "seed": options.seed}
     asked = {
         **about(cls, recipe, command(cls, recipe, options, source, data_options, more)),
-        "init": init,
+        "init": more["init"],
         "config": settings.pop("model"),
         "options": settings,
         "data": {
@@ -81,8 +79,8 @@ def request(
             "name": data.name,
             "fingerprint": data.fingerprint,
             "summary": data.summary,
-            **terms(**said),
-            **({"canaries": {"count": canaries, "seed": options.seed}} if canaries else {}),
+            **terms(more["licence"], more["consent"]),
+            **({"canaries": planted} if more["canaries"] else {}),
         },
         "spec": spec.to_json(),
     }
@@ -106,12 +104,7 @@ def about(cls: type[Model], recipe: str, command: str) -> dict[str, Any]:
 
 
 def command(
-    cls: type[Model],
-    recipe: str,
-    options: Options,
-    source: str,
-    data_options: Mapping[str, Any],
-    more: Mapping[str, str | int | None],
+    cls: type[Model], recipe: str, options: Options, data: str, data_options: Mapping[str, Any], more: Mapping[str, Any]
 ) -> str:
     """The command that makes this run again: the recipe, what departs from it, and `more` options by name."""
     plain = resolve_options(cls, recipe, {})
@@ -120,7 +113,7 @@ def command(
     given |= {f"model.{k}": v for k, v in options.model.items() if v != plain.model[k]}
     given |= {f"data.{k}": v for k, v in data_options.items()}
     model = source_of(cls)
-    words = ["genloom", "fit", model["path"] if model else cls.name, source, "--recipe", recipe]
+    words = ["genloom", "fit", model["path"] if model else cls.name, data, "--recipe", recipe]
     for name, value in given.items():
         head, dot, tail = name.replace("_", "-").rpartition(".")
         words.append(f"--{head}{dot}{'no-' if value is False else ''}{tail}")
