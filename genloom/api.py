@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -28,6 +28,8 @@ from genloom.run import Place, Run
 from genloom.seal import TRAINED, checkpoint_parent, parent_of, write_seal
 from genloom.state import State
 from genloom.train import Loop, some
+
+Given = TypeVar("Given")
 
 
 def fit(
@@ -69,8 +71,8 @@ def fit(
         dataset, named, asked = data, data.name, data_options
     else:
         named, asked = os.fspath(data), cls.asks(options.model) | data_options
-        source, like = data if isinstance(data, str) else Path(data), old.spec if old else None
-        dataset = open_data(source, modality=cls.modality, needs=cls.needs, like=like, **asked)
+        like = old.spec if old else None
+        dataset = open_data(_place(data), modality=cls.modality, needs=cls.needs, like=like, **asked)
     dataset = Planted(dataset, canaries, options.seed) if canaries else dataset
     machine.keep_freed_memory()
     machine.multiply_fast()
@@ -150,10 +152,7 @@ def sample(
     opened = Run.open(run)
     if policy:
         policy.ask(opened, conditions)
-    if seeds is None:
-        made, _ = generate.named(opened, n, seed, conditions)
-    else:
-        made = verbs.seeds(opened, seeds, **conditions)
+    made = generate.named(opened, n, seed, conditions)[0] if seeds is None else verbs.seeds(opened, seeds, **conditions)
     if not policy:
         return made
     allowed = policy.allowed(opened, made)
@@ -224,7 +223,7 @@ def audit(
         _place(data),
         holdout=_place(holdout),
         n=n,
-        attributes=None if attributes is None else os.fspath(attributes),
+        attributes=_place(attributes),
         reference=None if reference is None else Run.open(reference),
         max_copies=max_copies,
         max_membership=max_membership,
@@ -234,8 +233,8 @@ def audit(
     return result
 
 
-def _place(data: Place | Dataset | None) -> str | Path | Dataset | None:
-    return Path(data) if isinstance(data, os.PathLike) else data
+def _place(given: Given | os.PathLike[str]) -> Given | Path:
+    return Path(given) if isinstance(given, os.PathLike) else given
 
 
 def evaluate_tasks(run: Place, tasks: Place, *, shots: Sequence[int] = (0,), seed: int = 0) -> dict[str, Any]:
@@ -268,7 +267,7 @@ def inspect(path: Place, *, audit: bool = False, names: Place | None = None, **o
     """
     from genloom.data import hygiene, inspector
 
-    source = path if isinstance(path, str) else Path(path)
+    source = _place(path)
     modality, module = (audit and hygiene.only_written(source)) or inspector(source)
     facts: dict[str, Any] = module.inspect(source, **options)
     if audit:

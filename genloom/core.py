@@ -252,9 +252,9 @@ class Model(nn.Module):
         labels = labels.long().expand(n) if labels.ndim == 0 else labels.long()
         if len(labels) != n:
             raise UserError(f"{n} samples need {n} labels, not {len(labels)}.")
-        if n and not (int(labels.min()) >= 0 and int(labels.max()) < count):
-            wrong = int(labels.max())
-            raise UserError(f"Label {wrong} is not one of the {count} classes (0 to {count - 1}) of this model.")
+        wrong = labels[(labels < 0) | (labels >= count)]
+        if len(wrong):
+            raise UserError(f"Label {wrong.max()} is not one of the {count} classes (0 to {count - 1}) of this model.")
         return labels.to(self.device)
 
 
