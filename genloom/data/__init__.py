@@ -12,7 +12,7 @@ from typing import Any
 from genloom.core import MODALITIES, NEEDS, Spec, Verb
 from genloom.data.base import Dataset
 from genloom.data.catalog import Entry, catalog
-from genloom.data.files import index, suffix
+from genloom.data.files import streams, suffix
 from genloom.errors import UserError, nearest, unknown
 
 __all__ = ["Dataset", "Entry", "catalog", "find_modality", "inspector", "open_data", "options_of", "resolve"]
@@ -103,8 +103,7 @@ def find_modality(path: Path) -> str:
 
     known = {m: _module(m).SUFFIXES for m in MODALITIES}
     every = frozenset().union(*known.values())
-    one = path.is_file() and suffix(path.name) in every
-    names = [path.name] if one else index(path, every, first=_LOOKED_AT).names
+    names = streams(path, every, first=_LOOKED_AT).names
     if not names:
         kinds = "; ".join(f"{m}: {', '.join(sorted(endings))}" for m, endings in known.items())
         raise UserError(f"'{path}' holds no file of a kind that can be learnt ({kinds}).")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -17,7 +16,7 @@ from torch import Tensor
 from genloom.core import Batch, Spec, mix
 from genloom.data.base import DataOptions, Dataset
 from genloom.data.catalog import Entry
-from genloom.data.files import READING, Files, noting, shown, streams
+from genloom.data.files import READING, Files, digest, noting, shown, streams
 from genloom.data.growing import Growing, OnDisk
 from genloom.data.sound import SUFFIXES, Sound, decoded, read, read_sources, write
 from genloom.errors import UserError, unknown
@@ -161,17 +160,17 @@ class Kept:
             "skipped": {"count": len(self.bad), "files": dict(list(self.bad.items())[:20])},
             "notes": self.notes(),
         }
-        print_ = hashlib.blake2b(repr((fingerprint, self.options, self.rate, self.length)).encode(), digest_size=16)
+        fingerprint = digest(fingerprint, self.options, self.rate, self.length)
         spec = Spec("audio", (1, self.length), classes=classes, extra={"rate": self.rate})
         row = self.row.array()
         train, test = (
-            AudioSet(name, spec, print_.hexdigest(), summary, row, spans, shifts=part == "train") if spans else None
+            AudioSet(name, spec, fingerprint, summary, row, spans, shifts=part == "train") if spans else None
             for part, spans in self.spans.items()
         )
         if split == "test" and test is None:
             raise UserError(f"'{name}' holds too few sounds to keep some out of training: give --data.held-out 0.")
         assert train is not None
-        train.other = test
+        train.test = lambda: test
         return train if split == "train" or test is None else test
 
     def notes(self) -> list[str]:
@@ -206,7 +205,6 @@ class AudioSet(Dataset):
         self.length = spec.shape[1]
         counts = [max(1, (b - a) // self.length) for a, b, _ in spans]
         self.ends = np.cumsum(counts)
-        self.other: AudioSet | None = None
 
     def __len__(self) -> int:
         return int(self.ends[-1])
@@ -229,9 +227,6 @@ class AudioSet(Dataset):
 
     def labels(self) -> Tensor | None:
         return self._labels(np.arange(len(self))) if self.spec.classes else None
-
-    def held_out(self) -> AudioSet | None:
-        return self.other
 
     def clips(self) -> Iterator[tuple[str, np.ndarray]]:
         """The name and all samples [N] of each file."""

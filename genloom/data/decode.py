@@ -21,6 +21,7 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM", "JPEG2000"
 _ENDINGS = "png apng jpg jpeg jpe jfif webp bmp dib gif tif tiff ppm pgm pbm pnm jp2 avif"
 SUFFIXES = frozenset(f".{ending}" for ending in _ENDINGS.split())
 MAX_PIXELS = 89_478_485  # Pillow's own limit: 340 MB once decoded. A JPEG is decoded smaller, so it may be larger.
+TOO_LARGE = f"larger than {MAX_PIXELS / 1e6:.0f} megapixels"
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 PIECE = 32  # pictures that a thread decodes at a time: a task costs as much as a small one
 
@@ -52,7 +53,7 @@ def reason(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         return "not a picture"
     if isinstance(error, Image.DecompressionBombError):
-        return f"larger than {MAX_PIXELS / 1e6:.0f} megapixels"
+        return TOO_LARGE
     if isinstance(error, FileNotFoundError):
         return "the file is gone"
     return " ".join(str(error).split())[:120] or type(error).__name__
@@ -90,7 +91,7 @@ def decode(files: Files, name: str, plan: Plan) -> np.ndarray:
         if image.format == "JPEG":
             _reduce(image, plan)
         if image.width * image.height > MAX_PIXELS:
-            raise UnreadableError(f"larger than {MAX_PIXELS / 1e6:.0f} megapixels")
+            raise UnreadableError(TOO_LARGE)
         image.load()
         if image.format != "PNG" or "exif" in image.info:  # most have none, and asking takes as long as a small picture
             ImageOps.exif_transpose(image, in_place=True)
@@ -115,9 +116,7 @@ def _opened(files: Files, name: str) -> Iterator[Image.Image]:
 def _reduce(image: Image.Image, plan: Plan) -> None:
     """Have a JPEG decoded at 1/2, 1/4 or 1/8 where that leaves twice the wanted pixels, and grey from its luma."""
     if image.info.get("progressive") and image.width * image.height > MAX_PIXELS:
-        raise UnreadableError(
-            f"progressive and larger than {MAX_PIXELS / 1e6:.0f} megapixels"
-        )  # held whole, at any scale
+        raise UnreadableError(f"progressive and {TOO_LARGE}")  # held whole, at any scale
     longest = 2 * plan.size if plan.fit == "pad" else 2 * plan.size * max(image.size) // max(min(image.size), 1)
     scale = max(image.size) / longest
     grey = plan.channels == 1 and image.mode == "RGB"

@@ -12,13 +12,14 @@ from PIL import Image
 from genloom.core import Spec, mix
 from genloom.data.catalog import Pixels
 from genloom.data.derive import palette_of
+from genloom.data.files import digest
 from genloom.data.film_survey import VideoOptions
 from genloom.data.films import FilmOptions, FilmSet
 from genloom.data.labels import spread
 from genloom.data.shelf import STEP as MULTIPLE
 from genloom.data.shelf import Drawn
 from genloom.data.streets import COLOURS, Street
-from genloom.data.video import Span, VideoSet, digest
+from genloom.data.video import Span, VideoSet
 from genloom.errors import UserError
 
 

@@ -74,7 +74,7 @@ class Files:
             if suffix(name) in suffixes:
                 self.names.append(name)
                 row = f"{name}\0{size}\0{changed}".encode("utf-8", "surrogateescape")
-                total += int.from_bytes(hashlib.blake2b(row, digest_size=16).digest(), "big")
+                total += int(hashed(row), 16)
             elif not name.endswith("/"):
                 self.others += 1
                 if len(self.other_names) < 5:
@@ -104,13 +104,13 @@ def index(path: Path, suffixes: frozenset[str], first: int | None = None) -> Fil
         raise UserError(f"'{path}' cannot be read: {error}.") from error
 
 
-def streams(path: Path, suffixes: frozenset[str]) -> Files:
-    """The files of a folder, zip or tar, or a file that is one itself: of any size, for they are read in blocks."""
+def streams(path: Path, suffixes: frozenset[str], first: int | None = None) -> Files:
+    """The files of a folder, zip or tar (or `first` of them), or a file that is one itself: of any size, for they are read in blocks."""
     if path.is_file() and suffix(path.name) in suffixes:
         status = path.stat()
         rows = iter([(path.name, status.st_size, status.st_mtime_ns)])
         return Files("file", lambda name: path.open("rb")).fill(rows, suffixes)
-    files = index(path, suffixes)
+    files = index(path, suffixes, first)
     if files.kind == "folder":
         files.open = lambda name: (path / name).open("rb")
     return files
@@ -124,6 +124,16 @@ def suffix(name: str) -> str:
 def shown(name: str) -> str:
     """A file name that can be printed and kept in JSON, whatever bytes it was made of."""
     return name.encode("utf-8", "replace").decode()
+
+
+def hashed(data: bytes) -> str:
+    """A hash of bytes, 128 bits in hex."""
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+def digest(*parts: object) -> str:
+    """A hash of what data is made from and how: its fingerprint."""
+    return hashed(repr(parts).encode())
 
 
 def hidden(name: str) -> bool:
@@ -178,7 +188,7 @@ def safe_name(name: str) -> str:
 
 def names_for(names: Sequence[str], ending: str) -> list[str]:
     """What is made of each file, under its name with another ending, or after its own where two differ by it alone."""
-    made = [outward(n[: len(n) - len(suffix(n))]) + ending for n in names]
+    made = [outward(os.path.splitext(n)[0]) + ending for n in names]
     return made if len(set(made)) == len(made) else [outward(n) + ending for n in names]
 
 

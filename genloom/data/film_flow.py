@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -15,6 +14,7 @@ from safetensors.numpy import load, save
 
 from genloom import __version__
 from genloom.data import motion
+from genloom.data.files import hashed
 from genloom.data.shelf import Shelf
 from genloom.run import put
 
@@ -74,7 +74,7 @@ def folder() -> Path:
 def cached(frames: np.ndarray, method: str) -> tuple[np.ndarray, np.ndarray]:
     """What motion.flows gives, from disk where these very frames were seen before; failing to keep it is no error."""
     about = f"{method} {frames.shape} {__version__}".encode()
-    path = folder() / f"{hashlib.blake2b(frames.tobytes() + about, digest_size=16).hexdigest()}.safetensors"
+    path = folder() / f"{hashed(frames.tobytes() + about)}.safetensors"
     with suppress(OSError, SafetensorError, KeyError):
         found = load(path.read_bytes())
         if found["flow"].shape == (len(frames) - 1, 2, *frames.shape[2:]):

@@ -24,7 +24,7 @@ from genloom.data.alike import SIDE, Alike
 from genloom.data.catalog import Entry
 from genloom.data.decode import SUFFIXES as PICTURES
 from genloom.data.decode import Plan, decode, read_each
-from genloom.data.files import READING, Files, shown, streams
+from genloom.data.files import READING, Files, hashed, shown, streams
 from genloom.data.labels import SPLITS, held_out, spread
 from genloom.data.personal import Names, find
 from genloom.data.preflight import listed, report
@@ -181,14 +181,13 @@ def sounds(path: Path, looked_at: dict[str, int]) -> list[list[str]]:
     from genloom.data.sound import SUFFIXES, read
 
     files = streams(path, SUFFIXES)
-    alike, seconds, digests = Alike(len(files.names)), np.zeros(len(files.names)), dict[bytes, int]()
+    alike, seconds, digests = Alike(len(files.names)), np.zeros(len(files.names)), dict[str, int]()
     for i, name in enumerate(files.names):
         with suppress(*READING), files.open(name) as stream:  # inspect names what cannot be read
             sound = read(stream, name)
             seconds[i] = sound.seconds
             looked_at["sounds"] = looked_at.get("sounds", 0) + 1
-            digest = hashlib.blake2b(sound.samples.tobytes(), digest_size=16).digest()
-            if digests.setdefault(digest, i) == i:
+            if digests.setdefault(hashed(sound.samples.tobytes()), i) == i:
                 alike.add(i, spectrum(sound.samples, sound.rate))
     found = []
     for group in alike.groups():

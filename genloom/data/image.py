@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -21,10 +20,10 @@ from genloom.core import Batch, Spec, mix
 from genloom.data.base import Dataset
 from genloom.data.catalog import Entry
 from genloom.data.decode import SUFFIXES, Plan, colours, decode, fit, read_each
-from genloom.data.draw import preview, write
-from genloom.data.files import Files, UnreadableError, index, shown, suffix
+from genloom.data.draw import channels_last, preview, write
+from genloom.data.files import Files, UnreadableError, digest, index, shown, suffix
 from genloom.data.labels import Labelled, by_file, by_folder, held_out, pick_split, spread
-from genloom.data.survey import COUNTS, NAMES, ImageOptions, decide, few, look
+from genloom.data.survey import COUNTS, NAMES, ImageOptions, decide, few, look, none_usable
 from genloom.errors import UserError
 
 __all__ = ["OPTIONS", "SUFFIXES", "from_catalog", "from_path", "preview", "write"]  # what every modality has
@@ -45,16 +44,12 @@ class ImageSet(Dataset):
     pixels: np.ndarray
     ids: np.ndarray
     mirror: bool
-    test: Callable[[], Dataset | None]
 
     def __len__(self) -> int:
         return len(self.pixels)
 
     def labels(self) -> Tensor | None:
         return torch.from_numpy(self.ids) if self.spec.classes else None
-
-    def held_out(self) -> Dataset | None:
-        return self.test()
 
     def batch(self, indices: np.ndarray, *, seed: int = 0) -> Batch:
         pixels, rows = self.gather(np.asarray(indices, np.int64))
@@ -137,11 +132,8 @@ def from_path(path: Path, *, split: str = "train", like: Spec | None = None, **g
     options = as_in(like, ImageOptions.of(given))
     files = pictures_in(path)
     chosen = choose(files, split, options)
-    headers, bad = look(files, chosen.names)
-    if not headers:
-        raise none_usable(str(path), bad)
+    headers, bad = look(files, chosen.names, str(path))
     plan, notes = decide(headers, options)
-    notes = [*chosen.notes, *notes]
     small = len(chosen.names) * plan.channels * plan.size**2 <= IN_MEMORY
     pixels = np.empty(0, np.uint8)
     if small:
@@ -218,11 +210,6 @@ def check_classes(chosen: Labelled) -> None:
             raise UserError(f"Class '{name}' has no usable picture: mend its files, or remove the class.")
 
 
-def none_usable(where: str, bad: dict[str, str]) -> UserError:
-    name, why = min(bad.items())
-    return UserError(f"None of the pictures in '{where}' can be used, such as '{shown(name)}': {why}.")
-
-
 def decode_all(files: Files, names: Sequence[str], plan: Plan) -> tuple[np.ndarray, dict[str, str]]:
     """Decode in threads: uint8 [readable, C, S, S] in order, and why the others cannot be read."""
     pixels = np.empty((len(names), plan.channels, plan.size, plan.size), np.uint8)
@@ -260,7 +247,7 @@ def from_catalog(entry: Entry, *, split: str = "train", like: Spec | None = None
     chosen = Labelled([""] * len(numbers), raw.ids[numbers], raw.classes)
     pixels = raw.pixels[numbers]
     if (plan.channels, plan.size, plan.size) != native:
-        pixels = np.stack([_refit(p, plan) for p in pixels])
+        pixels = np.stack([fit(colours(Image.fromarray(p), plan), plan) for p in channels_last(pixels)])
     as_here = vars(replace(options, mirror=False, limit=None))
     return ImageSet(
         name=entry.name,
@@ -272,15 +259,6 @@ def from_catalog(entry: Entry, *, split: str = "train", like: Spec | None = None
         mirror=options.mirror,
         test=lambda: from_catalog(entry, split="test", **as_here) if split == "train" else None,
     )
-
-
-def _refit(pixels: np.ndarray, plan: Plan) -> np.ndarray:
-    image = Image.fromarray(pixels[0] if len(pixels) == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
-    return fit(colours(image, plan), plan)
-
-
-def digest(*parts: object) -> str:
-    return hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()
 
 
 def summarise(
@@ -296,7 +274,7 @@ def summarise(
         "skipped": skipped(bad),
         "other_files": others,
         "in_memory": in_memory,
-        "notes": notes,
+        "notes": [*chosen.notes, *notes],
     }
 
 

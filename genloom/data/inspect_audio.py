@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +11,7 @@ import numpy as np
 from genloom.data import resolve
 from genloom.data.audio import CLIPPED, AudioOptions, nothing_usable, sounds_in
 from genloom.data.catalog import Entry
-from genloom.data.files import noting, shown
+from genloom.data.files import hashed, noting, shown
 from genloom.data.preflight import SHOWN, listed, report, same, unreadable
 from genloom.data.sound import Sound, read
 from genloom.data.speech import describe
@@ -69,7 +68,7 @@ def inspect(source: str | Path, **given: Any) -> dict[str, Any]:
 
 def look_at(sound: Sound) -> Look:
     power = float(np.square(sound.samples, dtype=np.float64).mean())
-    same = hashlib.blake2b(sound.samples.tobytes(), digest_size=16).hexdigest()
+    same = hashed(sound.samples.tobytes())
     level = 10 * float(np.log10(power + 1e-12))
     return Look(sound.seconds, sound.original, sound.channels, level, sound.silent, sound.clipped > CLIPPED, same)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections import Counter
 from collections.abc import Mapping
 from functools import partial
@@ -14,25 +12,25 @@ from typing import Any
 from genloom.data import resolve
 from genloom.data.catalog import Entry
 from genloom.data.decode import MODES, Header, Plan, decode, read_each, read_header
-from genloom.data.files import Files, shown
-from genloom.data.image import FEWEST, IN_MEMORY, check_classes, choose, from_catalog, none_usable, pictures_in
+from genloom.data.files import Files, hashed, shown
+from genloom.data.image import FEWEST, IN_MEMORY, check_classes, choose, from_catalog, pictures_in
 from genloom.data.labels import Labelled
-from genloom.data.preflight import SHOWN, copies, report, same, unreadable
-from genloom.data.survey import NAMES, ImageOptions, decide, few
+from genloom.data.preflight import SHOWN, copies, counted, report, same, unreadable
+from genloom.data.survey import NAMES, ImageOptions, decide, few, none_usable
 from genloom.data.translation import describe
 from genloom.errors import UserError
 
-Look = tuple[Header, bytes]  # what is said at the start of a file, and the hash of all of it
+Look = tuple[Header, str]  # what is said at the start of a file, and the hash of all of it
 
 
-def inspect(source: str | os.PathLike[str], **options: Any) -> dict[str, Any]:
+def inspect(source: str | Path, **options: Any) -> dict[str, Any]:
     """Everything worth knowing before training, JSON-able. Every file is read and decoded once (`limit`: so many).
 
     Keys: source, kind, files, looked_at, other_files, formats, modes, sizes, classes, duplicates (groups of names with
     the same bytes), unreadable (name: why), fit, notes, problems. Raises UserError when there is nothing to look at;
     what would keep `fit` from training is in `problems`.
     """
-    found = resolve(source if isinstance(source, str | Path) else Path(source))
+    found = resolve(source)
     chosen = ImageOptions.of(options)
     return _of_entry(found, chosen) if isinstance(found, Entry) else _of_path(found, chosen)
 
@@ -56,14 +54,10 @@ def _of_path(path: Path, options: ImageOptions) -> dict[str, Any]:
         problems.append(str(error))
     if len(looks) < FEWEST:
         problems.append(f"Training needs at least {FEWEST} pictures: add more.")
-    return _facts(looks, plan) | {
-        "source": str(path),
-        "kind": files.kind,
+    return _facts(str(path), files.kind, looks, bad, plan) | {
         "files": len(files.names),
-        "looked_at": len(looks) + len(bad),
         "other_files": {"count": files.others, "such_as": files.other_names},
         "classes": chosen.counts(),
-        "unreadable": {shown(name): why for name, why in bad.items()},
         "notes": [*chosen.notes, *notes, *few(len(chosen.names)), *describe(files.names)],
         "problems": problems,
     }
@@ -74,11 +68,7 @@ def _look(files: Files, name: str) -> Look:
     header = read_header(files, name)
     decode(files, name, Plan(8, 3, "stretch", (255, 255, 255)))
     with files.open(name) as stream:
-        return header, _hash(stream.read())
-
-
-def _hash(data: bytes) -> bytes:
-    return hashlib.blake2b(data, digest_size=16).digest()
+        return header, hashed(stream.read())
 
 
 def _of_entry(entry: Entry, options: ImageOptions) -> dict[str, Any]:
@@ -87,27 +77,26 @@ def _of_entry(entry: Entry, options: ImageOptions) -> dict[str, Any]:
     channels, height, width = native.spec.shape
     plan = Plan(data.spec.shape[1], data.spec.shape[0], options.fit, options.colour())
     header = Header(width, height, MODES[channels], "IDX", channels == 1, False)
-    looks = {f"#{i}": (header, _hash(pixels.tobytes())) for i, pixels in enumerate(native.pixels)}
-    return _facts(looks, plan) | {
-        "source": entry.name,
-        "kind": "built in",
+    looks = {f"#{i}": (header, hashed(pixels.tobytes())) for i, pixels in enumerate(native.pixels)}
+    return _facts(entry.name, "built in", looks, {}, plan) | {
         "files": len(native),
-        "looked_at": len(native),
         "other_files": {"count": 0, "such_as": []},
         "classes": data.summary["classes"],
-        "unreadable": {},
-        "notes": [f"{entry.summary}.", f"{entry.licence}, by {entry.credit}: {entry.url}"],
+        "notes": entry.notes(),
         "problems": [],
     }
 
 
-def _facts(looks: Mapping[str, Look], plan: Plan) -> dict[str, Any]:
+def _facts(source: str, kind: str, looks: Mapping[str, Look], bad: Mapping[str, str], plan: Plan) -> dict[str, Any]:
     """What is said alike of files and of built-in sets."""
     headers = [header for header, _ in looks.values()]
     sizes = dict(Counter((h.width, h.height) for h in headers).most_common())
     by_area = [f"{width}×{height}" for width, height in sorted(sizes, key=prod)]
     weight = len(looks) * plan.channels * plan.size**2
     return {
+        "source": source,
+        "kind": kind,
+        "looked_at": len(looks) + len(bad),
         "formats": dict(Counter(h.format for h in headers).most_common()),
         "modes": dict(Counter(h.mode for h in headers).most_common()),
         "sizes": {
@@ -118,6 +107,7 @@ def _facts(looks: Mapping[str, Look], plan: Plan) -> dict[str, Any]:
             "not_square": sum(h.width != h.height for h in headers),
         },
         "duplicates": same((shown(name), digest) for name, (_, digest) in looks.items()),
+        "unreadable": {shown(name): why for name, why in bad.items()},
         "fit": {
             "items": len(looks),
             "shape": [plan.channels, plan.size, plan.size],
@@ -136,10 +126,10 @@ def format_report(facts: dict[str, Any]) -> str:
     looked = "" if facts["looked_at"] == facts["files"] else f", {facts['looked_at']:,} looked at"
     rows = [
         ("pictures", f"{facts['files']:,}{looked}"),
-        ("formats", _counts(facts["formats"])),
-        ("modes", _counts(facts["modes"])),
-        ("sizes", f"{_counts(sizes['most_common'])}; {sizes['smallest']} to {sizes['largest']}"),
-        ("classes", f"{len(classes)}: {_counts(classes)}" if classes else "none"),
+        ("formats", counted(facts["formats"])),
+        ("modes", counted(facts["modes"])),
+        ("sizes", f"{counted(sizes['most_common'])}; {sizes['smallest']} to {sizes['largest']}"),
+        ("classes", f"{len(classes)}: {counted(classes)}" if classes else "none"),
         ("copies", copies(facts)),
         ("unreadable", unreadable(facts)),
         ("other files", f"{others['count']:,} ({', '.join(others['such_as'])})" if others["count"] else ""),
@@ -147,8 +137,3 @@ def format_report(facts: dict[str, Any]) -> str:
         ("", f"{fit['kept']}, {fit['decoded_mb']:,} MB; not square: {fit['not_square']}"),
     ]
     return report(facts, rows)
-
-
-def _counts(counts: dict[str, int]) -> str:
-    more = f", {len(counts) - SHOWN} more" if len(counts) > SHOWN else ""
-    return ", ".join(f"{name} {count:,}" for name, count in list(counts.items())[:SHOWN]) + more

@@ -22,15 +22,13 @@ def inspect(source: str | Path, **given: Any) -> dict[str, Any]:
     """Keys: source, kind, rows, columns (of each its name, kind, missing, distinct and common values), duplicates (groups of
     row numbers, the first row 1), unreadable (name: why), notes. Raises UserError when nothing can be read."""
     options, found, seen = TableOptions.of(given), resolve(source), Found()
-    files = found.load("train") if isinstance(found, Entry) else streams(found, SUFFIXES)
+    files = streams(found.load("train") if isinstance(found, Entry) else found, SUFFIXES)
     where = found.name if isinstance(found, Entry) else str(found)
     words = table_files.read(files, seen)
     if not len(words):
         raise nothing_usable(where, seen)
     columns, _ = columns_of(words, options, None, where, seen)
-    about = (
-        [f"{found.summary}.", f"{found.licence}, by {found.credit}: {found.url}"] if isinstance(found, Entry) else []
-    )
+    about = found.notes() if isinstance(found, Entry) else []
     if len(words) < FEWEST:
         about.append(f"fit needs {FEWEST} rows or more.")
     known = {c.name: c for c in columns}

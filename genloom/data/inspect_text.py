@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import zlib
 from collections import defaultdict
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ import numpy as np
 from genloom.data import resolve
 from genloom.data.catalog import Entry
 from genloom.data.documents import Document, Found, documents, nothing_usable
-from genloom.data.files import streams
+from genloom.data.files import hashed, streams
 from genloom.data.preflight import copies, listed, report, same, unreadable
 from genloom.data.text import SUFFIXES, TextOptions, text_pieces
 
@@ -32,17 +31,13 @@ def inspect(source: str | Path, **given: Any) -> dict[str, Any]:
     read: Iterator[Document]
     if isinstance(found, Entry):
         texts, _ = found.load("train")
-        read, kind, notes = (
-            (Document(n, iter([t])) for n, t in texts),
-            "built in",
-            [f"{found.summary}.", f"{found.licence}, by {found.credit}: {found.url}"],
-        )
+        read, kind, notes = (Document(n, iter([t])) for n, t in texts), "built in", found.notes()
     else:
         files = streams(found, SUFFIXES)
         read, kind, notes = documents(files, seen), files.kind, []
     names, sizes, examples = list[str](), list[int](), 0
     letters: set[str] = set()
-    digests: list[bytes] = []
+    digests: list[str] = []
     sketches: list[np.ndarray] = []
     for document in read:
         text = "".join(_first(document))
@@ -50,7 +45,7 @@ def inspect(source: str | Path, **given: Any) -> dict[str, Any]:
         sizes.append(len(text))
         examples += bool(document.turns)
         letters.update(text)
-        digests.append(hashlib.blake2b(" ".join(text.split()).encode("utf-8", "replace"), digest_size=16).digest())
+        digests.append(hashed(" ".join(text.split()).encode("utf-8", "replace")))
         sketches.append(sketch(text))
     if not names:
         raise nothing_usable(str(found), seen)

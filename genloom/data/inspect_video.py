@@ -17,7 +17,7 @@ from genloom.data.film import Reader, Screen
 from genloom.data.film_files import Header, Reel
 from genloom.data.film_survey import VideoOptions, check, decide, films_in, look, nothing_usable
 from genloom.data.films import inside
-from genloom.data.preflight import SHOWN, listed, report, same
+from genloom.data.preflight import counted, listed, report, same
 from genloom.data.shots import Changes
 from genloom.data.translation import find_sides, pair
 from genloom.errors import UserError
@@ -173,10 +173,6 @@ def describe(names: list[str]) -> list[str]:
 def format_report(facts: dict[str, Any]) -> str:
     """What `inspect` found, as lines to read."""
 
-    def counts(found: dict[str, int]) -> str:
-        more = f", {len(found) - SHOWN} more" if len(found) > SHOWN else ""
-        return ", ".join(f"{value} in {count:,}" for value, count in list(found.items())[:SHOWN]) + more
-
     def some(names: list[str]) -> str:
         return listed(f"{len(names):,}", names) if names else ""
 
@@ -184,8 +180,8 @@ def format_report(facts: dict[str, Any]) -> str:
     rows = [
         ("films", f"{facts['films']:,}, {facts['minutes']:,} minutes"),
         ("lengths", f"{facts['shortest']:g} to {facts['longest']:g} s"),
-        ("rates", f"frames a second: {counts(facts['rates'])}"),
-        ("sizes", counts(facts["sizes"])),
+        ("rates", f"frames a second: {counted(facts['rates'], ' in ')}"),
+        ("sizes", counted(facts["sizes"], " in ")),
         ("cuts", f"{facts['cuts']:,} from one scene to another"),
         ("turned", some(facts["turned"])),
         ("variable", some(facts["variable"])),

@@ -31,6 +31,12 @@ def listed(text: str, items: Sequence[str]) -> str:
     return INDENT.join([text, *items[:SHOWN]])
 
 
+def counted(counts: Mapping[str, int], between: str = " ") -> str:
+    """The first few of what was counted, and how many more there are."""
+    more = f", {len(counts) - SHOWN} more" if len(counts) > SHOWN else ""
+    return ", ".join(f"{name}{between}{count:,}" for name, count in list(counts.items())[:SHOWN]) + more
+
+
 def copies(facts: Mapping[str, Any]) -> str:
     """How many are exact copies of others, and of which."""
     groups = facts["duplicates"]

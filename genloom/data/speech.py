@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -18,7 +17,7 @@ from genloom.core import NEEDS, Batch, Spec
 from genloom.data.audio import PEAK, commonest
 from genloom.data.base import DataOptions, Dataset
 from genloom.data.catalog import Entry
-from genloom.data.files import Files, noting, shown, streams
+from genloom.data.files import Files, digest, hashed, noting, shown, streams
 from genloom.data.growing import Growing, OnDisk
 from genloom.data.labels import by_folder, number, stems
 from genloom.data.sound import SUFFIXES, read
@@ -267,9 +266,9 @@ class Kept:
         share = self.options.held_out
         every, row = max(2, round(1 / share)) if share else 0, self.row.array()
         parts: dict[str, list[Utterance]] = {"train": [], "test": []}
-        order: dict[bytes, int] = {}  # of sounds: copies are kept out together, or not at all
+        order: dict[str, int] = {}  # of sounds: copies are kept out together, or not at all
         for found in self.spoken:
-            same = hashlib.blake2b(np.asarray(row[found.first : found.last]).tobytes(), digest_size=16).digest()
+            same = hashed(np.asarray(row[found.first : found.last]).tobytes())
             i = order.setdefault(same, len(order))
             parts["test" if every and i % every == every - 1 else "train"].append(found)
         extra = {
@@ -280,15 +279,13 @@ class Kept:
         }
         spec = Spec("audio", (1, max(u.samples for u in self.spoken)), classes=self.classes, extra=extra)
         said = [(u.name, u.symbols, u.label) for u in self.spoken]
-        print_ = hashlib.blake2b(repr((files, self.options, rate, alphabet, said)).encode(), digest_size=16)
+        print_ = digest(files, self.options, rate, alphabet, said)
         summary = self.summary(rate)
-        train, test = (
-            SpeechSet(name, spec, print_.hexdigest(), summary, row, part) if part else None for part in parts.values()
-        )
+        train, test = (SpeechSet(name, spec, print_, summary, row, part) if part else None for part in parts.values())
         if split == "test" and test is None:
             raise UserError(f"'{name}' holds too few clips to keep some out of training: give --data.held-out 0.5.")
         assert train is not None
-        train.other = test
+        train.test = lambda: test
         return train if split == "train" or test is None else test
 
     def summary(self, rate: int) -> dict[str, Any]:
@@ -325,7 +322,6 @@ class SpeechSet(Dataset):
         self.row, self.spoken = row, spoken
         alphabet = Alphabet.of(spec.extra)
         self.numbers = [alphabet.numbers(u.symbols) for u in spoken]
-        self.other: SpeechSet | None = None
 
     def __len__(self) -> int:
         return len(self.spoken)
@@ -348,9 +344,6 @@ class SpeechSet(Dataset):
 
     def labels(self) -> Tensor | None:
         return torch.tensor([u.label for u in self.spoken]) if self.spec.classes else None
-
-    def held_out(self) -> SpeechSet | None:
-        return self.other
 
     def utterances(self) -> Iterator[tuple[str, str, Tensor, int]]:
         """The name, text, samples [1, N] and class of each clip."""

@@ -14,7 +14,7 @@ from PIL import ImageColor
 
 from genloom.data.base import DataOptions
 from genloom.data.decode import Header, Plan, read_each, read_header
-from genloom.data.files import Files
+from genloom.data.files import Files, shown
 from genloom.data.labels import spread
 from genloom.errors import UserError
 
@@ -71,10 +71,21 @@ def _whole(value: object, low: int, high: float = inf) -> bool:
     return value is None or (type(value) is int and low <= value <= high)
 
 
-def look(files: Files, names: Sequence[str]) -> tuple[list[Header], dict[str, str]]:
-    """Headers of some of the files, evenly spaced; and those of them that cannot be read, with the reason."""
+def look(files: Files, names: Sequence[str], where: str) -> tuple[list[Header], dict[str, str]]:
+    """Headers of some of the files, evenly spaced; and those of them that cannot be read, with the reason.
+
+    Raises UserError when none can.
+    """
     some, bad = [names[i] for i in spread(LOOKED_AT, len(names))], dict[str, str]()
-    return [header for _, header in read_each(partial(read_header, files), some, bad)], bad
+    headers = [header for _, header in read_each(partial(read_header, files), some, bad)]
+    if not headers:
+        raise none_usable(where, bad)
+    return headers, bad
+
+
+def none_usable(where: str, bad: Mapping[str, str]) -> UserError:
+    name, why = min(bad.items())
+    return UserError(f"None of the pictures in '{where}' can be used, such as '{shown(name)}': {why}.")
 
 
 def decide(headers: Sequence[Header], options: ImageOptions) -> tuple[Plan, list[str]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from genloom.data import table_files
 from genloom.data.base import DataOptions, Dataset
 from genloom.data.catalog import Entry
 from genloom.data.documents import Found
-from genloom.data.files import Files, streams
+from genloom.data.files import Files, digest, streams
 from genloom.data.schema import MISSING, Column, found_out, read_schema
 from genloom.errors import UserError, unknown
 from genloom.run import make_folder, writing
@@ -57,7 +56,7 @@ def from_path(path: Path, *, split: str = "train", like: Spec | None = None, **g
 
 
 def from_catalog(entry: Entry, *, split: str = "train", like: Spec | None = None, **given: Any) -> Dataset:
-    return make(entry.load(split), entry.name, entry.name, TableOptions.of(given), split, like)
+    return make(streams(entry.load(split), SUFFIXES), entry.name, entry.name, TableOptions.of(given), split, like)
 
 
 def make(files: Files, name: str, where: str, options: TableOptions, split: str, like: Spec | None) -> Dataset:
@@ -82,7 +81,7 @@ def make(files: Files, name: str, where: str, options: TableOptions, split: str,
     spec = Spec("table", (len(columns),), classes, extra)
     every = round(1 / options.held_out) if options.held_out else 0
     out = np.arange(rows) % every == every - 1 if every else np.zeros(rows, bool)
-    digest = hashlib.blake2b(repr((files.fingerprint, options)).encode(), digest_size=16).hexdigest()
+    print_ = digest(files.fingerprint, options)
     summary = {
         "items": int((~out).sum()),
         "kind": "rows",
@@ -92,13 +91,13 @@ def make(files: Files, name: str, where: str, options: TableOptions, split: str,
         "notes": found.notes,
     }
     sets = {
-        which: TableSet(name, spec, f"{digest[:-1]}{int(which == 'test')}", summary, [x[part] for x in numbers])
+        which: TableSet(name, spec, f"{print_[:-1]}{int(which == 'test')}", summary, [x[part] for x in numbers])
         for which, part in (("train", ~out), ("test", out))
     }
     if split == "test" and not every:
         raise UserError(f"'{where}' holds out no rows: give --data.held-out 0.1.")
     if split == "train" and every:
-        sets["train"].other = sets["test"]
+        sets["train"].test = lambda: sets["test"]
     return sets[split]
 
 
@@ -189,7 +188,6 @@ class TableSet(Dataset):
         columns = [Column.from_json(c) for c in spec.extra["columns"]]
         places = [c.place(x) for c, x in zip(columns, numbers, strict=True)]
         self.table = torch.from_numpy(np.stack(places, 1))  # [N, C]
-        self.other: Dataset | None = None
 
     def __len__(self) -> int:
         return len(self.table)
@@ -202,9 +200,6 @@ class TableSet(Dataset):
         rows = self.table[torch.from_numpy(np.asarray(indices, np.int64))]
         target = self.spec.extra["target"]
         return {"table": rows} | ({} if target is None else {"label": rows[:, target].long()})
-
-    def held_out(self) -> Dataset | None:
-        return self.other
 
 
 # ── to disk ──────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator
 from copy import copy
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from genloom.core import Batch, Spec, mix
 from genloom.data.base import DataOptions, Dataset
 from genloom.data.catalog import Entry
 from genloom.data.documents import Document, Found, Turn, documents, nothing_usable
-from genloom.data.files import streams
+from genloom.data.files import digest, streams
 from genloom.data.growing import Growing, OnDisk, cut_at
 from genloom.errors import UserError, unknown
 from genloom.text import tokenizer as tokenizers
@@ -98,7 +97,7 @@ def make(
     if not counted or not kept.parts["train"]:
         raise nothing_usable(where, found)
     kept.close()
-    print_ = hashlib.blake2b(repr((fingerprint, options, tokens.size)).encode(), digest_size=16).hexdigest()
+    print_ = digest(fingerprint, options, tokens.size)
     spec = Spec("text", (context + 1,), extra={"vocabulary": tokens.size, "tokenizer": tokens.to_json()})
     summary = {
         "items": counted,
@@ -118,7 +117,7 @@ def make(
     wanted = sets[split]
     assert wanted is not None
     if split == "train":
-        wanted.other = sets["test"]
+        wanted.test = lambda: sets["test"]
     return wanted
 
 
@@ -258,7 +257,6 @@ class TextSet(Dataset):
         self.tokens, self.shifts, self.starts = tokens, shifts, starts
         self.window = spec.shape[0]
         self.unit = f"window of {self.window - 1} tokens"
-        self.other: Dataset | None = None
 
     def __len__(self) -> int:
         return max(1, (len(self.tokens) - 1) // (self.window - 1))
@@ -281,9 +279,6 @@ class TextSet(Dataset):
         found = copy(self)
         found.shifts = False
         return found
-
-    def held_out(self) -> Dataset | None:
-        return self.other
 
 
 class Examples(TextSet):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, get_args
@@ -15,7 +15,7 @@ from genloom.core import NEEDS, Batch, Spec, mix
 from genloom.data import labels as labelling
 from genloom.data.base import Dataset
 from genloom.data.decode import FORMATS, SUFFIXES, Plan
-from genloom.data.files import Files, names_for, shown, suffix
+from genloom.data.files import Files, digest, names_for, shown, suffix
 from genloom.data.image import (
     FEWEST,
     IN_MEMORY,
@@ -23,13 +23,11 @@ from genloom.data.image import (
     ImageSet,
     as_tensor,
     decode_all,
-    digest,
     mirror,
-    none_usable,
     pictures_in,
     summarise,
 )
-from genloom.data.survey import NAMES, Channels, ImageOptions, decide, look
+from genloom.data.survey import NAMES, Channels, ImageOptions, decide, look, none_usable
 from genloom.errors import UserError
 
 PAIRED = (("source", "target"), ("A", "B"))  # names of the two sides' folders; also trainA and trainB
@@ -72,16 +70,12 @@ class TranslationSet(Dataset):
     target: ImageSet
     paired: bool
     mirror: bool
-    test: Callable[[], Dataset | None]
 
     def __post_init__(self) -> None:
         self.slow = self.target.slow
 
     def __len__(self) -> int:
         return len(self.target) if self.paired else max(len(self.source), len(self.target))
-
-    def held_out(self) -> Dataset | None:
-        return self.test()
 
     def batch(self, indices: np.ndarray, *, seed: int = 0) -> Batch:
         rows = np.asarray(indices, np.int64)
@@ -189,7 +183,6 @@ def _side(
         "pixels": np.empty(0, np.uint8) if pixels is None else pixels,
         "ids": np.empty(0, np.int64),
         "mirror": False,
-        "test": lambda: None,
     }
     return FileSet(**made, files=files, names=names, plan=plan) if pixels is None else ImageSet(**made)
 
@@ -286,9 +279,7 @@ def _plans(
     notes: list[str] = []
     jitter = options.jitter
     for words, names in (("Targets", target), ("Sources", source)):
-        headers, bad = look(files, names)
-        if not headers:
-            raise none_usable(where, bad)
+        headers, _ = look(files, names, where)
         plan, more = decide(headers, options)
         plans.append(replace(plan, size=jitter or plan.size))
         notes += [f"{words}: {note}" for note in more]

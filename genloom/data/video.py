@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -17,7 +16,7 @@ from genloom.core import Batch, Spec, mix
 from genloom.data.base import Dataset
 from genloom.data.catalog import Entry
 from genloom.data.derive import Palette
-from genloom.data.files import READING, shown
+from genloom.data.files import READING, digest, shown
 from genloom.data.film import Reader, Screen
 from genloom.data.film_files import FILMS, Reel, stem
 from genloom.data.film_source import read_frames, read_sources
@@ -270,7 +269,6 @@ class VideoSet(Dataset):
     classes: dict[str, int]
     shifts: bool
     mirror: bool
-    test: Callable[[], Dataset | None] = lambda: None
     slow = True
 
     def __post_init__(self) -> None:
@@ -279,9 +277,6 @@ class VideoSet(Dataset):
 
     def __len__(self) -> int:
         return int(self.ends[-1])
-
-    def held_out(self) -> Dataset | None:
-        return self.test()
 
     def labels(self) -> Tensor | None:
         return self._labels(np.arange(len(self))) if self.classes else None
@@ -326,7 +321,3 @@ def as_clips(shelf: Rows, starts: list[int], length: int, flips: np.ndarray, pal
 def reading(shelf: Rows, first: int, last: int) -> Callable[[int, int], np.ndarray]:
     """Frames of a film by their numbers in it."""
     return lambda start, stop: shelf.read(min(first + start, last), min(first + stop, last))
-
-
-def digest(*parts: object) -> str:
-    return hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()
