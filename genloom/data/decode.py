@@ -103,12 +103,10 @@ def _opened(files: Files, name: str) -> Iterator[Image.Image]:
     """The picture, not yet decoded. Raises UnreadableError, for what is done with it too."""
     try:
         with files.open(name) as stream:
-            head = stream.read(3)
+            jpeg = stream.read(3) == b"\xff\xd8\xff"
             stream.seek(0)
-            if head == b"\xff\xd8\xff":  # past Pillow's size check: draft decodes a large one small
-                yield JpegImagePlugin.JpegImageFile(stream)
-            else:
-                yield Image.open(stream, formats=FORMATS)
+            # a JPEG goes past Pillow's size check: draft decodes a large one small
+            yield JpegImagePlugin.JpegImageFile(stream) if jpeg else Image.open(stream, formats=FORMATS)
     except Exception as error:  # decoders meet hostile bytes with errors of every kind
         raise UnreadableError(reason(error)) from error
 

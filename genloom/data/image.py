@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -42,8 +42,8 @@ class ImageSet(Dataset):
     """
 
     pixels: np.ndarray
-    ids: np.ndarray
-    mirror: bool
+    ids: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    mirror: bool = False
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -73,6 +73,7 @@ class FileSet(ImageSet):
     files: Files
     names: Sequence[str]
     plan: Plan
+    pixels: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint8))
     slow = True
 
     def __post_init__(self) -> None:
@@ -135,7 +136,6 @@ def from_path(path: Path, *, split: str = "train", like: Spec | None = None, **g
     headers, bad = look(files, chosen.names, str(path))
     plan, notes = decide(headers, options)
     small = len(chosen.names) * plan.channels * plan.size**2 <= IN_MEMORY
-    pixels = np.empty(0, np.uint8)
     if small:
         pixels, bad = decode_all(files, chosen.names, plan)
         if len(bad) == len(chosen.names):
@@ -151,12 +151,11 @@ def from_path(path: Path, *, split: str = "train", like: Spec | None = None, **g
         "spec": spec,
         "fingerprint": digest(files.fingerprint, split, plan, options.limit, labels),
         "summary": summarise(files.kind, chosen, plan, bad, notes + few(len(chosen.names)), small, files.others),
-        "pixels": pixels,
         "ids": chosen.ids,
         "mirror": options.mirror,
         "test": lambda: _test_split(path, files, spec, options) if split == "train" else None,
     }
-    return ImageSet(**made) if small else FileSet(**made, files=files, names=chosen.names, plan=plan)
+    return ImageSet(**made, pixels=pixels) if small else FileSet(**made, files=files, names=chosen.names, plan=plan)
 
 
 def pictures_in(path: Path) -> Files:
@@ -196,8 +195,7 @@ def _test_split(path: Path, files: Files, spec: Spec, options: ImageOptions) -> 
     """The pictures in a folder named test (or val), made like those to train on."""
     if not held_out(files.names):
         return None
-    same = replace(options, size=spec.shape[1], channels=NAMES[spec.shape[0]], mirror=False, limit=None)
-    test = from_path(path, split="test", **vars(same))
+    test = from_path(path, split="test", like=spec, **vars(replace(options, mirror=False, limit=None)))
     if test.spec.classes != spec.classes:
         raise UserError(f"'{path}' has other classes to test on than to train on: give both splits the same folders.")
     return test

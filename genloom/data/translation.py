@@ -180,11 +180,10 @@ def _side(
         "spec": Spec("image", (plan.channels, plan.size, plan.size)),
         "fingerprint": "",
         "summary": summary,
-        "pixels": np.empty(0, np.uint8) if pixels is None else pixels,
-        "ids": np.empty(0, np.int64),
-        "mirror": False,
     }
-    return FileSet(**made, files=files, names=names, plan=plan) if pixels is None else ImageSet(**made)
+    if pixels is None:
+        return FileSet(**made, files=files, names=names, plan=plan)
+    return ImageSet(**made, pixels=pixels)
 
 
 def find_sides(names: Sequence[str], split: str = "train") -> tuple[Side, Side] | None:
