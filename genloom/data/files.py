@@ -74,7 +74,7 @@ class Files:
             if suffix(name) in suffixes:
                 self.names.append(name)
                 row = f"{name}\0{size}\0{changed}".encode("utf-8", "surrogateescape")
-                total += int(hashed(row), 16)
+                total += int.from_bytes(hashlib.blake2b(row, digest_size=16).digest(), "big")
             elif not name.endswith("/"):
                 self.others += 1
                 if len(self.other_names) < 5:
