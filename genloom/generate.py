@@ -6,6 +6,7 @@ import importlib
 import inspect
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from itertools import tee
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from genloom import parallel
 from genloom.core import Model, build
 from genloom.errors import UserError, nearest
 from genloom.machine import has_fast_bf16, keep_freed_memory, multiply_fast
+from genloom.nn.weights import under
 from genloom.origin import Marks
 from genloom.plugins import model_of
 from genloom.provenance import keys
@@ -54,21 +56,9 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 
 
 @torch.inference_mode()
-def draw(
-    model: Model,
-    n: int,
-    *,
-    seed: int = 0,
-    precision: str = "auto",
-    batch_size: int = BATCH,
-    span: Span | None = None,
-    **conditions: Any,
-) -> Tensor | list[Any]:
-    """n samples on the CPU, in pieces of batch_size, or those of `span` (first, end) among them.
-
-    Conditions of n rows (labels, sources) are cut alike.
-    """
-    made = list(drawn(model, n, seed=seed, precision=precision, batch_size=batch_size, span=span, **conditions))
+def draw(model: Model, n: int, **how: Any) -> Tensor | list[Any]:
+    """n samples, `how` as of `drawn`, all at once."""
+    made = list(drawn(model, n, **how))
     if made and isinstance(made[0], Tensor):
         return torch.cat(made)
     return [item for piece in made for item in piece]
@@ -84,7 +74,11 @@ def drawn(
     span: Span | None = None,
     **conditions: Any,
 ) -> Iterator[Any]:
-    """The same, one piece at a time: for samples that do not fit into memory all at once."""
+    """n samples on the CPU, in pieces of batch_size, or those of `span` (first, end) among them: one piece at a time, for
+    what does not fit into memory all at once.
+
+    Conditions of n rows (labels, sources) are cut alike.
+    """
     model.eval()
     rows = {k: v for k, v in conditions.items() if isinstance(v, (Tensor, list)) and len(v) == n}
     first, end = span or (0, n)
@@ -107,7 +101,7 @@ def load(run: Run, device: torch.device | None = None) -> Model:
     weights, _ = run.load_tensors(WEIGHTS)
     if run.has_state() and model.samples_with:
         state, _ = run.load_tensors(STATE)
-        weights = {k[6:]: v for k, v in state.items() if k.startswith("model.")} | weights
+        weights = under(state, "model.") | weights
     try:
         wrong = model.load_state_dict(weights, strict=False)
     except RuntimeError as error:
@@ -407,8 +401,4 @@ def written(
     if isinstance(made, Tensor) and run.spec.modality == "image":
         return marks.pictures(made, out, first, of, **how)
     modality, made = importlib.import_module(f"genloom.data.{run.spec.modality}"), marks.watermarked(made)
-
-    def write(folder: Path) -> list[Path]:
-        return modality.write(made, folder, spec=run.spec, **how)
-
-    return marks.written(write, out, first, of)
+    return marks.written(partial(modality.write, made, spec=run.spec, **how), out, first, of)

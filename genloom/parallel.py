@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -80,11 +79,10 @@ def randint(high: int, n: int, device: torch.device) -> Tensor:
     return torch.randint(high, (n * world(),), device=device)[my_rows(n * world())]
 
 
-def average_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
+def average_gradients(parameters: list[torch.nn.Parameter]) -> None:
     """Replace each gradient by its mean over ranks, in one message."""
     if world() == 1:
         return
-    parameters = list(parameters)
     grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]  # each rank sends the same tensors
     flat = torch.cat([g.flatten() for g in grads])
     dist.all_reduce(flat)

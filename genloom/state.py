@@ -17,6 +17,7 @@ from genloom.core import Batch, Model, Recipe
 from genloom.errors import UserError
 from genloom.generate import resolve_precision
 from genloom.nn.muon import Muon
+from genloom.nn.weights import under
 
 if TYPE_CHECKING:
     from genloom.private import Privacy
@@ -90,14 +91,10 @@ class State:
         self.phases = model.phases()
         if options.keep == "best" and len(self.phases) > 1:
             raise UserError(f"'{model.name}' has no one loss that tells which weights are best: leave --keep at last.")
-        self.moved: dict[Moves, list[nn.Parameter]] = {}
-        self.frozen: dict[Moves, list[nn.Parameter]] = {}
-        self.optimisers: dict[Moves, list[Optimizer]] = {}
-        for moves in {p.moves: None for p in self.phases}:
-            moved = self.moved[moves] = parameters(model, moves)
-            mine = set(moved)
-            self.frozen[moves] = [p for p in parameters(model, ()) if p not in mine]
-            self.optimisers[moves] = optimisers(model, moved, options)
+        everything = set(parameters(model, ()))
+        self.moved = {p.moves: parameters(model, p.moves) for p in self.phases}
+        self.frozen = {moves: everything.difference(moved) for moves, moved in self.moved.items()}
+        self.optimisers = {moves: optimisers(model, moved, options) for moves, moved in self.moved.items()}
         self.precision = resolve_precision(model, options.precision)
         self.scaler = torch.amp.GradScaler(model.device.type, enabled=self.precision == "fp16")
         self.loss: Callable[[Batch, str], dict[str, Tensor]] = torch.compile(model) if options.compile else model
@@ -178,17 +175,11 @@ def optimisers(model: Model, moved: list[nn.Parameter], options: Options) -> lis
     if options.optimiser == "muon" and matrices:
         muon = Muon(matrices, options.lr, weight_decay=decay)
         return [muon, AdamW(rest, options.lr, options.betas, weight_decay=0.0, fused=fused)]
-    groups: list[dict[str, Any]] = (
-        [{"params": matrices}, {"params": rest, "weight_decay": 0.0}] if decay else [{"params": moved}]
-    )
-    return [AdamW([g for g in groups if g["params"]], options.lr, options.betas, weight_decay=decay, fused=fused)]
+    groups: Any = [{"params": matrices}, {"params": rest, "weight_decay": 0.0}] if decay else moved
+    return [AdamW(groups, options.lr, options.betas, weight_decay=decay, fused=fused)]
 
 
 def parameters(model: Model, names: Moves) -> list[nn.Parameter]:
     """The trainable parameters of these sub-modules; of the whole model for no name."""
     modules = [model.get_submodule(n) for n in names] if names else [model]
     return [p for m in modules for p in m.parameters() if p.requires_grad]
-
-
-def under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}

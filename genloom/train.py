@@ -9,7 +9,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing, contextmanager, nullcontext
 from functools import partial
 from itertools import chain
@@ -41,8 +41,7 @@ BESIDE = "Other programs use {:.0%} of this machine's processors: with OMP_NUM_T
 # ── one step ─────────────────────────────────────────────────────────────────────────────────────────────────────
 def step(state: State, batch: Batch, options: Options, progress: float = 0.0) -> dict[str, Tensor]:
     """All phases that are due on one batch, then the schedule and the average. Returns the losses by name."""
-    seed = mix(options.seed, state.step, 1)
-    torch.manual_seed(state.privacy.seed("losses", state.step) if state.privacy else seed)
+    torch.manual_seed(state.privacy.seed("losses", state.step) if state.privacy else mix(options.seed, state.step, 1))
     losses: dict[str, Tensor] = {}
     for phase in state.phases:
         if phase.due(state.step, progress):
@@ -92,7 +91,7 @@ def descend(state: State, phase: Phase, batch: Batch, options: Options) -> dict[
 
 
 @contextmanager
-def frozen(rest: list[nn.Parameter]) -> Iterator[None]:
+def frozen(rest: Iterable[nn.Parameter]) -> Iterator[None]:
     """No gradients for these, so no work is done for them."""
     for p in rest:
         p.requires_grad_(False)
@@ -126,8 +125,8 @@ class Loop:
         device, count, held_out = state.model.device, state.model.looks_at, data.held_out()
         self.real = move(some(data, count), device)
         self.held_out = move(some(held_out, count), device) if held_out is not None else None
-        private = state.privacy is not None  # held-out items belong to somebody too
-        self.keeps = options.keep == "best" and self.held_out is not None and not private
+        # held-out items of a private run belong to somebody too
+        self.keeps = options.keep == "best" and self.held_out is not None and state.privacy is None
         self.kind = data.spec.modality
         self.watch = Watch(self.real[self.kind].cpu()) if self.kind in ("image", "video") else None
 
@@ -215,7 +214,7 @@ class Loop:
             sheet = average.sheet(grid, seed=seed)
             self.monitor.tick(self._record(since, losses, seen), sheet)
             for sentence in advice:
-                self.monitor.say("advice", sentence, self.state.step)
+                self._say("advice", sentence)
         return True
 
     def _record(self, since: tuple[int, float], losses: dict[str, float], seen: dict[str, float]) -> dict[str, Any]:
