@@ -51,7 +51,6 @@ class DCGAN(Adversarial):
 
         Any prefix before `main.` is taken off. Raises UserError for another layout.
         """
-        del config
         theirs = {k[k.index("main.") :]: v for k, v in weights.items() if "main." in k}
         first = theirs.get("main.0.weight", torch.zeros(0))
         last = max((k for k in theirs if k.endswith(".weight")), key=lambda k: int(k.split(".")[1]), default="")
