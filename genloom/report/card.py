@@ -6,22 +6,16 @@ Both have places that are the reader's own: see places.py.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from genloom.report.curves import number
-from genloom.report.places import HEAD, place, write
+from genloom.report.places import write
 from genloom.report.story import Story, duration, family, interval, words
 
 CORE_WATTS, GPU_WATTS = 10, 300  # assumed, of a busy core with its share of the machine, and of a busy GPU
 GRAMS = 480  # of CO2 a kWh: the world's mean in 2023 (Ember 2024)
-LIMITS = (
-    "Made to generate more like its training data, for study, for play and as a base of further work. It knows that data "
-    "and nothing else: it repeats its gaps and its biases, and may make things that look like single training items. Look "
-    "at the nearest pairs in report.html before you publish samples, say that they are generated, and check that the "
-    "data's own terms allow your use. The figures below hold for this data, number of samples and judge only."
-)
 TASKS = {"image": "unconditional-image-generation", "text": "text-generation"}  # names that hubs know
 
 
@@ -29,48 +23,41 @@ def write_model_card(folder: Path) -> Path:
     """Write README.md, the model card. Raises UserError when `folder` is no run."""
     story = Story(folder)
     grid = story.run.folder / "samples" / "grid.png"
-    blocks = [
-        front_matter(story),
-        f"# {plain(story.model)} on {plain(story.data)}",
-        plain(story.summary()),
-        "![Samples, not chosen](samples/grid.png)" if grid.is_file() else "",
-        idea(story),
-        part("Use", usage(story)),
-        part("Intended use and limits", LIMITS, place("intended-use")),
-        part("Training data", data(story), place("training-data")),
-        part("Privacy", privacy(story)),
-        part("Audit", audit(story)),
-        part("How good it is", measures(story)),
-        part("What it cost", cost(story)),
-        part("Where it comes from", lineage(story), place("contact")),
-        part("Train it again", fence(story.command, "sh")),
-    ]
-    return write(story.run.folder / "README.md", blocks)
+    shape = ", ".join(str(s) for s in story.run.spec.shape)
+    return write(
+        story.run.folder / "README.md",
+        "card.md",
+        fields=front_matter(story),
+        model=plain(story.model),
+        data=plain(story.data),
+        summary=plain(story.summary()),
+        grid="![Samples, not chosen](samples/grid.png)" if grid.is_file() else "",
+        idea=idea(story),
+        shape=f"  # [64, {shape}] in [-1, 1]" if story.run.spec.modality == "image" else "",
+        facts=data(story),
+        privacy=privacy(story),
+        audit=audit(story),
+        measures=measures(story),
+        cost=cost(story),
+        lineage=lineage(story),
+        command=story.command.replace("```", "` ` `"),
+    )
 
 
 def write_data_card(path: Path, source: str, modality: str, facts: Mapping[str, Any]) -> Path:
     """Write the card of a data set, from what its preflight found."""
-    audited = "\n".join(f"- {plain(s)}" for s in facts.get("audit", {}).get("sentences", ()))
+    audited = bullets(facts.get("audit", {}).get("sentences", ()))
     name = Path(source).stem
-    asked = {
-        "source": "Where the data comes from, who made it, and under which licence",
-        "consent": "Whether the people in it agreed, and to what",
-        "use": "What it may be used for, and what not",
-    }
-    blocks = [
-        yaml({"pretty_name": name, "tags": ["genloom", modality], "license": "unknown"}),
-        f"# {plain(name)}",
-        f"Data for generative models, {plain(modality)}. Found by `genloom data inspect`.",
-        listing({k.replace("_", " "): v for k, v in facts.items() if k not in ("notes", "audit")}),
-        "\n".join(f"- {plain(note)}" for note in facts.get("notes") or ()),
-        part("Audit", audited) if audited else "",
-        *(part(question, place(key)) for key, question in asked.items()),
-    ]
-    return write(path, blocks)
-
-
-def part(title: str, *blocks: str) -> str:
-    return "\n\n".join([f"## {title}", *filter(None, blocks)])
+    return write(
+        path,
+        "data_card.md",
+        fields=yaml({"pretty_name": name, "tags": ["genloom", modality], "license": "unknown"}),
+        name=plain(name),
+        modality=plain(modality),
+        facts=listing({k.replace("_", " "): v for k, v in facts.items() if k not in ("notes", "audit")}),
+        notes=bullets(facts.get("notes") or ()),
+        audit=f"## Audit\n\n{audited}" if audited else "",
+    )
 
 
 def front_matter(story: Story) -> str:
@@ -97,8 +84,7 @@ def results(story: Story) -> list[dict[str, Any]]:
 
 
 def yaml(fields: Mapping[str, Any]) -> str:
-    lines = [f"{k}: {json.dumps(v, ensure_ascii=False)}" for k, v in fields.items() if v]
-    return "\n".join(["---", *lines, place(HEAD), "---"])
+    return "\n".join(f"{k}: {json.dumps(v, ensure_ascii=False)}" for k, v in fields.items() if v)
 
 
 def plain(value: Any) -> str:
@@ -107,8 +93,8 @@ def plain(value: Any) -> str:
     return "".join(f"\\{c}" if c in "\\`*_[]<>|#" else c for c in line)
 
 
-def fence(code: str, language: str) -> str:
-    return f"```{language}\n{code.replace('```', '` ` `')}\n```"
+def bullets(sentences: Iterable[str]) -> str:
+    return "\n".join(f"- {plain(s)}" for s in sentences)
 
 
 def idea(story: Story) -> str:
@@ -118,13 +104,6 @@ def idea(story: Story) -> str:
     paper = f"[{card['paper']}](<{story.url}>)" if story.url else card["paper"]
     changed = f"\n\nWhat differs here: {card['changes']}" if card["changes"] else ""
     return f"{card['summary']}\n\n{paper}, {card['authors']}, {card['year']}.{changed}"
-
-
-def usage(story: Story) -> str:
-    shape = ", ".join(str(s) for s in story.run.spec.shape)
-    comment = f"  # [64, {shape}] in [-1, 1]" if story.run.spec.modality == "image" else ""
-    python = f'import genloom\n\nmodel = genloom.load(".")  # this folder\nsamples = model.sample(64, seed=0){comment}'
-    return f"{fence('genloom sample . -n 64 --seed 0', 'sh')}\n\n{fence(python, 'python')}"
 
 
 def data(story: Story) -> str:
@@ -172,7 +151,7 @@ def audit(story: Story) -> str:
     found = story.found("audit.json")
     sentences = [f["sentence"] for f in found.get("findings") or [] if isinstance(f, Mapping) and f.get("sentence")]
     sentences += [s for s in found.get("cannot") or [] if isinstance(s, str)]
-    return "\n".join(f"- {plain(s)}" for s in sentences) or "Not audited yet: `genloom audit .` does it."
+    return bullets(sentences) or "Not audited yet: `genloom audit .` does it."
 
 
 def cost(story: Story) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,33 +17,44 @@ def compare_runs(folders: Sequence[Path]) -> list[Row]:
 
     Raises UserError when a folder is no run.
     """
-    return [_row(Story(Path(folder))) for folder in folders]
-
-
-def _row(story: Story) -> Row:
-    return {
-        "run": str(story.run.folder),
-        "model": story.model,
-        "data": story.data,
-        "minutes": story.last.get("seconds", 0.0) / 60,
-        "steps": story.last.get("step", 0),
-        "rate": story.rate,
-        "metrics": {str(m["name"]): {k: m[k] for k in ("value", "low", "high")} for m in story.metrics},
-    }
+    return [
+        {
+            "run": str(story.run.folder),
+            "model": story.model,
+            "data": story.data,
+            "minutes": story.last.get("seconds", 0.0) / 60,
+            "steps": story.last.get("step", 0),
+            "rate": story.rate,
+            "metrics": {str(m["name"]): {k: m[k] for k in ("value", "low", "high")} for m in story.metrics},
+        }
+        for story in map(Story, folders)
+    ]
 
 
 def format_comparison(rows: Sequence[Row]) -> str:
     """A text table, a line a run; `*` marks the best of a metric, and every run whose interval meets the best one's."""
     names = _shared(rows)
-    head = ["run", "model", "data", "minutes", "steps", "items/s", *(f"{n} {family(n)[1]}".strip() for n in names)]
     best = {n: _best(rows, n) for n in names}
-    body = [_cells(row, i, names, best) for i, row in enumerate(rows)]
-    widths = [max(len(line[k]) for line in [head, *body]) for k in range(len(head))]
+    heads = [f"{n} {family(n)[1]}".strip() for n in names]
+    table = [["run", "model", "data", "minutes", "steps", "items/s", *heads]]
+    for i, row in enumerate(rows):
+        rate = "–" if row["rate"] is None else f"{row['rate']:,.0f}"
+        values = [number(row["metrics"].get(n, {}).get("value")) + ("*" if i in best[n] else " ") for n in names]
+        told = [row["run"], row["model"], row["data"], f"{row['minutes']:.1f}", f"{row['steps']:,}", rate]
+        table.append([*told, *values])
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines = []
-    for line in [head, *body]:
+    for line in table:
         cells = [c.ljust(w) if k < 3 else c.rjust(w) for k, (c, w) in enumerate(zip(line, widths, strict=True))]
         lines.append("  ".join(cells).rstrip())
-    return "\n".join([*lines, *_notes(rows, names, best)])
+    notes = []
+    if any(best.values()):
+        notes.append("* best, or not to be told from the best by its interval")
+    if names and len({row["data"] for row in rows}) > 1:
+        notes.append("Figures of runs on different data are not marked: they cannot be held against each other.")
+    if missing := [row["run"] for row in rows if not row["metrics"]]:
+        notes.append(f"Not measured: {', '.join(missing)}. Use `genloom evaluate RUN`.")
+    return "\n".join([*lines, *([""] if notes else []), *notes])
 
 
 def _shared(rows: Sequence[Row]) -> list[str]:
@@ -61,23 +72,3 @@ def _best(rows: Sequence[Row], name: str) -> set[int]:
     pick = min if arrow == "↓" else max
     first = pick(having.values(), key=lambda m: m["value"])
     return {i for i, m in having.items() if m["low"] <= first["high"] and first["low"] <= m["high"]}
-
-
-def _cells(row: Row, index: int, names: Sequence[str], best: Mapping[str, set[int]]) -> list[str]:
-    rate = "–" if row["rate"] is None else f"{row['rate']:,.0f}"
-    values = []
-    for name in names:
-        value = number(row["metrics"][name]["value"]) if name in row["metrics"] else "–"
-        values.append(value + ("*" if index in best[name] else " "))
-    return [row["run"], row["model"], row["data"], f"{row['minutes']:.1f}", f"{row['steps']:,}", rate, *values]
-
-
-def _notes(rows: Sequence[Row], names: Sequence[str], best: Mapping[str, set[int]]) -> list[str]:
-    notes = []
-    if any(best.values()):
-        notes.append("* best, or not to be told from the best by its interval")
-    if names and len({row["data"] for row in rows}) > 1:
-        notes.append("Figures of runs on different data are not marked: they cannot be held against each other.")
-    if missing := [row["run"] for row in rows if not row["metrics"]]:
-        notes.append(f"Not measured: {', '.join(missing)}. Use `genloom evaluate RUN`.")
-    return ["", *notes] if notes else []

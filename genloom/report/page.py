@@ -19,7 +19,7 @@ from genloom.monitor import TEXTS
 from genloom.report import rows as of_rows
 from genloom.report.curves import chart, number
 from genloom.report.story import Story, data_url, duration, family, interval, words
-from genloom.run import HEARD_IN, SEEN_IN
+from genloom.run import HEARD_IN, SEEN_IN, atomic
 
 LARGE = 2_000_000  # bytes of a picture beyond which the page embeds a lossy copy
 LAST, EARLIER = 2000, 160  # characters of a text that are shown
@@ -32,7 +32,6 @@ def write_report(folder: Path) -> Path:
     """Write report.html: the whole run on one page that opens offline. Raises UserError when `folder` is no run."""
     story = Story(folder)
     parts = [
-        header(story),
         first(story),
         section("Hear it", sounds(story)),
         section("Watch it", films(story)),
@@ -48,8 +47,18 @@ def write_report(folder: Path) -> Path:
         section("Settings", settings(story)),
     ]
     frame = Template((Path(__file__).parent / "page.html").read_text(encoding="utf-8"))
-    title, version = f"{text(story.model)} on {text(story.data)}", text(story.info.get("genloom", ""))
-    return story.write("report.html", frame.substitute(title=title, body="".join(parts), version=version))
+    filled = frame.substitute(
+        model=text(story.model),
+        data=text(story.data),
+        summary=escape(story.summary()),
+        facts=facts(story),
+        body="".join(parts),
+        version=text(story.info.get("genloom", "")),
+    )
+    path = story.run.folder / "report.html"
+    with atomic(path) as temporary:
+        temporary.write_text(filled, encoding="utf-8")
+    return path
 
 
 def first(story: Story) -> str:
@@ -101,37 +110,30 @@ def note(html: str) -> str:
     return f'<p class="note">{html}</p>'
 
 
-def header(story: Story) -> str:
-    facts = []
+def facts(story: Story) -> str:
+    shown = []
     if story.last:
-        facts = [("trained", duration(story.last["seconds"]), ""), ("steps", f"{story.last['step']:,}", "")]
+        shown = [("trained", duration(story.last["seconds"]), ""), ("steps", f"{story.last['step']:,}", "")]
     if story.rate:
-        facts.append(("speed", f"{story.rate:,.0f}", "items/s"))
-    facts += [(m["name"], number(m["value"]), interval(m)) for m in story.metrics[:2]]
-    figures = "".join(f"<div><dt>{escape(k)}</dt><dd>{v} <small>{unit}</small></dd></div>" for k, v, unit in facts)
-    title = f"<h1>{text(story.model)} <span>on {text(story.data)}</span></h1>"
-    lede = f'<p class="lede">{escape(story.summary())}</p>'
-    listed = f'<dl class="facts">{figures}</dl>' if figures else ""
-    return f"<header>{title}{lede}{listed}</header>\n"
+        shown.append(("speed", f"{story.rate:,.0f}", "items/s"))
+    shown += [(m["name"], number(m["value"]), interval(m)) for m in story.metrics[:2]]
+    rows = "".join(f"<div><dt>{escape(k)}</dt><dd>{v} <small>{unit}</small></dd></div>" for k, v, unit in shown)
+    return f'<dl class="facts">{rows}</dl>' if rows else ""
 
 
 def pictures(story: Story) -> str:
     samples = story.run.folder / "samples"
-    grid, film, clips = samples / "grid.png", samples / "progress.webp", samples / "clips.webp"
+    grid = samples / "grid.png"
     made, came = said_of_pictures(story)
-    figures = []
-    if clips.is_file():
-        figures.append(figure(clips, f"Clips that {story.model} makes, playing", made, still=grid))
-        made = "<b>Frame by frame.</b> A clip a row, its frames evenly spaced."
-    if grid.is_file():
-        figures.append(figure(grid, f"Samples of {story.model} after training", made))
-    if film.is_file():
-        place = 1 if clips.is_file() else len(figures)  # two small ones beside a tall one
-        figures.insert(place, figure(film, "Film of the same samples over training", came, still=grid))
-    if not figures:
-        return section("Samples", kindly("No samples yet. Make some:", f"genloom sample {story.run.folder} -n 64"))
-    kind = "pictures moving" if clips.is_file() else "pictures"
-    return f'<div class="{kind}">{"".join(figures)}</div>\n'
+    clips = figure(samples / "clips.webp", f"Clips that {story.model} makes, playing", made, still=grid)
+    film = figure(samples / "progress.webp", "Film of the same samples over training", came, still=grid)
+    still = "<b>Frame by frame.</b> A clip a row, its frames evenly spaced." if clips else made
+    after = figure(grid, f"Samples of {story.model} after training", still)
+    if clips:
+        return f'<div class="pictures moving">{clips}{film}{after}</div>\n'  # two small ones beside a tall one
+    if film or after:
+        return f'<div class="pictures">{after}{film}</div>\n'
+    return section("Samples", kindly("No samples yet. Make some:", f"genloom sample {story.run.folder} -n 64"))
 
 
 def said_of_pictures(story: Story) -> tuple[str, str]:
@@ -194,7 +196,12 @@ def shortened(path: Path, length: int) -> str:
 
 
 def figure(path: Path, alt: str, caption: str, still: Path | None = None) -> str:
-    """A picture with its caption; `still` is shown instead to those who ask their system for less motion."""
+    """A picture with its caption, empty where there is no such file.
+
+    `still` is shown instead to those who ask their system for less motion.
+    """
+    if not path.is_file():
+        return ""
     image = f'<img src="{embedded(path)}" alt="{escape(alt)}">'
     if still is not None and still.is_file():
         calm = f'<source media="(prefers-reduced-motion: reduce)" srcset="{embedded(still, LARGE // 20)}">'
@@ -288,9 +295,6 @@ def classes(story: Story) -> str:
 
 
 def nearest(story: Story) -> str:
-    path = story.run.folder / "samples" / "nearest.png"
-    if not path.is_file():
-        return ""
     what = "clip" if story.run.spec.modality == "video" else "picture"
     caption = (
         f"<b>Real above, generated below.</b> Each sample stands under the training {what} nearest to it: first "
@@ -299,6 +303,7 @@ def nearest(story: Story) -> str:
     for m in story.metrics:
         if m["name"] == "nearest":
             caption += f" Distance to the nearest, that of unseen real ones being 1: <b>{number(m['value'])}</b>."
+    path = story.run.folder / "samples" / "nearest.png"
     return figure(path, f"Pairs of a real {what} and the generated one nearest to it", caption)
 
 
@@ -317,9 +322,8 @@ def audited(story: Story) -> str:
     spans = [(f"{s['length']:,}", f"<q>{escape(s['text'])}</q>") for s in found.get("spans") or []]
     shown += table(("Bytes", "Copied word for word"), spans, numbers=("Bytes",)) if spans else ""
     pairs = story.run.folder / "samples" / "copies.png"
-    if pairs.is_file():
-        caption = "<b>Real above, generated below.</b> The samples that are nearest to training items, nearest first."
-        shown += figure(pairs, "Pairs of a training picture and the sample nearest to it", caption)
+    caption = "<b>Real above, generated below.</b> The samples that are nearest to training items, nearest first."
+    shown += figure(pairs, "Pairs of a training picture and the sample nearest to it", caption)
     names = [c["name"] for c in story.run.spec.extra.get("columns", ())]
     shown += of_rows.nearest(found.get("rows") or [], names)
     return shown + _groups(found.get("groups") or {})

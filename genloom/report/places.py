@@ -12,6 +12,7 @@ import re
 import sys
 from itertools import count
 from pathlib import Path
+from string import Template
 
 from genloom.run import atomic
 
@@ -28,9 +29,13 @@ def place(name: str, content: str = "") -> str:
     return f"<!-- yours: {name} -->\n{content}<!-- end of yours -->"
 
 
-def write(path: Path, blocks: list[str]) -> Path:
-    """Write a card, with what its reader wrote in the places of the one before."""
-    text = "\n\n".join(b for b in blocks if b) + "\n"
+def write(path: Path, template: str, **values: str) -> Path:
+    """Write a card from its template, with what its reader wrote in the places of the one before.
+
+    Paragraphs of the template that come out empty are left out.
+    """
+    paragraphs = (Path(__file__).parent / template).read_text(encoding="utf-8").strip().split("\n\n")
+    text = "\n\n".join(filter(None, (Template(p).substitute(values) for p in paragraphs))) + "\n"
     kept = _kept(path, set(OPENED.findall(text)))
     text = _without(YOURS.sub(lambda m: place(m[1], kept.get(m[1]) or m[2]), text), kept.get(HEAD, ""))
     with atomic(path) as temporary:
@@ -82,7 +87,6 @@ def _outside(text: str) -> str:
 def _without(text: str, head: str) -> str:
     """The card without those lines of genloom's own front matter whose keys the reader's head has."""
     keys = {m[1] for line in head.splitlines() if (m := FIELD.match(line))}
-    start, front, rest = text.split("---\n", 2)
-    own, yours = front.split(f"# yours: {HEAD}\n")
+    own, mark, rest = text.partition(f"# yours: {HEAD}\n")
     lines = [line for line in own.splitlines(keepends=True) if line.split(":")[0] not in keys]
-    return f"{start}---\n{''.join(lines)}# yours: {HEAD}\n{yours}---\n{rest}"
+    return "".join([*lines, mark, rest])

@@ -11,7 +11,7 @@ from typing import Any
 
 from genloom.monitor import read_log
 from genloom.report.curves import number
-from genloom.run import Run, atomic, read_json
+from genloom.run import Run, read_json
 
 SHOWN = 24  # of a list, at most
 NOTE = 400  # characters of a note on consent
@@ -119,16 +119,14 @@ class Story:
     @property
     def item(self) -> str:
         """One item in words: `28 × 28 grey`, or its modality and shape."""
-        modality, shape = self.run.spec.modality, self.run.spec.shape
-        if modality == "image":
-            return f"{shape[2]} × {shape[1]} {'grey' if shape[0] == 1 else 'colour'}"
+        modality, shape, extra = self.run.spec.modality, self.run.spec.shape, self.run.spec.extra
+        if modality in ("image", "video"):
+            size = f"{shape[-1]} × {shape[-2]} {'grey' if shape[0] == 1 else 'colour'}"
+            return size if modality == "image" else f"{size}, {shape[1]} frames at {extra['rate']:g} a second"
         if modality == "text":
             return f"{shape[0] - 1} tokens at once"
         if modality == "audio":
-            return f"{shape[1] / self.run.spec.extra['rate']:.2g} s at {self.run.spec.extra['rate']:,} Hz"
-        if modality == "video":
-            channels, frames, height, width = shape
-            return f"{width} × {height} {'grey' if channels == 1 else 'colour'}, {frames} frames at {self.run.spec.extra['rate']:g} a second"
+            return f"{shape[1] / extra['rate']:.2g} s at {extra['rate']:,} Hz"
         return f"{shape[0]} columns"
 
     @property
@@ -140,12 +138,6 @@ class Story:
     def trained(self) -> str:
         """`trained for 3 min (14,204 steps)`; empty before the first look."""
         return f"trained for {duration(self.last['seconds'])} ({self.last['step']:,} steps)" if self.last else ""
-
-    def write(self, name: str, text: str) -> Path:
-        path = self.run.folder / name
-        with atomic(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-        return path
 
     def summary(self) -> str:
         """`gan, trained for 3 min (14,204 steps) on 60,000 pictures of mnist, 28 × 28 grey, on cpu.`"""
