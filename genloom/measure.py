@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +27,7 @@ from genloom.metrics import distribution
 from genloom.metrics.distribution import Estimate
 from genloom.metrics.features import Extractor, extractor
 from genloom.plugins import model_of
-from genloom.run import HEARD_IN, Run, atomic
+from genloom.run import Run, atomic
 
 METRICS = ("fd", "kid", "precision", "recall", "density", "coverage", "is", "nearest", "labels")
 DIGITS = ("mnist", "digits", "moving-mnist", "moving-digits")  # the data that the shipped classifier judges
@@ -52,7 +53,8 @@ Pictures = Features | Tensor | Iterable[Tensor]
 
 
 class Asked(NamedTuple):
-    """What is measured: a run, whose `own` data may not be known, beside the reference, at most n samples of it."""
+    """What is measured: a run, whose `own` data may not be known, beside the reference, at most n samples of it; and how:
+    seen by that extractor, speech made by that vocoder's run, samples drawn with those conditions."""
 
     run: Run
     own: Dataset | None
@@ -60,6 +62,12 @@ class Asked(NamedTuple):
     metrics: Sequence[str] | None
     n: int | None
     seed: int
+    extractor: str | Extractor
+    vocoder: str | None
+    conditions: Mapping[str, Any]
+
+    def eye(self) -> Extractor:
+        return extractor(self.extractor) if isinstance(self.extractor, str) else self.extractor
 
 
 def look(eye: Extractor, images: Pictures) -> Features:
@@ -220,23 +228,11 @@ def evaluate_run(
     if given is None:
         raise UserError(lost)
     reference = given.held_out() or given
-    asked = Asked(run, own, reference, metrics, n, seed)
-    if run.spec.modality == "video":
-        from genloom import measure_video
-
-        result, n = measure_video.measured(asked, _eye(extractor, given.name), conditions)
-    elif run.spec.modality == "table":
-        from genloom import measure_table
-
-        result, n = measure_table.measured(*asked)
-    elif run.spec.modality == "text":
-        from genloom import measure_text
-
-        result, n = measure_text.measured(run, own, reference, metrics, seed), len(reference)
-    elif run.spec.modality == "audio":
-        result, n = _measured_sound(asked, vocoder)
-    else:
-        result, n = _measured_pictures(asked, _eye(extractor, given.name), conditions)
+    seen_by = extractor or ("digits" if given.name in DIGITS else "lite0")
+    asked = Asked(run, own, reference, metrics, n, seed, seen_by, vocoder, conditions)
+    modality = run.spec.modality
+    measured = _measured_pictures if modality == "image" else import_module(f"genloom.measure_{modality}").measured
+    result, n = measured(asked)
     if own is None:
         result["warnings"].append(lost)
     if conditions:
@@ -247,21 +243,6 @@ def evaluate_run(
     result = {"data": f"{given.name} ({part})", "n": n, **result, "seconds": time.perf_counter() - started}
     run.write_json("metrics.json", result)
     return result
-
-
-def _measured_sound(asked: Asked, vocoder: str | None) -> tuple[dict[str, Any], int]:
-    """Speech beside its recordings, clips made again beside themselves, or sound from nothing; and how many."""
-    from genloom import measure_audio, measure_sound, measure_speech
-
-    run, own, reference, metrics, n, seed = asked
-    for heard in (run.folder / HEARD_IN).glob("*.wav"):
-        heard.unlink()  # what was measured before, perhaps beside other data
-    model, n = model_of(run), n or MOST
-    if model.needs == "speech":
-        return measure_speech.measured(run, reference, metrics, n, seed, vocoder)
-    if getattr(model, "makes_again", False):
-        return measure_audio.measured(run, reference, metrics, n, seed)
-    return measure_sound.measured(run, own, reference, metrics, n, seed)
 
 
 def check_conditions(run: Run, conditions: Mapping[str, Any]) -> None:
@@ -279,16 +260,16 @@ def steering(cls: type[Model]) -> tuple[str, ...]:
     return tuple(name for name in cls.conditions if name not in CHOOSING)
 
 
-def _measured_pictures(asked: Asked, eye: Extractor, conditions: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
+def _measured_pictures(asked: Asked) -> tuple[dict[str, Any], int]:
     """Sample, look, compare, and how many samples; and the pairs of samples and training pictures where there are such."""
-    run, own, reference, _, n, seed = asked
-    metrics = chosen(asked.metrics)
+    run, own, reference, metrics, n, seed, *_ = asked
+    eye, metrics = asked.eye(), chosen(metrics)
     check_shape(run, reference)
     model, n = generate.load(run), n or MOST
     if model.needs:
         n = min(n, len(reference))  # a sample of each source
     rows, truth = some_rows(len(reference), n, seed), reference.labels()
-    given = labels_to_ask(model, reference, rows, n, seed) | generate.checked(model, conditions)
+    given = labels_to_ask(model, reference, rows, n, seed) | generate.checked(model, asked.conditions)
     if model.needs:
         given["source"] = torch.cat([*images(reference, rows, "source")])
     fake = torch.as_tensor(generate.draw(model, n, seed=seed, **given))
@@ -349,14 +330,8 @@ def some_rows(total: int, n: int, seed: int) -> np.ndarray:
 
 
 def images(data: Dataset, rows: np.ndarray, side: str = "image", size: int = 500) -> Iterable[Tensor]:
-    """Batches of the pictures of those numbers, or of their `source`."""
+    """Batches of the pictures of those numbers, or of their `source` or `video`."""
     return (data.batch(rows[i : i + size])[side] for i in range(0, len(rows), size))
-
-
-def _eye(asked: str | Extractor | None, data: str) -> Extractor:
-    """The extractor asked for; by default `digits` for handwritten digits, else `lite0`."""
-    name = asked or ("digits" if data in DIGITS else "lite0")
-    return extractor(name) if isinstance(name, str) else name
 
 
 def own_data(run: Run, moved: str | Path | None = None) -> tuple[Dataset | None, str]:

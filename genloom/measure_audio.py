@@ -1,4 +1,7 @@
-"""A vocoder's run + sounds -> metrics.json: clips that it never heard, made again, beside Griffin-Lim and themselves."""
+"""A run of sound + sounds -> metrics.json: a vocoder's clips that it never heard, made again, beside Griffin-Lim and themselves.
+
+Speech and sound from nothing have modules of their own.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genloom import generate
+from genloom import generate, measure_sound, measure_speech
 from genloom.data.audio import AudioSet
 from genloom.data.base import Dataset
 from genloom.data.files import safe_name
 from genloom.errors import UserError
-from genloom.measure import chosen, left_out, row
+from genloom.measure import MOST as SAMPLES
+from genloom.measure import Asked, chosen, left_out, row
 from genloom.measure_sound import keep_heard
 from genloom.metrics.audio import mcd, mel_l1, multi_resolution_stft, si_sdr
 from genloom.metrics.distribution import mean_estimate
@@ -26,7 +30,8 @@ from genloom.metrics.speakers import similarity, speakers
 from genloom.metrics.speech import dnsmos, pesq
 from genloom.nn.griffin_lim import griffin_lim
 from genloom.nn.mel import Mel
-from genloom.run import Run
+from genloom.plugins import model_of
+from genloom.run import HEARD_IN, Run
 
 LONGEST, SHORTEST = 10.0, 0.5  # seconds of a clip: the rest is left away; shorter ones are left out
 MOST, ENOUGH = 100, 20  # clips that are made again, and of which figures can be told
@@ -56,7 +61,20 @@ MEASURES: dict[str, tuple[Measure, str]] = {
 EXTRAS = ("pesq", "dnsmos", "speaker")
 
 
-def measured(
+def measured(asked: Asked) -> tuple[dict[str, Any], int]:
+    """Speech beside its recordings, clips made again beside themselves, or sound from nothing; and how many."""
+    run, own, reference, metrics, n, seed, *_ = asked
+    for heard in (run.folder / HEARD_IN).glob("*.wav"):
+        heard.unlink()  # what was measured before, perhaps beside other data
+    model, n = model_of(run), n or SAMPLES
+    if model.needs == "speech":
+        return measure_speech.measured(run, reference, metrics, n, seed, asked.vocoder)
+    if getattr(model, "makes_again", False):
+        return clips_made_again(run, reference, metrics, n, seed)
+    return measure_sound.measured(run, own, reference, metrics, n, seed)
+
+
+def clips_made_again(
     run: Run, reference: Dataset, metrics: Sequence[str] | None, n: int, seed: int
 ) -> tuple[dict[str, Any], int]:
     """Each measure over the clips, and the same of Griffin-Lim's and, where it says something, of the recordings.

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from genloom import generate, measure
 from genloom.core import Model
-from genloom.data.base import Dataset
 from genloom.data.catalog import DIGITS
 from genloom.data.draw import strips
 from genloom.errors import UserError
@@ -27,23 +25,23 @@ BATCH = 16  # clips at a time
 PAIRS = 4  # of the first samples, and of those nearest of all, with the training clip that each is nearest to
 
 
-def measured(asked: Asked, model: Model, eye: Extractor, conditions: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
+def measured(asked: Asked, model: Model, eye: Extractor) -> tuple[dict[str, Any], int]:
     """Distances between sets of clips, copies and, of digits, whether they are those asked for and stay so; and how many clips.
 
     Beside a distance stands that of training clips. Raises UserError for an unknown measure and for data of another shape.
     """
-    run, own, reference, metrics, n, seed = asked
+    run, own, reference, metrics, n, seed, *_ = asked
     wanted, n = measure.chosen(metrics, METRICS, "metric of clips"), n or (OF_DIGITS if eye.name == "digits" else CLIPS)
     measure.check_shape(run, reference)
     digits = eye.name == "digits" and reference.spec.classes == DIGITS
     rows = measure.some_rows(len(reference), n, seed)
-    given = measure.labels_to_ask(model, reference, rows, n, seed) | generate.checked(model, conditions)
-    real = Looked(eye, shown(reference, rows), digits)
+    given = measure.labels_to_ask(model, reference, rows, n, seed) | generate.checked(model, asked.conditions)
+    real = Looked(eye, measure.images(reference, rows, "video", BATCH), digits)
     made = Looked(eye, generate.drawn(model, n, seed=seed, batch_size=BATCH, **given), digits, keep=True)
     train, train_rows = None, rows
     if own is not None and own.fingerprint != reference.fingerprint:
         train_rows = measure.some_rows(len(own), n, seed)
-        train = Looked(eye, shown(own, train_rows), digits=False).features
+        train = Looked(eye, measure.images(own, train_rows, "video", BATCH), digits=False).features
     result = of_sets(real.features, made.features, train, eye, wanted, seed)
     if digits:
         truth = reference.labels()
@@ -74,16 +72,11 @@ def of_sets(
     return result
 
 
-def shown(data: Dataset, rows: np.ndarray) -> Iterator[Tensor]:
-    """Clips [B, C, T, H, W] of those numbers, a batch at a time."""
-    return (data.batch(rows[i : i + BATCH])["video"] for i in range(0, len(rows), BATCH))
-
-
 class Looked:
     """What an extractor sees of batches of clips: `features`; of `digits`, `said`; and where they are to `keep`, a strip of
     frames of each."""
 
-    def __init__(self, eye: Extractor, batches: Iterator[Tensor], digits: bool, keep: bool = False):
+    def __init__(self, eye: Extractor, batches: Iterable[Tensor], digits: bool, keep: bool = False):
         found, said, kept, frames = list[Tensor](), list[Steadiness](), list[Tensor](), 0
         for clips in batches:
             if not clips.isfinite().all():

@@ -15,13 +15,12 @@ from genloom.data.base import Dataset
 from genloom.data.schema import Column as Described
 from genloom.data.table import numbers_of
 from genloom.errors import UserError
-from genloom.measure import MOST, chosen, labels_to_ask, some_rows
+from genloom.measure import MOST, Asked, chosen, labels_to_ask, some_rows
 from genloom.metrics import table as figures
 from genloom.metrics import trees
 from genloom.metrics.chances import wilson
 from genloom.metrics.table import Column, Table
 from genloom.nn.columns import are_numbers
-from genloom.run import Run
 
 METRICS = ("shapes", "trends", "detection", "utility", "new", "nearer")
 AGAIN = 20  # times that rows are drawn anew for an interval
@@ -54,20 +53,19 @@ def data_table(data: Dataset) -> list[Column]:
     return as_table(numbers, data.spec)
 
 
-def measured(
-    run: Run, own: Dataset | None, reference: Dataset, metrics: Sequence[str] | None, n: int | None, seed: int
-) -> tuple[dict[str, Any], int]:
+def measured(asked: Asked) -> tuple[dict[str, Any], int]:
     """The figures of n rows, as many as were trained on by default, beside those of the training rows; and how many.
 
     Raises UserError for an unknown metric, or rows that are not numbers.
     """
+    run, own, reference, metrics, n, seed, *_ = asked
     wanted = chosen(metrics, METRICS, "metric of tables")
     train = data_table(own) if own is not None and own.fingerprint != reference.fingerprint else None
     real = _sample(data_table(reference), seed)
     n = n or min(MOST, len(own or reference))
     model = generate.load(run)
-    asked = labels_to_ask(model, own or reference, some_rows(len(own or reference), n, seed), n, seed)
-    made = torch.as_tensor(generate.draw(model, n, seed=seed, **asked))
+    labels = labels_to_ask(model, own or reference, some_rows(len(own or reference), n, seed), n, seed)
+    made = torch.as_tensor(generate.draw(model, n, seed=seed, **labels))
     if not are_numbers(made, run.spec):
         raise UserError(f"The samples of '{run.folder}' are not numbers (NaN): fit again, with a lower --lr.")
     fake = as_table(numbers_of(made, run.spec), run.spec)

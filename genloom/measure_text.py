@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,9 +12,8 @@ from torch import Tensor
 from genloom import generate
 from genloom.data.base import Dataset
 from genloom.errors import UserError
-from genloom.measure import chosen, row
+from genloom.measure import Asked, chosen, row
 from genloom.metrics import text as figures
-from genloom.run import Run
 
 METRICS = ("nats", "bits", "perplexity", "repeats")
 BATCH = 32
@@ -23,13 +21,12 @@ SAMPLES = 16  # looked through for repeats
 LENGTH = 200  # tokens of each
 
 
-def measured(
-    run: Run, own: Dataset | None, reference: Dataset, metrics: Sequence[str] | None, seed: int
-) -> dict[str, Any]:
+def measured(asked: Asked) -> tuple[dict[str, Any], int]:
     """Surprise per token (nats, perplexity), per byte and character (bits) over the whole reference; repeats of samples.
 
     Windows follow one another: each token is predicted once, from those before it in its window.
     """
+    run, own, reference, metrics, _, seed, *_ = asked
     wanted, model = chosen(metrics, METRICS, "metric of text"), generate.load(run)
     result: dict[str, Any] = {"counted": "windows of text", "metrics": [], "warnings": []}
     context = run.spec.shape[0] - 1
@@ -52,7 +49,7 @@ def measured(
         result["metrics"].append(row("repeats", figures.mean_length(repeats), SAMPLES, seed, len(own)))
         worst = sorted(repeats, key=lambda r: -r.length)[:5]
         result["repeats"] = [r._asdict() for r in worst]
-    return result
+    return result, len(reference)
 
 
 @torch.inference_mode()

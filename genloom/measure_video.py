@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from itertools import islice
 from typing import Any
@@ -26,7 +26,7 @@ from genloom.data.image import as_tensor
 from genloom.data.motion import flows, opencv
 from genloom.data.video import Film, Writer, side_by_side
 from genloom.errors import UserError
-from genloom.measure import FEWEST, SMALL, Asked, chosen, row
+from genloom.measure import FEWEST, SMALL, Asked, chosen, left_out, row
 from genloom.metrics import distribution, video
 from genloom.metrics.distribution import Estimate
 from genloom.metrics.features import Extractor, extractor, quantise
@@ -53,14 +53,15 @@ NOTES = {
 Sides = dict[str, np.ndarray]  # frames u8 [n, C, H, W] of one piece: real, source, made, per frame, input
 
 
-def measured(asked: Asked, eye: Extractor, conditions: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
+def measured(asked: Asked) -> tuple[dict[str, Any], int]:
     """Figures, and how many frames of films or clips they are of: n at most, else 10,000 frames, or 256 clips (1,000 of digits).
 
     Films side by side are kept in samples/seen. Raises UserError for an unknown measure and for data that do not fit.
     """
+    eye = asked.eye()
     model: Any = generate.load(asked.run)
     if not model.needs:
-        return measure_clips.measured(asked, model, eye, conditions)
+        return measure_clips.measured(asked, model, eye)
     chosen(asked.metrics, NOTES, "metric of films")
     check_frames(asked.run, asked.reference)
     return films_made_again(asked.run, model, asked.reference, eye, asked.metrics, asked.n or MOST)
@@ -86,15 +87,12 @@ def check_frames(run: Run, reference: Dataset) -> None:
 def films_made_again(
     run: Run, model: Any, reference: Any, eye: Extractor, metrics: Sequence[str] | None, most: int
 ) -> tuple[dict[str, Any], int]:
-    wanted, warnings = dict.fromkeys(metrics or NOTES), list[str]()
-    try:
-        lite0 = extractor("lite0") if "perceptual" in wanted and eye.name != "lite0" else eye
-    except UserError as error:
-        if metrics:
-            raise
-        lite0 = eye
-        wanted.pop("perceptual")
-        warnings.append(f"'perceptual' is left out: {error}")
+    wanted, warnings, lite0 = dict.fromkeys(metrics or NOTES), list[str](), eye
+    if "perceptual" in wanted and eye.name != "lite0":
+        with left_out("perceptual", warnings, asked=bool(metrics)):
+            lite0 = extractor("lite0")
+    if lite0.name != "lite0":
+        wanted.pop("perceptual", None)
     tally = Tally(list(wanted), lite0, eye)
     count = tally_films(run, model, reference, tally, most)
     warnings += filter(None, [tally.note])

@@ -82,15 +82,14 @@ class Lite0(nn.Module):
         self._fc = nn.Linear(self.dim, 1000)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        x = F.relu6(self._bn0(self._conv_stem(prepare(images))))
-        features = self.pooled(self._blocks(x))
+        features = self.pooled(self.scales(images)[-1])
         return features, self._fc(features)
 
     def pooled(self, x: Tensor) -> Tensor:
         """Features [B, 1280] of the last map [B, 320, h, w]."""
         return F.relu6(self._bn1(self._conv_head(x))).mean((2, 3))
 
-    def scales(self, images: Tensor, side: int) -> list[Tensor]:
+    def scales(self, images: Tensor, side: int = SIZE) -> list[Tensor]:
         """The last maps [B, C, H, W] at each of five resolutions, of the images at that side: what a picture looks like."""
         x = F.relu6(self._bn0(self._conv_stem(prepare(images, side))))
         maps = []
