@@ -19,6 +19,7 @@ from genloom.errors import UserError
 from genloom.monitor import Monitor, clock, read_log, truncate_log
 from genloom.report import compare_runs, format_comparison, write_model_card, write_report
 from genloom.report.curves import chart, number, thin, ticks
+from genloom.report.story import GLOSSARY, family
 
 EVIL = '<script>alert("x")</script>'
 INFO: dict[str, Any] = {
@@ -237,6 +238,12 @@ def test_the_card_is_one_that_hubs_read(run: Path) -> None:
         "1,797",
     ):
         assert words in body, words
+
+
+def test_each_word_of_the_glossary_is_found() -> None:
+    for name, said in GLOSSARY.items():
+        assert family(name) == family(f"{name}@1k") == said
+    assert family("fd-digits@10k") == GLOSSARY["fd"] and family("of another kind") == ("", "")
 
 
 def test_runs_side_by_side_mark_what_is_really_best(tmp_path: Path) -> None:

@@ -159,7 +159,8 @@ def interval(metric: Mapping[str, Any]) -> str:
 
 def family(name: str) -> tuple[str, str]:
     """What a metric is in plain words, and an arrow up or down where that is better."""
-    return GLOSSARY.get(name.lower().split("@")[0].split("-")[0], ("", ""))
+    whole = name.lower().split("@")[0]
+    return GLOSSARY.get(whole) or GLOSSARY.get(whole.split("-")[0], ("", ""))
 
 
 def words(value: Any) -> str:
