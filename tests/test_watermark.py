@@ -234,7 +234,7 @@ def test_over_all_keys_each_token_is_as_likely_as_before(size: int) -> None:
     scores = 1.5 * torch.randn(1, size, generator=torch.Generator().manual_seed(0))
     scores[0, 7] = -torch.inf
     seeds = mark.numbers(mark.seed_of(mark._keyed(KEY), [i, 0, 0, 0]) for i in range(4000))
-    marked = mark.tournament(scores.expand(4000, -1), seeds).double().softmax(1)
+    marked = torch.from_numpy(mark.tournament(scores.expand(4000, -1).numpy().copy(), seeds)).double().softmax(1)
     assert not marked[:, 7].any()
     shares = marked.unflatten(1, (40, -1)).sum(2)  # of 3,000 tokens 75 together: one that seldom comes varies wildly
     wanted, error = scores.double().softmax(1)[0].unflatten(0, (40, -1)).sum(1), shares.std(0) / 4000**0.5

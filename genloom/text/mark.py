@@ -48,11 +48,12 @@ class Marker:
         marked = [i for i, seed in enumerate(seeds) if seed]
         if not marked:
             return scores
-        chosen = numbers(seeds)
+        logits, chosen = scores.float().cpu().numpy().copy(), numbers(seeds)
         if len(marked) == len(rows):
-            return tournament(scores, chosen)
-        at = torch.tensor(marked, device=scores.device)
-        return scores.index_copy(0, at, tournament(scores[at], chosen))
+            tournament(logits, chosen)
+        else:
+            logits[marked] = tournament(logits[marked], chosen)
+        return torch.from_numpy(logits).to(scores)
 
     def push(self, rows: Sequence[int], tokens: Sequence[int]) -> None:
         for row, token in zip(rows, tokens, strict=True):
@@ -70,13 +71,14 @@ class Marker:
         return seed
 
 
-def tournament(scores: Tensor, seeds: np.ndarray) -> Tensor:
-    """Logits [N, V] after all layers: p(t) becomes p(t) (1 + g(t) - sum of p g), for each layer's bit g of a token.
+def tournament(logits: np.ndarray, seeds: np.ndarray) -> np.ndarray:
+    """Logits f32 [N, V], changed in place to those after all layers.
+
+    p(t) becomes p(t) (1 + g(t) - sum of p g), for each layer's bit g of a token.
 
     The likely tokens of a row play for what they have together, those [M] of all rows in one list; the others keep theirs.
     By NumPy, whose sums over a row do not depend on the rows beside it.
     """
-    logits = scores.float().cpu().numpy().copy()
     most, size = logits.max(1, keepdims=True), logits.shape[1]
     flat, places = logits.reshape(-1), np.flatnonzero(logits >= most - np.float32(DEPTH))
     first = np.arange(len(logits)) * size  # place of each row
@@ -92,7 +94,7 @@ def tournament(scores: Tensor, seeds: np.ndarray) -> Tensor:
         share += gained
     with np.errstate(divide="ignore"):
         flat[places] = np.log(np.maximum(share, 0)) + (np.log(mass) + most[:, 0]).repeat(counts)
-    return torch.from_numpy(logits).to(scores)
+    return logits
 
 
 def seed_of(keyed: Any, tokens: Sequence[int]) -> bytes:
