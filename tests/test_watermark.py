@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import struct
 from functools import partial
 from pathlib import Path
 
@@ -87,7 +88,7 @@ def test_files_do_not_depend_on_how_samples_lie_in_memory(tmp_path: Path) -> Non
     assert [p.read_bytes() for p in plain] == [p.read_bytes() for p in turned]
 
 
-@pytest.mark.parametrize(("side", "channels"), [(64, 3), (100, 4), (256, 1)])
+@pytest.mark.parametrize(("side", "channels"), [(64, 3), (99, 3), (100, 4), (256, 1), (256, 3)])
 def test_a_picture_is_marked_the_same_alone_and_among_others(side: int, channels: int) -> None:
     several = torch.cat([scene(seed, side, channels) for seed in range(9)])
     threads = torch.get_num_threads()
@@ -99,6 +100,15 @@ def test_a_picture_is_marked_the_same_alone_and_among_others(side: int, channels
     finally:
         torch.set_num_threads(threads)
     assert torch.equal(together, alone)
+
+
+def test_a_picture_of_odd_sides_is_marked_but_for_its_last_row_and_column() -> None:
+    plain = scene(3, 257)
+    marked = picture.marked(plain, KEY)
+    pixels, change = as_pixels(marked), as_pixels(marked).astype(int) - as_pixels(plain)
+    assert change[:-1, :-1].any(0).any(1).all() and not change[-1].any() and not change[:, -1].any()
+    found = picture.score([pixels], KEY)
+    assert found and found[1] <= 1e-6
 
 
 def test_nothing_is_put_under_nothing_nor_on_black() -> None:
@@ -233,8 +243,9 @@ def test_the_likeliest_tokens_carry_no_mark() -> None:
 def test_over_all_keys_each_token_is_as_likely_as_before(size: int) -> None:
     scores = 1.5 * torch.randn(1, size, generator=torch.Generator().manual_seed(0))
     scores[0, 7] = -torch.inf
-    seeds = mark.numbers(mark.seed_of(mark._keyed(KEY), [i, 0, 0, 0]) for i in range(4000))
-    marked = torch.from_numpy(mark.tournament(scores.expand(4000, -1).numpy().copy(), seeds)).double().softmax(1)
+    seeds = mark.numbers(mark.seed_of(mark._keyed(KEY), struct.pack("<4I", i, 0, 0, 0)) for i in range(4000))
+    shares = scores.double().softmax(1).expand(4000, -1).numpy().copy()
+    marked = torch.from_numpy(mark.tournament(shares, seeds))
     assert not marked[:, 7].any()
     shares = marked.unflatten(1, (40, -1)).sum(2)  # of 3,000 tokens 75 together: one that seldom comes varies wildly
     wanted, error = scores.double().softmax(1)[0].unflatten(0, (40, -1)).sum(1), shares.std(0) / 4000**0.5

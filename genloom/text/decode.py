@@ -7,6 +7,7 @@ looks at, and every row draws from its own stream.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import NamedTuple, Protocol
 
 import torch
@@ -141,8 +142,8 @@ def draw(
             scores = scores.masked_fill(~allowed, -torch.inf)
         at = torch.tensor(live, device=device)
         scores = sampling.process(scores, None if counts is None else counts[at], None if seen is None else seen[at])
-        scores = marker.process(scores, live) if marker else scores
-        tokens = sampling.draw(scores, torch.stack([streams[i][step] for i in live]).to(device))
+        marked = partial(marker.process, rows=live) if marker else None
+        tokens = sampling.draw(scores, torch.stack([streams[i][step] for i in live]).to(device), marked)
         if counts is not None:
             counts[at, tokens] += 1
         if seen is not None:

@@ -5,6 +5,7 @@ N rows, V tokens. What a filter takes away becomes -inf.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -61,11 +62,15 @@ class Sampling:
             scores = top_p(scores, self.top_p)
         return min_p(scores, self.min_p) if self.min_p else scores
 
-    def draw(self, scores: Tensor, uniform: Tensor) -> Tensor:
-        """[N] tokens of processed logits, one uniform number [N] each: the same on every device."""
+    def draw(self, scores: Tensor, uniform: Tensor, marked: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """[N] tokens of processed logits, one uniform number [N] each: the same on every device.
+
+        `marked` makes other likelihoods f64 [N, V] of theirs.
+        """
         if self.temperature == 0:
             return scores.argmax(1)
-        mass = scores.double().softmax(1).cumsum(1)
+        shares = scores.double().softmax(1)
+        mass = (marked(shares) if marked else shares).cumsum(1)
         total = mass[:, -1:]
         below = torch.nextafter(total, torch.zeros_like(total))  # rounding must not draw what was taken
         return torch.searchsorted(mass, torch.minimum(uniform.double()[:, None] * total, below), right=True).squeeze(1)

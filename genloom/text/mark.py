@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import struct
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any
@@ -20,11 +19,14 @@ import torch
 from torch import Tensor
 
 LAYERS = 16
-DEPTH = 7.0  # in nats below the likeliest: tokens that are less likely than that stay as they are
+LIKELY = math.exp(-7.0)  # of the likeliest: tokens that are less likely stay as they are
 SMALL = 1000  # tokens of a vocabulary of letters
 SPAN, LETTERS = 4, 8  # tokens before that decide together with the key; of letters, which say less each
-_FORMS = {span: f"<{span}I" for span in (SPAN, LETTERS)}
+WORD = np.dtype("<u4")  # a token
 WEIGHTS = np.linspace(1.0, 0.25, LAYERS)  # of the layers in the score: the first decide most
+_STEP = np.uint64(0x9E3779B97F4A7C15)  # of splitmix64
+_MIXED = [(np.uint64(30), np.uint64(0xBF58476D1CE4E5B9)), (np.uint64(27), np.uint64(0x94D049BB133111EB))]
+_LAYER = np.arange(LAYERS, dtype=np.uint16)[:, None]
 FEWEST = 16  # tokens that a score is made of
 
 
@@ -33,80 +35,75 @@ def span_of(vocabulary: int) -> int:
 
 
 class Marker:
-    """Marks rows of one batch as they are drawn; each depends on its own tokens alone."""
+    """Marks rows of one batch as they are drawn, all from the same step on; each depends on its own tokens alone."""
 
     def __init__(self, key: bytes, rows: int, vocabulary: int):
-        self.span, self.keyed = span_of(vocabulary), _keyed(key)
-        self.last: list[list[int]] = [
-            [] for _ in range(rows)
-        ]  # the last tokens since the prompt, which the text will not hold
+        self.keyed, self.span, self.pushed = _keyed(key), span_of(vocabulary), 0
+        self.last = np.zeros((rows, self.span), WORD)  # tokens since the prompt, which the text will not hold
         self.seen: list[set[bytes]] = [set() for _ in range(rows)]
 
-    def process(self, scores: Tensor, rows: Sequence[int]) -> Tensor:
-        """Logits [N, V] that draw the tokens of these rows with the mark."""
-        seeds = [self._seed(row) for row in rows]
-        marked = [i for i, seed in enumerate(seeds) if seed]
+    def process(self, shares: Tensor, rows: Sequence[int]) -> Tensor:
+        """Likelihoods f64 [N, V] that draw the tokens of these rows with the mark; those given may change."""
+        if self.pushed < self.span:
+            return shares
+        last, size = self.last.tobytes(), self.last.strides[0]
+        seeds, marked = list[bytes](), list[int]()
+        for i, row in enumerate(rows):
+            seed, seen = seed_of(self.keyed, last[row * size : (row + 1) * size]), self.seen[row]
+            if seed not in seen:  # else these tokens decided before
+                seen.add(seed)
+                seeds.append(seed)
+                marked.append(i)
         if not marked:
-            return scores
-        logits, chosen = scores.float().cpu().numpy().copy(), numbers(seeds)
+            return shares
+        values = shares.cpu().numpy()
         if len(marked) == len(rows):
-            tournament(logits, chosen)
+            tournament(values, numbers(seeds))
         else:
-            logits[marked] = tournament(logits[marked], chosen)
-        return torch.from_numpy(logits).to(scores)
+            values[marked] = tournament(values[marked], numbers(seeds))
+        return torch.from_numpy(values).to(shares.device)
 
     def push(self, rows: Sequence[int], tokens: Sequence[int]) -> None:
-        for row, token in zip(rows, tokens, strict=True):
-            self.last[row].append(token)
-            del self.last[row][: -self.span]
-
-    def _seed(self, row: int) -> bytes:
-        """Empty where the row has too few tokens yet, or these decided before."""
-        if len(self.last[row]) < self.span:
-            return b""
-        seed = seed_of(self.keyed, self.last[row])
-        if seed in self.seen[row]:
-            return b""
-        self.seen[row].add(seed)
-        return seed
+        self.last[:, :-1] = self.last[:, 1:]
+        self.last[rows, -1] = tokens
+        self.pushed += 1
 
 
-def tournament(logits: np.ndarray, seeds: np.ndarray) -> np.ndarray:
-    """Logits f32 [N, V], changed in place to those after all layers.
+def tournament(shares: np.ndarray, seeds: np.ndarray) -> np.ndarray:
+    """Likelihoods f64 [N, V], changed in place to those after all layers.
 
     p(t) becomes p(t) (1 + g(t) - sum of p g), for each layer's bit g of a token.
 
     The likely tokens of a row play for what they have together, those [M] of all rows in one list; the others keep theirs.
-    By NumPy, whose sums over a row do not depend on the rows beside it.
+    By NumPy, whose sums over a row do not depend on the rows beside it, and in few calls: the model has had the cache.
     """
-    most, size = logits.max(1, keepdims=True), logits.shape[1]
-    flat, places = logits.reshape(-1), np.flatnonzero(logits >= most - np.float32(DEPTH))
-    first = np.arange(len(logits)) * size  # place of each row
-    starts = np.searchsorted(places, first)
-    counts = np.diff(starts, append=len(places))
-    share = np.exp(flat[places] - most.repeat(counts))
-    mass = np.add.reduceat(share, starts)
-    share /= mass.repeat(counts)
-    bits = drawn_bits(seeds.repeat(counts), places - first.repeat(counts)).astype(np.uint16)
-    for gains in (bits >> np.arange(LAYERS, dtype=np.uint16)[:, None] & np.uint16(1)).astype(np.float32):
-        gained = share * gains
-        share *= (1 - np.add.reduceat(gained, starts)).repeat(counts)
-        share += gained
-    with np.errstate(divide="ignore"):
-        flat[places] = np.log(np.maximum(share, 0)) + (np.log(mass) + most[:, 0]).repeat(counts)
-    return logits
+    most, (rows, size) = np.maximum.reduce(shares, 1, keepdims=True), shares.shape
+    flat, places = shares.reshape(-1), (shares >= most * LIKELY).reshape(-1).nonzero()[0]
+    first = np.arange(rows + 1) * size  # place of each row
+    ends = places.searchsorted(first)
+    starts, counts = ends[:-1], ends[1:] - ends[:-1]
+    share = flat[places].astype(np.float32)
+    mass = np.add.reduceat(share, starts).repeat(counts)
+    share /= mass
+    bits = drawn_bits(seeds.repeat(counts), places - first[:-1].repeat(counts)).astype(np.uint16)
+    gains = (bits >> _LAYER & np.uint16(1)).astype(np.float32)
+    for gain, grown in zip(gains, gains + np.float32(1), strict=True):
+        grown -= np.add.reduceat(share * gain, starts).repeat(counts)
+        share *= grown
+    flat[places] = np.maximum(share, np.float32(0)) * mass
+    return shares
 
 
-def seed_of(keyed: Any, tokens: Sequence[int]) -> bytes:
-    """8 bytes from the key and the tokens before."""
+def seed_of(keyed: Any, last: bytes) -> bytes:
+    """8 bytes from the key and the tokens before, each a u32 in little-endian order."""
     keyed = keyed.copy()
-    keyed.update(struct.pack(_FORMS[len(tokens)], *tokens))
+    keyed.update(last)
     return keyed.digest()
 
 
 def numbers(seeds: Iterable[bytes]) -> np.ndarray:
-    """Seeds as i64 [M]; empty ones are left out."""
-    return np.frombuffer(b"".join(seeds), "<i8")
+    """Seeds as u64 [M]."""
+    return np.frombuffer(b"".join(seeds), "<u8")
 
 
 @lru_cache(4)
@@ -115,11 +112,13 @@ def _keyed(key: bytes) -> Any:
 
 
 def drawn_bits(seeds: np.ndarray, tokens: np.ndarray) -> np.ndarray:
-    """Bits of each token under its seed, both i64 [M] (splitmix64, Steele et al. 2014)."""
-    x = seeds + (tokens + 1) * -7046029254386353131
-    x = (x ^ (x >> 30 & (1 << 34) - 1)) * -4658895280553007687
-    x = (x ^ (x >> 27 & (1 << 37) - 1)) * -7723592293110705685
-    return x ^ (x >> 31 & (1 << 33) - 1)
+    """Bits u64 of each token under its seed, u64 and i64 [M] (splitmix64, Steele et al. 2014)."""
+    x: np.ndarray = tokens.astype(np.uint64) * _STEP + (seeds + _STEP)
+    for shift, factor in _MIXED:
+        x ^= x >> shift
+        x *= factor
+    x ^= x >> np.uint64(31)
+    return x
 
 
 def score(tokens: Sequence[int], key: bytes, vocabulary: int) -> tuple[float, float] | None:
@@ -127,13 +126,14 @@ def score(tokens: Sequence[int], key: bytes, vocabulary: int) -> tuple[float, fl
 
     Without the mark each bit is as often 0 as 1. Tokens before that come again are counted once.
     """
-    span = span_of(vocabulary)
+    span, word = span_of(vocabulary), WORD.itemsize
+    data = np.array(tokens, WORD).tobytes()
     places: dict[bytes, int] = {}
     for i in range(span, len(tokens)):
-        places.setdefault(seed_of(_keyed(key), tokens[i - span : i]), tokens[i])
+        places.setdefault(seed_of(_keyed(key), data[word * (i - span) : word * i]), tokens[i])
     if len(places) < FEWEST:
         return None
     bits = drawn_bits(numbers(places), np.array(list(places.values())))
-    gains = (bits[:, None] >> np.arange(LAYERS) & 1) - 0.5
+    gains = (bits[:, None] >> np.arange(LAYERS, dtype=np.uint64) & np.uint64(1)).astype(float) - 0.5
     z = float((gains @ WEIGHTS).sum() / np.sqrt(np.square(WEIGHTS).sum() * len(places) / 4))
     return z, 0.5 * math.erfc(z / math.sqrt(2))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -19,23 +19,34 @@ import torch
 from torch import Tensor
 
 from genloom.data.draw import to_levels
+from genloom.provenance.watermark.corners import (
+    AROUND,
+    LEVEL,
+    PERIOD,
+    WAVES,
+    corners_of,
+    evened,
+    folded,
+    interlaced,
+    means_of,
+    painted,
+    spectrum_of,
+    spreads,
+    summed,
+    wave_sum,
+)
 
-PERIOD = 64  # pixels of a tile's side
 SMALLEST = PERIOD  # of a picture that is marked
 LEAST = 32  # of a picture, perhaps made smaller, in which a mark is looked for
 BAND = (4.0, 18.0)  # waves in a tile: JPEG takes what is finer, and what is coarser drowns in the picture
-WAVES = int(BAND[1]) + 1  # from left to right, 0 and on
-LEVEL = 1 / 127.5  # of 256, in a picture's [-1, 1]
 C2 = (0.03 * 255 * LEVEL) ** 2  # of SSIM (Wang et al. 2004)
 LOST = 0.015  # of SSIM, at most
 NOISE = 5.8 * LEVEL**2  # mean square of the mark at most: 40.5 dB
 EVEN = 0.06  # of the variance that hides it, at most
 BUSIEST = 500.0 * LEVEL**2  # beyond that variance the mark grows no more: it would take all that is allowed
-SIGHT, AROUND = 3, 5  # sides of the squares that variance and brightness are taken over, in pairs of pixels
-GROUND = 3.0 * LEVEL  # a floor of the contrast
 ROUNDS, SOFT = 3, 1.0  # of fitting the phases to the picture; the noise expected afterwards, of the median magnitude
 SIZES, FINEST = (0.4, 4.2), 0.01  # that a picture may have been changed to, times its own; from one tried to the next
-TOGETHER = 1 << 16  # pixels of pictures that are looked at at once: what fits the processor's cache
+TOGETHER = 1 << 17  # pixels of pictures that are looked at at once: what fits the processor's cache
 FITTED = 32  # pictures whose phases are fitted at once
 STRIPS, SQUARE = 4, 4  # places that a picture's colours are looked at in
 PEAK = 16.0  # of a tile of variance 1: with the strength there may be it stays within 127 levels
@@ -82,10 +93,10 @@ def mark(levels: np.ndarray, key: bytes) -> np.ndarray:
 
 
 class _Seen(NamedTuple):
-    """What of pictures decides their mark: the waves `own` [2, N, K] that they have; the mark's standard deviation,
+    """What of pictures decides their mark: the `tile` [N, 64, 64] that they fold into; the mark's standard deviation,
     `strength` [N, H/2, W/2]; how much of a mark of variance 1 counts in each, `felt` [N, 1]."""
 
-    own: np.ndarray
+    tile: np.ndarray
     strength: np.ndarray
     felt: np.ndarray
 
@@ -93,30 +104,42 @@ class _Seen(NamedTuple):
 def _mark(levels: np.ndarray, key: Pattern) -> None:
     several = max(1, TOGETHER // (levels.shape[-1] * levels.shape[-2]))
     parts = [slice(start, start + several) for start in range(0, len(levels), several)]
-    seen = [_seen(levels[part], key) for part in parts]
-    own, felt = np.concatenate([s.own for s in seen], 1), np.concatenate([s.felt for s in seen])
-    tiles = _tiles(own, felt, key)
+    seen = [_seen(levels[part]) for part in parts]
+    own = spectrum_of(np.concatenate([s.tile for s in seen]))
+    tiles = _tiles(own, np.concatenate([s.felt for s in seen]), key)
     for part, this in zip(parts, seen, strict=True):
         _add(levels[part], tiles[part], this.strength)
 
 
-def _seen(levels: np.ndarray, key: Pattern) -> _Seen:
+def _seen(levels: np.ndarray) -> _Seen:
     """Of pictures uint8 [N, C, H, W]."""
-    bright = _bright(levels)
-    pairs = _pairs(bright)
-    _, hides = _spread(pairs, SIGHT)
-    hides = 2 * hides + np.float32(C2)
-    busy = np.minimum(hides, np.float32(BUSIEST))
+    corners = corners_of(levels)
+    near, around = spreads(means_of(corners))
+    hides = 2 * near.variance + np.float32(C2)
+    busy = np.clip(hides, np.float32(C2), np.float32(BUSIEST))
     lost = _mean(busy / hides) * (_flatter(levels[:, :3]) if levels.shape[1] >= 3 else 1)
     share = np.minimum(np.minimum(LOST / lost, NOISE / _mean(busy)), np.float32(EVEN))
-    # on black it could only brighten, which SSIM does not forgive
-    few = levels[..., 1:-2:4, 1:-2:4]
-    room = np.float32(2) - _bright(np.maximum(few, 255 - few))
-    room = _doubled(room * np.float32(0.5), *hides.shape[1:])
-    strength = np.minimum(np.sqrt(busy * share), room)
-    level, contrast = _flattened(bright, pairs)
-    felt = _mean(strength / contrast)[:, 0] * np.float32(level[0].size)
-    return _Seen(_parts(_spectrum(level)[:, key.half]), strength, felt)
+    strength = np.minimum(np.sqrt(busy * share), _room(levels))
+    level, contrast = evened(corners, around)
+    felt = _mean(strength / contrast)[:, 0] * np.float32(level[:, 0].size)
+    return _Seen(folded(level), strength, felt)
+
+
+def _room(levels: np.ndarray) -> np.ndarray:
+    """Brightness [N, H/2, W/2] from black and from white: on black a mark could only brighten, which SSIM does not forgive."""
+    few = levels[:, : painted(levels), 1:-2:4, 1:-2:4].copy()
+    far = np.maximum(few, ~few).astype(np.float32)
+    bright = summed(far[:, c] for c in range(few.shape[1])) * np.float32(LEVEL / few.shape[1])
+    room = (np.float32(255 * LEVEL) - bright) * np.float32(0.5)
+    return _doubled(room, levels.shape[2] // 2, levels.shape[3] // 2)
+
+
+def _doubled(values: np.ndarray, height: int, width: int) -> np.ndarray:
+    """[N, H/2, W/2] -> [N, H, W], each value for its pair; an odd last row or column is as the one before."""
+    rows = np.empty((*values.shape[:2], width), np.float32)
+    rows[..., 0 : width // 2 * 2 : 2] = rows[..., 1::2] = values
+    rows[..., width // 2 * 2 :] = values[..., -1:]
+    return rows.take(np.minimum(np.arange(height) // 2, values.shape[1] - 1), 1)
 
 
 def _flatter(colours: np.ndarray) -> np.ndarray:
@@ -132,35 +155,39 @@ def _flatter(colours: np.ndarray) -> np.ndarray:
     np.multiply(rows.transpose(1, 2, 3, 0, 4), np.float32(LEVEL), out=values[0, :3])
     values[0, 3] = (values[0, 0] + values[0, 1] + values[0, 2]) * np.float32(1 / 3)
     np.multiply(values[0], values[0], out=values[1])
-    lines = _sum(values[:, :, :, i] for i in range(SQUARE))
-    mean, square = _sum(lines[..., i::SQUARE] for i in range(SQUARE)) * np.float32(1 / SQUARE**2)
-    hides = 2 * np.maximum(square - mean * mean, 0) + np.float32(C2)  # [4, STRIPS, N, W/4]
+    lines = summed(values[:, :, :, i] for i in range(SQUARE))
+    mean, square = summed(lines[..., i::SQUARE] for i in range(SQUARE)) * np.float32(1 / SQUARE**2)
+    hides = 2 * np.abs(square - mean * mean) + np.float32(C2)  # [4, STRIPS, N, W/4]
     lost = (np.minimum(hides[3], np.float32(BUSIEST)) / hides).sum((1, 3))
     more = (lost[0] + lost[1] + lost[2]) / (3 * lost[3])
     return np.maximum(more, 1)[:, None, None]
 
 
-def _sum(values: Iterator[np.ndarray]) -> np.ndarray:
-    total = next(values) + next(values)
-    for more in values:
-        total += more
-    return total
-
-
 def _add(levels: np.ndarray, tiles: np.ndarray, strength: np.ndarray) -> None:
     """Put the tiles [N, 64, 64] into pictures uint8 [N, C, H, W]."""
-    height, width = levels.shape[-2:]
-    change = _doubled(strength * np.float32(1 / LEVEL), height, width)
-    across = np.clip(tiles, -PEAK, PEAK)[:, :, np.arange(width) % PERIOD]
-    for top in range(0, height, PERIOD):
-        rows = change[:, top : top + PERIOD]
-        rows *= across[:, : rows.shape[1]]
+    count, height, width = strength.shape
+    half = PERIOD // 2
+    tiles = np.clip(tiles, -PEAK, PEAK).reshape(count, half, 2, half, 2)
+    corners = np.ascontiguousarray(tiles.transpose(2, 4, 0, 1, 3))
+    across = np.concatenate([corners] * -(-width // half), -1)[..., :width]  # [2, 2, N, 32, W/2]
+    change = np.empty((2, 2, count, height, width), np.float32)
+    strength = strength * np.float32(1 / LEVEL)
+    for top in range(0, height, half):
+        rows = slice(top, min(top + half, height))
+        np.multiply(across[..., : rows.stop - top, :], strength[:, rows], out=change[..., rows, :])
+    two = np.empty((count, height, 2, width), "<i2")  # pixels in one number
+    for y, (left, right) in enumerate(np.rint(change, out=change).astype(np.int16)):
+        left &= 255
+        right <<= 8
+        np.bitwise_or(left, right, out=two[:, :, y])
+    steps = two.view(np.int8).reshape(count, 2 * height, 2 * width)
+    pixels = levels[:, :, : 2 * height, : 2 * width]
     if levels.shape[1] == 4:
-        change *= levels[:, 3] > 0  # nobody sees what is under nothing
-    np.rint(change, out=change)
-    more, less = (np.maximum(side, 0).astype(np.uint8)[:, None] for side in (change, -change))
-    colours = levels[:, : 3 if levels.shape[1] >= 3 else 1]
-    np.minimum(colours, 255 - more, out=colours)  # what is more than 255, or less than 0, is not
+        steps *= pixels[:, 3] > 0  # nobody sees what is under nothing
+    more = np.clip(steps, np.int8(0), np.int8(127))[:, None].view(np.uint8)
+    less = more - steps[:, None].view(np.uint8)
+    colours = pixels[:, : painted(levels)]
+    np.minimum(colours, ~more, out=colours)  # what is more than 255, or less than 0, is not
     colours += more
     np.maximum(colours, less, out=colours)
     colours -= less
@@ -172,18 +199,20 @@ def _mean(values: np.ndarray) -> np.ndarray:
 
 
 def _tiles(own: np.ndarray, felt: np.ndarray, key: Pattern) -> np.ndarray:
-    """[N, 64, 64] of variance 1, whose phases turn those of the pictures as near as may be to the key's.
+    """Tiles [N, 64, 64] of variance 1, whose phases turn those of the pictures, `own` [N, 64, WAVES], as near as may be to
+    the key's.
 
     What the score counts is the sum of cosines between both. Its gradient says where a wave of the mark helps most: where
     the picture's own is weak, and turned away (informed embedding, Miller et al. 2000). A few rounds come near the best.
     """
-    phases = _parts(key.phases[key.half])[:, None]
+    own, phases = _parts(own[:, key.half]), _parts(key.phases[key.half])[:, None]
     wave = np.float32(math.sqrt(2 / phases.shape[2]))  # amplitude of one, of a tile of variance 1
     gain = felt * (wave / 2 * _passed()[key.half])  # [N, K]
-    noise = np.float32(SOFT) * np.median(np.sqrt(_power(own)), 1, keepdims=True)  # also where the picture has nothing
-    noise = noise + np.float32(0.3) * _row_mean(gain) + np.float32(1e-6)
+    size, middle = np.sqrt(_power(own)), own.shape[2] // 2
+    typical = np.partition(size, middle)[:, middle, None]
+    noise = np.float32(SOFT) * typical + np.float32(0.3) * _row_mean(gain) + np.float32(1e-6)  # also where nothing is
     noise *= noise
-    added = np.broadcast_to(phases, own.shape)
+    added = phases
     for _ in range(ROUNDS):
         both = own + gain * added
         squared = _power(both) + noise
@@ -191,14 +220,14 @@ def _tiles(own: np.ndarray, felt: np.ndarray, key: Pattern) -> np.ndarray:
         slope = (phases - both * along) * (gain / np.sqrt(squared))
         added = added + slope / np.maximum(np.sqrt(_row_mean(_power(slope))), np.float32(1e-9))
         added = added / np.sqrt(_row_mean(_power(added)))
-    spectrum = np.zeros((own.shape[1], *key.phases.shape), np.complex64)
+    spectrum = np.zeros((len(felt), *key.phases.shape), np.complex64)
     spectrum[:, key.half] = (added[0] + 1j * added[1]) * wave
-    return _waves(spectrum)
+    return wave_sum(spectrum)
 
 
 def _parts(waves: np.ndarray) -> np.ndarray:
     """Complex [...] -> f32 [2, ...]. Products of complex numbers are not rounded the same in every place of an array."""
-    return np.stack([waves.real, waves.imag])
+    return np.ascontiguousarray([waves.real, waves.imag])
 
 
 def _power(waves: np.ndarray) -> np.ndarray:
@@ -234,20 +263,20 @@ def score(frames: Iterable[np.ndarray], key: bytes) -> tuple[float, float] | Non
     if not levels:
         return None
     marks, level = pattern(key), np.mean(levels, 0)
-    spectrum = _spectrum(level[None])
+    spectrum = spectrum_of(folded(level))
     best = _judged(float(_agreement(spectrum, marks)[0, 0, 0, 0]), 2.0)
     if best[1] > CERTAIN:
         best = min(best, _searched(spectrum, marks), key=lambda b: b[1])
     if best[1] > CERTAIN:
-        best = min(best, _searched(_resized(level), marks), key=lambda b: b[1])
+        best = min(best, _searched(_resized(interlaced(level)[0]), marks), key=lambda b: b[1])
     return best
 
 
 def _level(pixels: np.ndarray) -> np.ndarray:
-    """uint8 [H, W] or [H, W, C] -> [H, W]: evened out."""
+    """uint8 [H, W] or [H, W, C] -> [4, 1, H/2, W/2]: evened out."""
     levels = pixels[:LARGEST, :LARGEST]
-    bright = _bright(levels[None, None] if levels.ndim == 2 else np.moveaxis(levels, 2, 0)[None])
-    return _flattened(bright, _pairs(bright))[0][0]
+    corners = corners_of(np.ascontiguousarray(levels[None] if levels.ndim == 2 else np.moveaxis(levels, 2, 0))[None])
+    return evened(corners, spreads(means_of(corners))[1])[0]
 
 
 def _judged(z: float, tried: float) -> tuple[float, float]:
@@ -267,7 +296,7 @@ def _agreement(spectra: np.ndarray, key: Pattern) -> np.ndarray:
     size = np.abs(both)
     turned = both / np.maximum(size, np.float32(1e-9)) * key.phases.conj()
     count = np.maximum(((size > 1e-9) & key.half).sum((2, 3)), 1)
-    return _waves(turned) / np.sqrt(count / 2).astype(np.float32)[..., None, None]
+    return wave_sum(turned) / np.sqrt(count / 2).astype(np.float32)[..., None, None]
 
 
 def _resized(level: np.ndarray) -> np.ndarray:
@@ -289,78 +318,3 @@ def _resized(level: np.ndarray) -> np.ndarray:
     index = np.rint(at * side).astype(int) % side
     kept = seen[:, :, None] & seen[:, None, :WAVES]
     return spectrum[index[:, :, None], index[:, None, :WAVES]] * kept
-
-
-# ── both ─────────────────────────────────────────────────────────────────────────────────────────────────────────
-def _bright(levels: np.ndarray) -> np.ndarray:
-    """uint8 [N, C, H, W], alpha last -> the mean of the colours, f32 [N, H, W] in [0, 2]."""
-    if levels.shape[1] < 3:
-        return levels[:, 0] * np.float32(LEVEL)
-    total = np.add(levels[:, 0], levels[:, 1], dtype=np.uint16)
-    total += levels[:, 2]
-    return total * np.float32(LEVEL / 3)
-
-
-def _pairs(bright: np.ndarray) -> np.ndarray:
-    """Pictures [N, H, W] -> mean and mean square of pairs of pixels, both ways, [2, N, H/2, W/2]."""
-    return np.stack([_halved(bright), _halved(bright * bright)])
-
-
-def _flattened(bright: np.ndarray, pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pictures [N, H, W] with brightness and contrast evened out, and the contrast [N, H/2, W/2] that they were divided by."""
-    mean, variance = _spread(pairs, AROUND)
-    contrast = np.sqrt(variance) + np.float32(GROUND)
-    level = bright - _doubled(mean, *bright.shape[1:])
-    level *= _doubled(1 / contrast, *bright.shape[1:])
-    return level, contrast
-
-
-def _spread(pairs: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
-    """[N, H, W]: mean and variance over the square around each place, of what has this mean and mean square there."""
-    mean, square = _box(pairs, side)
-    return mean, np.maximum(square - mean * mean, 0)
-
-
-def _spectrum(level: np.ndarray) -> np.ndarray:
-    """[N, 64, WAVES]: the tile's frequencies in pictures [N, H, W], all tiles of each laid one upon another."""
-    count, height, width = level.shape
-    if height % PERIOD or width % PERIOD:
-        level = np.pad(level, ((0, 0), (0, -height % PERIOD), (0, -width % PERIOD)))
-    rows = level.reshape(count, -1, PERIOD, level.shape[2]).sum(1)
-    tile = rows.reshape(count, PERIOD, -1, PERIOD).sum(2)
-    return np.fft.fft(np.fft.rfft(tile)[..., :WAVES], axis=-2)
-
-
-def _waves(halves: np.ndarray) -> np.ndarray:
-    """[..., 64, 64]: the sum of the waves [..., 64, WAVES] of the half-plane, each with its amplitude and phase."""
-    whole = halves.copy()
-    whole[..., :1] += np.roll(halves[..., ::-1, :1], 1, -2).conj()
-    return np.fft.irfft(np.fft.ifft(whole, axis=-2), PERIOD) * np.float32(PERIOD**2 / 2)
-
-
-def _halved(values: np.ndarray) -> np.ndarray:
-    """The means of pairs of pixels, both ways: [N, H, W] -> [N, H/2, W/2]; an odd last row or column is left out."""
-    height, width = values.shape[1] // 2 * 2, values.shape[2] // 2 * 2
-    rows = values[:, 0:height:2] + values[:, 1:height:2]
-    pairs = rows[..., 0:width:2] + rows[..., 1:width:2]
-    pairs *= np.float32(0.25)
-    return pairs
-
-
-def _doubled(values: np.ndarray, height: int, width: int) -> np.ndarray:
-    """[N, H/2, W/2] -> [N, H, W], each value for its pair; an odd last row or column is as the one before."""
-    rows = np.empty((*values.shape[:2], width), np.float32)
-    rows[..., 0 : width // 2 * 2 : 2] = rows[..., 1::2] = values
-    rows[..., width // 2 * 2 :] = values[..., -1:]
-    return rows.take(np.minimum(np.arange(height) // 2, values.shape[1] - 1), 1)
-
-
-def _box(values: np.ndarray, side: int) -> np.ndarray:
-    """The mean over the square of odd `side` around each place of [..., H, W], which goes on mirrored."""
-    half, (height, width) = side // 2, values.shape[-2:]
-    padded = np.concatenate([values[..., half:0:-1, :], values, values[..., -2 : -half - 2 : -1, :]], -2)
-    rows = _sum(padded[..., i : i + height, :] for i in range(side))
-    padded = np.concatenate([rows[..., half:0:-1], rows, rows[..., -2 : -half - 2 : -1]], -1)
-    total = _sum(padded[..., i : i + width] for i in range(side))
-    total *= np.float32(1 / side**2)
-    return total

@@ -1,0 +1,135 @@
+"""Pictures as a watermark looks at them: brightness evened out, and folded into one tile, whose frequencies are judged.
+
+Of all squares of 2 x 2 pixels the corners are four arrays, [4, N, H, W]: what is asked of squares is a sum of these, in long
+loops, which are quick. What is computed of a picture does not depend on those beside it, to the bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+
+PERIOD = 64  # pixels of a tile's side
+WAVES = 19  # of a tile from left to right, 0 and on, that are looked at
+LEVEL = 3.0  # of 256, in brightness: the sum of three colours
+SIGHT, AROUND = 3, 5  # sides of the areas that variance and brightness are taken over, in squares of 2 x 2 pixels
+GROUND = 3.0 * LEVEL  # a floor of the contrast
+
+
+def painted(levels: np.ndarray) -> int:
+    """How many planes of uint8 [N, C, H, W] are colours: what else there is is alpha."""
+    return 3 if levels.shape[1] >= 3 else 1
+
+
+def corners_of(levels: np.ndarray) -> np.ndarray:
+    """uint8 [N, C, H, W], alpha last -> brightness f32 [4, N, H/2, W/2]: of all squares of 2 x 2 pixels the upper left
+    ones, the upper right, the lower left, the lower right.
+
+    An odd last row or column is left out.
+    """
+    count, shown = len(levels), painted(levels)
+    height, width = levels.shape[2] // 2, levels.shape[3] // 2
+    two = levels[:, :shown, : 2 * height, : 2 * width].view("<u2")  # pixels in one number
+    corners = np.empty((2, 2, count, height, width), np.float32)
+    for x, values in enumerate((two & 255, two >> 8)):
+        bright = values[:, 0] + values[:, 1] + values[:, 2] if shown == 3 else values[:, 0] * np.uint16(LEVEL)
+        for y in range(2):
+            corners[y, x] = bright[:, y::2]
+    return corners.reshape(4, count, height, width)
+
+
+def means_of(corners: np.ndarray) -> np.ndarray:
+    """Brightness [4, N, H, W] -> mean and mean square of the four, [2, N, H, W]."""
+    return np.array([summed(corners), summed(corners * corners)]) * np.float32(0.25)
+
+
+def interlaced(corners: np.ndarray) -> np.ndarray:
+    """[4, N, H, W] -> [N, 2 H, 2 W]."""
+    _, count, height, width = corners.shape
+    whole = np.empty((count, height, 2, width, 2), np.float32)
+    for i, corner in enumerate(corners):
+        whole[:, :, i // 2, :, i % 2] = corner
+    return whole.reshape(count, 2 * height, 2 * width)
+
+
+def evened(corners: np.ndarray, around: Spread) -> tuple[np.ndarray, np.ndarray]:
+    """[4, N, H, W] with brightness and contrast evened out, and the contrast [N, H, W] that they were divided by."""
+    contrast = np.sqrt(around.variance) + np.float32(GROUND)
+    level = corners - around.mean
+    level *= 1 / contrast
+    return level, contrast
+
+
+def folded(level: np.ndarray) -> np.ndarray:
+    """[4, N, H, W] -> [N, 64, 64]: all tiles of each laid one upon another."""
+    side = PERIOD // 2
+    _, count, height, width = level.shape
+    if height % side or width % side:
+        level = np.pad(level, ((0, 0), (0, 0), (0, -height % side), (0, -width % side)))
+    rows = level.reshape(4, count, -1, side, level.shape[3]).sum(2)
+    columns = rows.reshape(4, count, side, -1, side)
+    return interlaced(summed(columns[:, :, :, i] for i in range(columns.shape[3])))
+
+
+def spectrum_of(tile: np.ndarray) -> np.ndarray:
+    """[N, 64, 64] -> [N, 64, WAVES]."""
+    return np.fft.fft(np.fft.rfft(tile)[..., :WAVES], axis=-2)
+
+
+def wave_sum(halves: np.ndarray) -> np.ndarray:
+    """[..., 64, 64]: the sum of the waves [..., 64, WAVES] of the half-plane, each with its amplitude and phase."""
+    whole = halves.copy()
+    whole[..., 0, 0] += halves[..., 0, 0].conj()
+    whole[..., 1:, 0] += halves[..., :0:-1, 0].conj()
+    return np.fft.irfft(np.fft.ifft(whole, axis=-2), PERIOD) * np.float32(PERIOD**2 / 2)
+
+
+class Spread(NamedTuple):
+    """Of the square around each place, [N, H, W]."""
+
+    mean: np.ndarray
+    variance: np.ndarray
+
+
+def spreads(pairs: np.ndarray) -> tuple[Spread, Spread]:
+    """Over squares of SIGHT (3) and of AROUND (5) places, of what has this mean and mean square in each, [2, N, H, W], and
+    goes on mirrored."""
+    half = AROUND // 2
+    wide = np.concatenate([pairs[..., half:0:-1], pairs, pairs[..., -2 : -half - 2 : -1]], -1)
+    padded = np.concatenate([wide[..., half:0:-1, :], wide, wide[..., -2 : -half - 2 : -1, :]], -2)
+    # in one line, across the ends of rows too
+    line, row = padded.reshape(-1), padded.shape[-1]
+    two = line[:-row] + line[row:]
+    three = two[:-row] + line[2 * row :]
+    five = _fives(two, line, row)
+    near = three[:-2] + three[1:-1]
+    near += three[2:]
+    around = _fives(five[:-1] + five[1:], five, 1)
+    return _spread(near, padded.shape, SIGHT), _spread(around, padded.shape, AROUND)
+
+
+def _fives(two: np.ndarray, line: np.ndarray, step: int) -> np.ndarray:
+    """The sums of five numbers, each a step after another, from those of two."""
+    five = two[: -3 * step] + two[2 * step : -step]
+    five += line[4 * step :]
+    return five
+
+
+def _spread(sums: np.ndarray, shape: tuple[int, ...], side: int) -> Spread:
+    """From the sums over squares that begin at each place of an array of this shape, which is AROUND - 1 too wide."""
+    whole = np.empty(shape, np.float32)
+    np.multiply(sums, np.float32(1 / side**2), out=whole.reshape(-1)[: sums.size])
+    inner = slice((AROUND - side) // 2, (AROUND - side) // 2 - AROUND + 1)
+    mean, square = whole[..., inner, inner]
+    variance = square - mean * mean
+    return Spread(mean, np.abs(variance, out=variance))  # below 0 by rounding alone
+
+
+def summed(values: Iterable[np.ndarray]) -> np.ndarray:
+    values = iter(values)
+    total = next(values).copy()
+    for more in values:
+        total += more
+    return total
