@@ -240,7 +240,7 @@ def texts(run: Run) -> None:
     model: Any = generate.load(run)
     size = model.tokenizer.size
 
-    def written(key: bytes | None) -> tuple[list[list[int]], float, float]:
+    def written(key: bytes | None, seed: int = 1) -> tuple[list[list[int]], float, float]:
         rows, logs, start = [list[int]() for _ in range(64)], [], time.process_time()
 
         def hear(row: int, token: int, log: float) -> None:
@@ -248,12 +248,17 @@ def texts(run: Run) -> None:
             logs.append(log)
 
         with torch.inference_mode():
-            model.sample(64, seed=1, length=400, watermark=key, hear=hear)
-        return rows, math.exp(-float(np.mean(logs))), len(logs) / (time.process_time() - start)
+            model.sample(64, seed=seed, length=400, watermark=key, hear=hear)
+        return rows, -float(np.mean(logs)), len(logs) / (time.process_time() - start)
 
     bare, marked = written(None), written(KEY)
+    # of several keys: how likely the model finds what it wrote with one says little, for each favours some words
+    plain = [bare[1], *(written(None, seed)[1] for seed in range(2, OTHERS + 1))]
+    keyed = [marked[1], *(written(bytes([seed]) * 32, seed)[1] for seed in range(2, OTHERS + 1))]
+    shift, error = np.mean(keyed) - np.mean(plain), math.hypot(np.std(keyed), np.std(plain)) / OTHERS**0.5
     print(
-        f"perplexity {bare[1]:.3f} without, {marked[1]:.3f} with, {marked[1] / bare[1] - 1:+.1%}; tokens a second {bare[2]:.0f} without, {marked[2]:.0f} with"
+        f"perplexity {math.exp(np.mean(plain)):.3f} without, {math.exp(np.mean(keyed)):.3f} with {OTHERS} keys,"
+        f" {math.expm1(shift):+.1%} ± {error:.1%}; tokens a second {bare[2]:.0f} without, {marked[2]:.0f} with"
     )
     cuts: Fates = {f"{n} tokens": (lambda row, n=n: row[:n]) for n in (50, 100, 200, 400)}
     cuts |= {

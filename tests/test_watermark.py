@@ -207,7 +207,7 @@ def test_detect_finds_the_mark_when_metadata_is_gone(tmp_path: Path) -> None:
 SIZE = 65
 
 
-def written(key: bytes | None, length: int = 300, sharp: float = 1.5, **how: float) -> list[list[int]]:
+def written(key: bytes | None, length: int = 300, sharp: float = 1.2, **how: float) -> list[list[int]]:
     """Four rows of tokens that a small network, which has learnt nothing, draws."""
     torch.manual_seed(0)
     network = Transformer(Plan(SIZE, 16, 1, 2, groups=2, head=8, hidden=32, positions=length))

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 LAYERS = 16
-LIKELY = math.exp(-7.0)  # of the likeliest: tokens that are less likely stay as they are
+LIKELY, SURE = math.exp(-5.0), 5e-4  # of the likeliest, or by itself: tokens that are less likely stay as they are
 SMALL = 1000  # tokens of a vocabulary of letters
 SPAN, LETTERS = 4, 8  # tokens before that decide together with the key; of letters, which say less each
 WORD = np.dtype("<u4")  # a token
@@ -77,8 +77,9 @@ def tournament(shares: np.ndarray, seeds: np.ndarray) -> np.ndarray:
     The likely tokens of a row play for what they have together, those [M] of all rows in one list; the others keep theirs.
     By NumPy, whose sums over a row do not depend on the rows beside it, and in few calls: the model has had the cache.
     """
-    most, (rows, size) = np.maximum.reduce(shares, 1, keepdims=True), shares.shape
-    flat, places = shares.reshape(-1), (shares >= most * LIKELY).reshape(-1).nonzero()[0]
+    least = np.minimum(np.maximum.reduce(shares, 1, keepdims=True) * LIKELY, SURE)
+    rows, size = shares.shape
+    flat, places = shares.reshape(-1), (shares >= least).reshape(-1).nonzero()[0]
     first = np.arange(rows + 1) * size  # place of each row
     ends = places.searchsorted(first)
     starts, counts = ends[:-1], ends[1:] - ends[:-1]
