@@ -64,6 +64,11 @@ def has_fast_bf16(device: torch.device) -> bool:
     return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
 
 
+def in_double(values: torch.Tensor) -> torch.Tensor:
+    """In float64 on their device, or on the CPU where it has none, as Apple's GPUs have not."""
+    return (values.cpu() if values.device.type == "mps" else values).double()
+
+
 def memory_mb(device: torch.device) -> float:
     """The most memory that this process has held, in MB: the GPU's on a GPU, else the process's."""
     if device.type == "cuda":

@@ -83,6 +83,24 @@ def test_drawing_takes_the_likeliest_at_0_and_follows_the_odds_else():
     assert Sampling().draw(scores, torch.ones(1)).item() == 2  # never what was taken away
 
 
+class OnApple(torch.Tensor):
+    """A tensor as on Apple's GPU, which has no float64."""
+
+    device = property(lambda self: torch.device("mps"))  # type: ignore[assignment]
+
+    def double(self):
+        raise TypeError("Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support float64.")
+
+    def cpu(self):
+        return self.as_subclass(torch.Tensor)
+
+
+def test_a_device_without_float64_draws_the_same():
+    scores, chance = torch.randn(50, 9, generator=torch.Generator().manual_seed(0)), torch.linspace(0, 1, 50)
+    drawn = Sampling().draw(scores.as_subclass(OnApple), chance)
+    assert type(drawn) is torch.Tensor and torch.equal(drawn, Sampling().draw(scores, chance))
+
+
 @pytest.mark.parametrize(
     "wrong", [{"top_p": 0.0}, {"top_p": 2.0}, {"top_k": -1}, {"temperature": -1.0}, {"min_p": 2.0}, {"repetition": 0.0}]
 )

@@ -16,6 +16,7 @@ from genloom import generate
 from genloom.errors import UserError, unknown
 from genloom.latents.projection import DRAWN, cloud
 from genloom.latents.space import Latents, Points, Space, Styles, standing_in
+from genloom.machine import in_double
 from genloom.nn.style import EqualLinear
 
 METHODS = ("sefa", "ganspace")
@@ -96,7 +97,8 @@ def moved(points: Points, found: Directions, which: int, strengths: Tensor) -> P
 
 
 def gram(a: Tensor) -> Tensor:
-    return a.double().T @ a.double()
+    a = in_double(a)
+    return a.T @ a
 
 
 def covariance(points: Tensor) -> Tensor:
@@ -143,7 +145,7 @@ def first_layer(space: Latents) -> Tensor:
 
     def look(module: nn.Module, inputs: Any, output: Any) -> None:
         if not found and isinstance(output, Tensor) and len(output) == z + 1:
-            change = (output[1:] - output[:1]).flatten(1).double()
+            change = (output[1:] - output[:1]).flatten(1)
             if bool(change.any()):
                 found.append(change.T)
 

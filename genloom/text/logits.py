@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from genloom.errors import UserError
+from genloom.machine import in_double
 
 
 @dataclass(frozen=True)
@@ -63,17 +64,18 @@ class Sampling:
         return min_p(scores, self.min_p) if self.min_p else scores
 
     def draw(self, scores: Tensor, uniform: Tensor, marked: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-        """[N] tokens of processed logits, one uniform number [N] each: the same on every device.
+        """[N] tokens of processed logits, one uniform number [N] each, on its device: the same on every device.
 
         `marked` makes other likelihoods f64 [N, V] of theirs.
         """
         if self.temperature == 0:
             return scores.argmax(1)
-        shares = scores.double().softmax(1)
+        shares = in_double(scores).softmax(1)
         mass = (marked(shares) if marked else shares).cumsum(1)
         total = mass[:, -1:]
         below = torch.nextafter(total, torch.zeros_like(total))  # rounding must not draw what was taken
-        return torch.searchsorted(mass, torch.minimum(uniform.double()[:, None] * total, below), right=True).squeeze(1)
+        at = torch.minimum(in_double(uniform)[:, None] * total, below)
+        return torch.searchsorted(mass, at, right=True).squeeze(1).to(uniform.device)
 
 
 def repetition_penalty(scores: Tensor, seen: Tensor, penalty: float) -> Tensor:
