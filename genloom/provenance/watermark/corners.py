@@ -12,7 +12,8 @@ from typing import NamedTuple
 import numpy as np
 
 PERIOD = 64  # pixels of a tile's side
-WAVES = 19  # of a tile from left to right, 0 and on, that are looked at
+BAND = (4.0, 18.0)  # waves in a tile: JPEG takes what is finer, and what is coarser drowns in the picture
+WAVES = int(BAND[1]) + 1  # from left to right, 0 and on
 LEVEL = 3.0  # of 256, in brightness: the sum of three colours
 SIGHT, AROUND = 3, 5  # sides of the areas that variance and brightness are taken over, in squares of 2 x 2 pixels
 GROUND = 3.0 * LEVEL  # a floor of the contrast

@@ -21,6 +21,7 @@ from torch import Tensor
 from genloom.data.draw import to_levels
 from genloom.provenance.watermark.corners import (
     AROUND,
+    BAND,
     LEVEL,
     PERIOD,
     WAVES,
@@ -38,7 +39,6 @@ from genloom.provenance.watermark.corners import (
 
 SMALLEST = PERIOD  # of a picture that is marked
 LEAST = 32  # of a picture, perhaps made smaller, in which a mark is looked for
-BAND = (4.0, 18.0)  # waves in a tile: JPEG takes what is finer, and what is coarser drowns in the picture
 C2 = (0.03 * 255 * LEVEL) ** 2  # of SSIM (Wang et al. 2004)
 LOST = 0.015  # of SSIM, at most
 NOISE = 5.8 * LEVEL**2  # mean square of the mark at most: 40.5 dB
@@ -117,7 +117,7 @@ def _seen(levels: np.ndarray) -> _Seen:
     near, around = spreads(means_of(corners))
     hides = 2 * near.variance + np.float32(C2)
     busy = np.clip(hides, np.float32(C2), np.float32(BUSIEST))
-    lost = _mean(busy / hides) * (_flatter(levels[:, :3]) if levels.shape[1] >= 3 else 1)
+    lost = _mean(busy / hides) * (_flatter(levels[:, :3]) if painted(levels) == 3 else 1)
     share = np.minimum(np.minimum(LOST / lost, NOISE / _mean(busy)), np.float32(EVEN))
     strength = np.minimum(np.sqrt(busy * share), _room(levels))
     level, contrast = evened(corners, around)
@@ -149,9 +149,8 @@ def _flatter(colours: np.ndarray) -> np.ndarray:
     """
     step, width = colours.shape[2] // STRIPS, colours.shape[3] // SQUARE * SQUARE
     rows = colours[:, :, : step * STRIPS, :width].reshape(len(colours), 3, STRIPS, step, width)[..., :SQUARE, :]
-    values = np.empty(
-        (2, 4, STRIPS, SQUARE, len(colours), width), np.float32
-    )  # and squared; red, green, blue, their mean
+    # and squared; red, green, blue, their mean
+    values = np.empty((2, 4, STRIPS, SQUARE, len(colours), width), np.float32)
     np.multiply(rows.transpose(1, 2, 3, 0, 4), np.float32(LEVEL), out=values[0, :3])
     values[0, 3] = (values[0, 0] + values[0, 1] + values[0, 2]) * np.float32(1 / 3)
     np.multiply(values[0], values[0], out=values[1])
