@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import math
-import struct
 from functools import partial
 from pathlib import Path
 
@@ -239,18 +238,49 @@ def test_the_likeliest_tokens_carry_no_mark() -> None:
     assert written(KEY, 40, temperature=0) == written(None, 40, temperature=0)
 
 
+def marked_once(logs: Tensor, hashes: np.ndarray) -> Tensor:
+    """How often each token comes [V], of log-likelihoods [V], in as many rows as there are hashes of tokens before."""
+    marker = mark.Marker(KEY, len(hashes), len(logs))
+    marker.missing, marker.hashes = 0, hashes.tolist()
+    uniform = torch.rand(len(hashes), generator=torch.Generator().manual_seed(1))
+    drawn = marker.draw(logs.expand(len(hashes), -1), uniform)
+    return torch.bincount(drawn, minlength=len(logs)) / len(hashes)
+
+
 @pytest.mark.parametrize("size", [40, 3000])
-def test_over_all_keys_each_token_is_as_likely_as_before(size: int) -> None:
-    scores = 1.5 * torch.randn(1, size, generator=torch.Generator().manual_seed(0))
-    scores[0, 7] = -torch.inf
-    seeds = mark.numbers(mark.seed_of(mark._keyed(KEY), struct.pack("<4I", i, 0, 0, 0)) for i in range(4000))
-    shares = scores.double().softmax(1).expand(4000, -1).numpy().copy()
-    marked = torch.from_numpy(mark.tournament(shares, seeds))
-    assert not marked[:, 7].any()
-    shares = marked.unflatten(1, (40, -1)).sum(2)  # of 3,000 tokens 75 together: one that seldom comes varies wildly
-    wanted, error = scores.double().softmax(1)[0].unflatten(0, (40, -1)).sum(1), shares.std(0) / 4000**0.5
-    assert ((shares.mean(0) - wanted).abs() <= 4.5 * error + 1e-6 * wanted).all()
-    assert marked.amax(1).mean() > 1.5 * float(scores.softmax(1).max())  # and a key decides a good deal
+@pytest.mark.parametrize("sharp", [0.1, 1.5, 4.0])  # 0.1: of 3,000 tokens none is likely; 4: the first may not race
+def test_over_all_keys_each_token_is_as_likely_as_before(size: int, sharp: float) -> None:
+    scores = sharp * torch.randn(size, generator=torch.Generator().manual_seed(0))
+    scores[0] = scores[7] = -torch.inf
+    logs, rows = scores.log_softmax(0), 40_000
+    often = marked_once(logs, np.random.default_rng(0).integers(2**64, size=rows, dtype=np.uint64))
+    assert not often[0] and not often[7]
+    often, shares = often.unflatten(0, (40, -1)).sum(1), logs.exp().unflatten(0, (40, -1)).sum(1)
+    assert ((often - shares).abs() <= 4.5 * (shares * (1 - shares) / rows).sqrt() + 1e-6).all()
+
+
+def test_a_key_decides_much_but_not_all() -> None:
+    shares = torch.tensor([0.4, 0.3, 0.2, 0.06, 0.04])
+    each = [marked_once(shares.log(), np.full(2000, hash, np.uint64)) for hash in range(40)]
+    assert sum(int((often > 0.02).sum()) for often in each) > 60  # a row's own number decides what the key leaves open
+    spread = torch.stack(each)
+    assert spread.std(0).min() > 0.05 and (spread.mean(0) - shares).abs().max() < 0.15
+
+
+@pytest.mark.parametrize("n", [16, 60, 400])
+def test_a_text_s_p_value_is_what_it_says(n: int) -> None:
+    steps = np.rint(mark.WEIGHTS * 300).astype(int)  # whole numbers, whose sums can be counted
+    one = np.bincount(steps - steps.min()) / len(steps)
+    many = np.ones(1)
+    for _ in range(n):
+        many = np.convolve(many, one)
+    tails = many[::-1].cumsum()[::-1]
+    for tail in (0.3, 0.05, 1e-3, 1e-6, 1e-10):
+        at = int((tails < tail).argmax())
+        mean = (at - 0.5) / 300 / n + steps.min() / 300
+        assert mark.p_value(mean, n) == pytest.approx(tails[at], rel=0.05)
+    best = float(mark.WEIGHTS.max())
+    assert mark.p_value(best, n) == pytest.approx(8.0**-n, rel=0.01) and mark.p_value(-best, n) == pytest.approx(1)
 
 
 def test_texts_are_marked_in_files_and_found_with_the_run(tmp_path: Path) -> None:

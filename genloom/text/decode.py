@@ -7,7 +7,6 @@ looks at, and every row draws from its own stream.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from typing import NamedTuple, Protocol
 
 import torch
@@ -125,8 +124,8 @@ def draw(
     network = for_drawing(network)
     window = Window(network, prompts, context, limit)
     live = list(range(len(prompts)))
-    streams = [torch.rand(limit, generator=generator(seed, start + i)) for i in live]
     size, device = network.plan.vocabulary, window.device
+    streams = torch.stack([torch.rand(limit, generator=generator(seed, start + i)) for i in live]).to(device)
     counts = torch.zeros(len(prompts), size, device=device) if sampling.presence or sampling.frequency else None
     marker = Marker(watermark, len(prompts), size) if watermark and sampling.temperature else None
     seen = None
@@ -142,15 +141,16 @@ def draw(
             scores = scores.masked_fill(~allowed, -torch.inf)
         at = torch.tensor(live, device=device)
         scores = sampling.process(scores, None if counts is None else counts[at], None if seen is None else seen[at])
-        marked = partial(marker.process, rows=live) if marker else None
-        tokens = sampling.draw(scores, torch.stack([streams[i][step] for i in live]).to(device), marked)
+        own = streams[at, step]
+        if marker:
+            tokens = marker.draw(logs if scores is window.logits else scores.log_softmax(1), own)
+        else:
+            tokens = sampling.draw(scores, own)
         if counts is not None:
             counts[at, tokens] += 1
         if seen is not None:
             seen[at, tokens] = True
         words = tokens.tolist()
-        if marker:
-            marker.push(live, words)
         if constraints:
             for i, token in zip(live, words, strict=True):
                 constraints[i].push(token)
@@ -160,5 +160,7 @@ def draw(
             return
         if len(left) < len(live):
             window.keep(left)
+            if marker:
+                marker.keep(left)
             live, words = [live[j] for j in left], [words[j] for j in left]
         window.push(words)

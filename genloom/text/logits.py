@@ -5,7 +5,6 @@ N rows, V tokens. What a filter takes away becomes -inf.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -63,19 +62,18 @@ class Sampling:
             scores = top_p(scores, self.top_p)
         return min_p(scores, self.min_p) if self.min_p else scores
 
-    def draw(self, scores: Tensor, uniform: Tensor, marked: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-        """[N] tokens of processed logits, one uniform number [N] each, on its device: the same on every device.
+    def draw(self, scores: Tensor, uniform: Tensor) -> Tensor:
+        """[N] tokens of processed logits, one uniform number [N] each, on its device."""
+        return drawn(scores, uniform) if self.temperature else scores.argmax(1)
 
-        `marked` makes other likelihoods f64 [N, V] of theirs.
-        """
-        if self.temperature == 0:
-            return scores.argmax(1)
-        shares = in_double(scores).softmax(1)
-        mass = (marked(shares) if marked else shares).cumsum(1)
-        total = mass[:, -1:]
-        below = torch.nextafter(total, torch.zeros_like(total))  # rounding must not draw what was taken
-        at = torch.minimum(in_double(uniform)[:, None] * total, below)
-        return torch.searchsorted(mass, at, right=True).squeeze(1).to(uniform.device)
+
+def drawn(scores: Tensor, uniform: Tensor) -> Tensor:
+    """[N] tokens of logits [N, V], one uniform number [N] each, on its device: the same on every device."""
+    mass = in_double(scores).softmax(1).cumsum(1)
+    total = mass[:, -1:]
+    below = torch.nextafter(total, torch.zeros_like(total))  # rounding must not draw what was taken
+    at = torch.minimum(in_double(uniform)[:, None] * total, below)
+    return torch.searchsorted(mass, at, right=True).squeeze(1).to(uniform.device)
 
 
 def repetition_penalty(scores: Tensor, seen: Tensor, penalty: float) -> Tensor:
