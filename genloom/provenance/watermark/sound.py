@@ -25,7 +25,7 @@ WINDOW = 0.032  # seconds
 AROUND = 70.0  # Hz to each side, over which the sound's amplitude is taken
 SHIFTS = 1 << 15  # places in a second that are tried
 SHORTEST = 0.5  # seconds of sound that is marked, and in which a mark is looked for
-PIECE = 1 << 18  # samples that are worked on at once
+PIECE = 1 << 15  # samples that are worked on at once: the processor's cache holds them
 LONGEST = 1800  # seconds that are listened to
 FAINT = 1e-4  # of full scale: quieter is silence
 
@@ -50,6 +50,23 @@ def second(key: bytes, rate: int) -> Tensor:
     return torch.fft.irfft(spectrum, n=rate) * (rate / 2)
 
 
+@lru_cache(8)
+def smooth(wanted: float) -> int:
+    """The nearest number without a factor above 5: a Fourier transform of others takes up to seven times as long."""
+    return min(
+        (2**i * 3**j * 5**k for i in range(16) for j in range(8) for k in range(5)), key=lambda n: abs(n - wanted)
+    )
+
+
+@lru_cache(4)
+def level(key: bytes, rate: int, half: int) -> float:
+    """The root mean square of the noise at one frequency of its band, in a window."""
+    own = torch.fft.rfft(second(key, rate)[: 2 * half] * torch.hann_window(2 * half).sqrt()).abs().square()
+    frequency = torch.arange(len(own)) * rate / (2 * half)
+    inside = (frequency > BAND[0]) & (frequency < min(BAND[1], HIGHEST * rate))
+    return float(own[inside].mean().sqrt())
+
+
 class Windows:
     """Sound in windows that overlap by half, and back: what is pushed comes out with something done to it, later.
 
@@ -57,7 +74,7 @@ class Windows:
     """
 
     def __init__(self, rate: int):
-        self.rate, self.half = rate, round(WINDOW * rate / 2)
+        self.rate, self.half = rate, smooth(WINDOW * rate / 2)
         self.shape = torch.hann_window(2 * self.half).sqrt()
         self.held = torch.zeros(self.half)  # not yet in two windows
         self.tail = torch.zeros(self.half)  # what the last window gave to the samples after it
@@ -96,8 +113,12 @@ class Windows:
 
     def around(self, spectra: Tensor) -> Tensor:
         """[n, K]: the root mean square of each frequency and those beside it."""
-        power = F.pad(spectra.abs().square()[:, None], (self.width, self.width), "replicate")
-        return F.avg_pool1d(power, 2 * self.width + 1, 1)[:, 0].sqrt()
+        power = F.pad((spectra * spectra.conj()).real[:, None], (self.width, self.width), "replicate")[:, 0]
+        size, count = 2 * self.width + 1, spectra.shape[1]
+        total = power[:, :count].clone()
+        for i in range(1, size):
+            total += power[:, i : i + count]
+        return total.div_(size).sqrt_()
 
 
 class Marker(Windows):
@@ -106,15 +127,13 @@ class Marker(Windows):
     def __init__(self, key: bytes, rate: int):
         super().__init__(rate)
         self.noise = second(key, rate)
-        own = torch.fft.rfft(self.noise[: 2 * self.half] * self.shape).abs().square()
-        band = torch.arange(len(own)) * rate / (2 * self.half)
-        inside = (band > BAND[0]) & (band < min(BAND[1], HIGHEST * rate))
-        self.level = float(own[inside].mean().sqrt())
+        self.share = SHARE / level(key, rate, self.half)
 
     def process(self, frames: Tensor, spectra: Tensor, start: int) -> Tensor:
-        places = start + torch.arange(len(frames))[:, None] * self.half + torch.arange(2 * self.half)
-        noise = torch.fft.rfft(self.noise[places % self.rate] * self.shape)
-        return spectra + noise * self.around(spectra) * (SHARE / self.level)
+        first, length = start % self.rate, (len(frames) + 1) * self.half
+        noise = self.noise.repeat((first + length) // self.rate + 1)[first : first + length]
+        noise = torch.fft.rfft(noise.unfold(0, 2 * self.half, self.half) * self.shape)
+        return spectra.addcmul_(noise, self.around(spectra).to(noise.dtype), value=self.share)
 
 
 class Evened(Windows):
