@@ -165,10 +165,10 @@ def side_by_side(*frames: np.ndarray) -> np.ndarray:
 
 
 def as_frames(clip: Tensor) -> Iterable[np.ndarray]:
-    """The frames [C, H, W] uint8 of a clip [C, T, H, W] in [-1, 1], one at a time."""
-    for t in range(clip.shape[1]):
-        frame = clip[:, t].detach().float().cpu().nan_to_num(0.0).clamp(-1, 1)
-        yield frame.add(1).mul(127.5).round().to(torch.uint8).numpy()
+    """The frames [C, H, W] uint8 of a clip [C, T, H, W] in [-1, 1] or of levels uint8."""
+    if clip.dtype != torch.uint8:
+        clip = clip.detach().float().cpu().nan_to_num(0.0).clamp_(-1, 1).add_(1).mul_(127.5).round_().to(torch.uint8)
+    yield from clip.transpose(0, 1).numpy()
 
 
 def write(
@@ -179,7 +179,7 @@ def write(
     names: Sequence[str] | None = None,
     form: str = "mp4",
 ) -> list[Path]:
-    """A film of each clip [C, T, H, W] in [-1, 1], under these names or by number, at the Spec's rate.
+    """A film of each clip [C, T, H, W] in [-1, 1], or of levels uint8, under these names or by number, at the Spec's rate.
 
     `form`: mp4, gif, webp, or frames (a folder of pictures each). Raises UserError for another, and when they cannot be
     written.

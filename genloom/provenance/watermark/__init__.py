@@ -14,6 +14,7 @@ from PIL import Image, ImageSequence
 from torch import Tensor
 
 from genloom.core import Spec
+from genloom.data.draw import to_levels
 from genloom.data.files import UnreadableError
 from genloom.errors import UserError
 from genloom.provenance import label
@@ -32,7 +33,10 @@ def number(key: bytes) -> str:
 
 
 def put(made: Tensor | Sequence[Tensor], spec: Spec, key: bytes) -> tuple[Tensor | Sequence[Tensor], bool]:
-    """Samples with the mark in them, and whether there is one: what has no room for it stays as it is."""
+    """Samples with the mark in them, and whether there is one: what has no room for it stays as it is.
+
+    Marked films [C, T, H, W] are uint8, the levels of their files.
+    """
     if spec.modality == "image" and isinstance(made, Tensor) and min(made.shape[-2:]) >= picture.SMALLEST:
         return picture.marked(made, key), True
     if spec.modality == "audio":
@@ -41,11 +45,13 @@ def put(made: Tensor | Sequence[Tensor], spec: Spec, key: bytes) -> tuple[Tensor
         there = any(one.shape[-1] >= sound.SHORTEST * rate for one in sounds)
         return (torch.stack(sounds) if isinstance(made, Tensor) else sounds), there
     if spec.modality == "video" and all(has_room(film) for film in made):
-        if isinstance(made, Tensor):  # frames of all films together: 16 are fitted at once
-            frames = made.transpose(1, 2)  # [N, T, C, H, W]
-            return picture.marked(frames.flatten(0, 1), key).view(frames.shape).transpose(1, 2), True
-        return [picture.marked(film.transpose(0, 1), key).transpose(0, 1) for film in made], True
+        return [_marked_film(film, key) for film in made], True
     return made, False
+
+
+def _marked_film(film: Tensor, key: bytes) -> Tensor:
+    """[C, T, H, W] in [-1, 1] -> uint8 [C, T, H, W], as a file holds it."""
+    return torch.from_numpy(picture.mark(to_levels(film.transpose(0, 1)), key)).transpose(0, 1)
 
 
 def has_room(frames: Tensor) -> bool:
