@@ -239,12 +239,12 @@ def test_the_likeliest_tokens_carry_no_mark() -> None:
 
 
 def marked_once(logs: Tensor, hashes: np.ndarray) -> Tensor:
-    """How often each token comes [V], of log-likelihoods [V], in as many rows as there are hashes of tokens before."""
-    marker = mark.Marker(KEY, len(hashes), len(logs))
+    """How often each token comes [V], of log-likelihoods [V] or [N, V], in N rows of these hashes of tokens before."""
+    marker = mark.Marker(KEY, len(hashes), logs.shape[-1])
     marker.missing, marker.hashes = 0, hashes.tolist()
     uniform = torch.rand(len(hashes), generator=torch.Generator().manual_seed(1))
     drawn = marker.draw(logs.expand(len(hashes), -1), uniform)
-    return torch.bincount(drawn, minlength=len(logs)) / len(hashes)
+    return torch.bincount(drawn, minlength=logs.shape[-1]) / len(hashes)
 
 
 @pytest.mark.parametrize("size", [40, 3000])
@@ -257,6 +257,16 @@ def test_over_all_keys_each_token_is_as_likely_as_before(size: int, sharp: float
     assert not often[0] and not often[7]
     often, shares = often.unflatten(0, (40, -1)).sum(1), logs.exp().unflatten(0, (40, -1)).sum(1)
     assert ((often - shares).abs() <= 4.5 * (shares * (1 - shares) / rows).sqrt() + 1e-6).all()
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("left", [[3], [3, 5], [0, 3, 5, 6]])
+def test_what_a_filter_takes_away_does_not_come(left: list[int]) -> None:
+    logs = torch.full((8000, 1000), -math.log(1000))  # in half of the rows all is unlikely
+    logs[::2] = -torch.inf
+    logs[::2, left] = -math.log(len(left))
+    often = 2 * marked_once(logs, np.arange(8000, dtype=np.uint64))[left]
+    assert often.sum() == pytest.approx(1, abs=0.02) and (often * len(left) - 1).abs().max() < 0.15
 
 
 def test_a_key_decides_much_but_not_all() -> None:

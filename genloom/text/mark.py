@@ -67,7 +67,7 @@ class Marker:
         tokens = torch.from_numpy(won).to(logs.device)
         rest = ((own >= mass) & (mass < 1 - ROUNDING)).nonzero()[0]  # rows where an unlikely one comes
         if len(rest):
-            left = ((own - mass) / (1 - mass))[rest].astype(np.float32)
+            left = ((own[rest] - mass[rest]) / (1 - mass[rest])).astype(np.float32)
             at = torch.from_numpy(rest).to(logs.device)
             tokens[at] = drawn(self.keyed.unlikely(logs[at]), torch.from_numpy(left).to(logs.device))
         return tokens
