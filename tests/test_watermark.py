@@ -87,6 +87,18 @@ def test_files_do_not_depend_on_how_samples_lie_in_memory(tmp_path: Path) -> Non
     assert [p.read_bytes() for p in plain] == [p.read_bytes() for p in turned]
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 9, 40])
+def test_each_file_is_its_own_sample_however_many_are_shared_among_threads(
+    count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(draw, "AT_ONCE", 8 * 64 * 64)
+    several = torch.cat([scene(seed, 64) for seed in range(count)])
+    paths = draw.write(several, tmp_path, start=7, changed=partial(picture.mark, key=KEY))
+    assert [p.name for p in paths] == [f"{7 + i:05d}.png" for i in range(count)]
+    for path, one in zip(paths, several, strict=True):
+        assert np.array_equal(np.asarray(Image.open(path)), as_pixels(picture.marked(one[None], KEY)))
+
+
 @pytest.mark.parametrize(("side", "channels"), [(64, 3), (99, 3), (100, 4), (256, 1), (256, 3)])
 def test_a_picture_is_marked_the_same_alone_and_among_others(side: int, channels: int) -> None:
     several = torch.cat([scene(seed, side, channels) for seed in range(9)])

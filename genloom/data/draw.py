@@ -6,7 +6,7 @@ import io
 import os
 import zlib
 from collections.abc import Callable, Sequence
-from itertools import count
+from itertools import accumulate
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -30,7 +30,7 @@ FILMS: dict[str, dict[str, Any]] = {
     ".png": {"format": "PNG"},
 }
 PACKED = {"compress_level": 4, "compress_type": zlib.Z_RLE}  # runs alone: as small, in half the time
-AT_ONCE = 1 << 19  # pixels of pictures that are written at a time
+AT_ONCE = 1 << 20  # pixels of pictures that are written at a time
 PACKED_LONG = 1 << 12  # pixels of a picture whose packing, which lets go of the GIL, is worth a thread
 WALL_SIDE = 1024  # of many clips at once, at most
 FILM_SIDE = 256  # smaller frames are enlarged to about that
@@ -108,11 +108,22 @@ def write(
 
     turn = Lock()  # what keeps the GIL for most of its time is slower in two threads than in one
     size = max(1, samples.shape[-2] * samples.shape[-1])
-    several = max(1, min(AT_ONCE // size, -(-len(samples) // (os.cpu_count() or 1))))
-    rows = list(zip(count(0, several), samples.split(several), strict=False))
+    counts = _shares(len(samples), AT_ONCE // size, os.cpu_count() or 1)
+    rows = list(zip(accumulate(counts, initial=0), samples.split(counts), strict=False))
     with writing(Path(folder)):
         written = in_threads(put_some, rows) if size >= PACKED_LONG else map(put_some, rows)
         return [path for paths in written for path in paths]
+
+
+def _shares(count: int, most: int, threads: int) -> list[int]:
+    """How many of so many pictures are written at a time: fewer at first, so that threads do not all wait for what one alone
+    may do, and at last, so that they end together."""
+    few, shares, left = max(1, most // 4), list[int](), count
+    while left:
+        fair = -(-left // threads)
+        shares.append(min(left, max(few, min(most, fair))) if shares else min(few, fair))
+        left -= shares[-1]
+    return shares
 
 
 def packed(pixels: np.ndarray) -> bytes:

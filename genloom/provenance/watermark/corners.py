@@ -33,17 +33,18 @@ def corners_of(levels: np.ndarray) -> np.ndarray:
     count, shown = len(levels), painted(levels)
     height, width = levels.shape[2] // 2, levels.shape[3] // 2
     two = levels[:, :shown, : 2 * height, : 2 * width].view("<u2")  # pixels in one number
+    right, both = two[:, 0] >> 8, two[:, 0]
+    if shown == 3:
+        right += two[:, 1] >> 8
+        right += two[:, 2] >> 8
+        both = both + two[:, 1] + two[:, 2]  # what is more than 65,535 goes round, and comes back
+    else:
+        right, both = right * np.uint16(LEVEL), both * np.uint16(LEVEL)
     corners = np.empty((2, 2, count, height, width), np.float32)
-    for x, values in enumerate((two & 255, two >> 8)):
-        bright = values[:, 0] + values[:, 1] + values[:, 2] if shown == 3 else values[:, 0] * np.uint16(LEVEL)
+    for x, bright in enumerate((both - (right << 8), right)):
         for y in range(2):
             corners[y, x] = bright[:, y::2]
     return corners.reshape(4, count, height, width)
-
-
-def means_of(corners: np.ndarray) -> np.ndarray:
-    """Brightness [4, N, H, W] -> mean and mean square of the four, [2, N, H, W]."""
-    return np.array([summed(corners), summed(corners * corners)]) * np.float32(0.25)
 
 
 def interlaced(corners: np.ndarray) -> np.ndarray:
@@ -56,11 +57,12 @@ def interlaced(corners: np.ndarray) -> np.ndarray:
 
 
 def evened(corners: np.ndarray, around: Spread) -> tuple[np.ndarray, np.ndarray]:
-    """[4, N, H, W] with brightness and contrast evened out, and the contrast [N, H, W] that they were divided by."""
-    contrast = np.sqrt(around.variance) + np.float32(GROUND)
-    level = corners - around.mean
-    level *= 1 / contrast
-    return level, contrast
+    """[4, N, H, W], which is changed, with brightness and contrast evened out, and the contrast [N, H, W] that it was divided by."""
+    contrast = np.sqrt(around.variance)
+    contrast += np.float32(GROUND)
+    corners -= around.mean
+    corners *= 1 / contrast
+    return corners, contrast
 
 
 def folded(level: np.ndarray) -> np.ndarray:
@@ -94,12 +96,15 @@ class Spread(NamedTuple):
     variance: np.ndarray
 
 
-def spreads(pairs: np.ndarray) -> tuple[Spread, Spread]:
-    """Over squares of SIGHT (3) and of AROUND (5) places, of what has this mean and mean square in each, [2, N, H, W], and
-    goes on mirrored."""
-    half = AROUND // 2
-    wide = np.concatenate([pairs[..., half:0:-1], pairs, pairs[..., -2 : -half - 2 : -1]], -1)
-    padded = np.concatenate([wide[..., half:0:-1, :], wide, wide[..., -2 : -half - 2 : -1, :]], -2)
+def spreads(corners: np.ndarray) -> tuple[Spread, Spread]:
+    """Over squares of SIGHT (3) and of AROUND (5) places, of brightness [4, N, H, W], which goes on mirrored."""
+    half, (_, count, height, width) = AROUND // 2, corners.shape
+    padded = np.empty((2, count, height + 2 * half, width + 2 * half), np.float32)
+    inner = padded[..., half:-half, half:-half]
+    inner[0], inner[1] = summed(corners), summed(corner * corner for corner in corners)
+    for lines in (np.moveaxis(padded, 3, 0), np.moveaxis(padded, 2, 0)):
+        lines[:half] = lines[2 * half : half : -1]
+        lines[-half:] = lines[-half - 2 : -2 * half - 2 : -1]
     # in one line, across the ends of rows too
     line, row = padded.reshape(-1), padded.shape[-1]
     two = line[:-row] + line[row:]
@@ -119,13 +124,17 @@ def _fives(two: np.ndarray, line: np.ndarray, step: int) -> np.ndarray:
 
 
 def _spread(sums: np.ndarray, shape: tuple[int, ...], side: int) -> Spread:
-    """From the sums over squares that begin at each place of an array of this shape, which is AROUND - 1 too wide."""
-    whole = np.empty(shape, np.float32)
-    np.multiply(sums, np.float32(1 / side**2), out=whole.reshape(-1)[: sums.size])
+    """From the sums of pixels, and then of their squares, that begin at each place of an array of this shape, which is
+    AROUND - 1 too wide."""
+    whole, share = np.empty(shape, np.float32), np.float32(1 / (4 * side**2))
+    mean, variance = whole.reshape(2, -1)
+    sums, squares = sums[: mean.size], sums[mean.size :]
+    variance = variance[: squares.size]
+    np.multiply(sums, share, out=mean)
+    np.multiply(mean[: squares.size], mean[: squares.size], out=variance)
+    np.subtract(squares * share, variance, out=variance)
     inner = slice((AROUND - side) // 2, (AROUND - side) // 2 - AROUND + 1)
-    mean, square = whole[..., inner, inner]
-    variance = square - mean * mean
-    return Spread(mean, np.abs(variance, out=variance))  # below 0 by rounding alone
+    return Spread(whole[0, :, inner, inner], np.abs(whole[1, :, inner, inner]))  # below 0 by rounding alone
 
 
 def summed(values: Iterable[np.ndarray]) -> np.ndarray:

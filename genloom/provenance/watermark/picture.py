@@ -29,7 +29,6 @@ from genloom.provenance.watermark.corners import (
     evened,
     folded,
     interlaced,
-    means_of,
     painted,
     spectrum_of,
     spreads,
@@ -46,7 +45,7 @@ EVEN = 0.06  # of the variance that hides it, at most
 BUSIEST = 500.0 * LEVEL**2  # beyond that variance the mark grows no more: it would take all that is allowed
 ROUNDS, SOFT = 3, 1.0  # of fitting the phases to the picture; the noise expected afterwards, of the median magnitude
 SIZES, FINEST = (0.4, 4.2), 0.01  # that a picture may have been changed to, times its own; from one tried to the next
-TOGETHER = 1 << 17  # pixels of pictures that are looked at at once: what fits the processor's cache
+TOGETHER = 1 << 18  # pixels of pictures that are looked at at once: what fits the processor's cache
 FITTED = 32  # pictures whose phases are fitted at once
 STRIPS, SQUARE = 4, 4  # places that a picture's colours are looked at in
 PEAK = 16.0  # of a tile of variance 1: with the strength there may be it stays within 127 levels
@@ -114,7 +113,7 @@ def _mark(levels: np.ndarray, key: Pattern) -> None:
 def _seen(levels: np.ndarray) -> _Seen:
     """Of pictures uint8 [N, C, H, W]."""
     corners = corners_of(levels)
-    near, around = spreads(means_of(corners))
+    near, around = spreads(corners)
     hides = 2 * near.variance + np.float32(C2)
     busy = np.clip(hides, np.float32(C2), np.float32(BUSIEST))
     lost = _mean(busy / hides) * (_flatter(levels[:, :3]) if painted(levels) == 3 else 1)
@@ -275,7 +274,7 @@ def _level(pixels: np.ndarray) -> np.ndarray:
     """uint8 [H, W] or [H, W, C] -> [4, 1, H/2, W/2]: evened out."""
     levels = pixels[:LARGEST, :LARGEST]
     corners = corners_of(np.ascontiguousarray(levels[None] if levels.ndim == 2 else np.moveaxis(levels, 2, 0))[None])
-    return evened(corners, spreads(means_of(corners))[1])[0]
+    return evened(corners, spreads(corners)[1])[0]
 
 
 def _judged(z: float, tried: float) -> tuple[float, float]:
