@@ -15,7 +15,7 @@ PERIOD = 64  # pixels of a tile's side
 BAND = (4.0, 18.0)  # waves in a tile: JPEG takes what is finer, and what is coarser drowns in the picture
 WAVES = int(BAND[1]) + 1  # from left to right, 0 and on
 LEVEL = 3.0  # of 256, in brightness: the sum of three colours
-SIGHT, AROUND = 3, 5  # sides of the areas that variance and brightness are taken over, in squares of 2 x 2 pixels
+AROUND = 5  # side of the area that brightness and contrast are taken over, in squares of 2 x 2 pixels
 GROUND = 3.0 * LEVEL  # a floor of the contrast
 
 
@@ -56,13 +56,23 @@ def interlaced(corners: np.ndarray) -> np.ndarray:
     return whole.reshape(count, 2 * height, 2 * width)
 
 
-def evened(corners: np.ndarray, around: Spread) -> tuple[np.ndarray, np.ndarray]:
-    """[4, N, H, W], which is changed, with brightness and contrast evened out, and the contrast [N, H, W] that it was divided by."""
-    contrast = np.sqrt(around.variance)
-    contrast += np.float32(GROUND)
-    corners -= around.mean
+def evened(corners: np.ndarray, mean: np.ndarray, contrast: np.ndarray) -> np.ndarray:
+    """[4, N, H, W], which is changed, with brightness and contrast [N, H, W] evened out."""
+    corners -= mean
     corners *= 1 / contrast
-    return corners, contrast
+    return corners
+
+
+def contrast_of(around: Spread) -> np.ndarray:
+    return np.sqrt(around.variance) + np.float32(GROUND)
+
+
+def doubled(values: np.ndarray, height: int, width: int) -> np.ndarray:
+    """[N, H/2, W/2] -> [N, H, W], each value for its pair; an odd last row or column is as the one before."""
+    rows = np.empty((*values.shape[:2], width), np.float32)
+    rows[..., 0 : width // 2 * 2 : 2] = rows[..., 1::2] = values
+    rows[..., width // 2 * 2 :] = values[..., -1:]
+    return rows.take(np.minimum(np.arange(height) // 2, values.shape[1] - 1), 1)
 
 
 def folded(level: np.ndarray) -> np.ndarray:
@@ -96,44 +106,67 @@ class Spread(NamedTuple):
     variance: np.ndarray
 
 
-def spreads(corners: np.ndarray) -> tuple[Spread, Spread]:
-    """Over squares of SIGHT (3) and of AROUND (5) places, of brightness [4, N, H, W], which goes on mirrored."""
-    half, (_, count, height, width) = AROUND // 2, corners.shape
-    padded = np.empty((2, count, height + 2 * half, width + 2 * half), np.float32)
-    inner = padded[..., half:-half, half:-half]
-    inner[0], inner[1] = summed(corners), summed(corner * corner for corner in corners)
-    for lines in (np.moveaxis(padded, 3, 0), np.moveaxis(padded, 2, 0)):
-        lines[:half] = lines[2 * half : half : -1]
-        lines[-half:] = lines[-half - 2 : -2 * half - 2 : -1]
-    # in one line, across the ends of rows too
-    line, row = padded.reshape(-1), padded.shape[-1]
+def spread(corners: np.ndarray) -> Spread:
+    """Over AROUND (5) times as many squares of 2 x 2 pixels, of brightness [4, N, H, W], which goes on mirrored."""
+    line, shape = _mirrored(summed(corners), summed(corner * corner for corner in corners), AROUND // 2)
+    return _spread(_fives(_fives(line, shape[-1]), 1), shape, AROUND, 4)
+
+
+def coarse_spreads(corners: np.ndarray) -> tuple[np.ndarray, Spread]:
+    """Of cells of 4 x 4 pixels, [N, H/2, W/2], from brightness [4, N, H, W]: the least variance of the four squares of
+    2 x 2 cells that each is in, so that edges do not count for what is flat beside them; and over 3 x 3 cells.
+
+    Of each square of 2 x 2 pixels two are looked at. An odd last row or column is left out.
+    """
+    height, width = (side // 2 * 2 for side in corners.shape[2:])
+    one, other = corners[0, :, :height:2, :width], corners[3, :, 1:height:2, :width]
+    line, shape = _mirrored(_paired(one + other), _paired(one * one + other * other), 1)
+    row = shape[-1]
     two = line[:-row] + line[row:]
     three = two[:-row] + line[2 * row :]
-    five = _fives(two, line, row)
-    near = three[:-2] + three[1:-1]
-    near += three[2:]
-    around = _fives(five[:-1] + five[1:], five, 1)
-    return _spread(near, padded.shape, SIGHT), _spread(around, padded.shape, AROUND)
+    nine = three[:-2] + three[1:-1]
+    nine += three[2:]
+    near = _spread(two[:-1] + two[1:], shape, 2, 4).variance
+    least = np.minimum(near[:, :-1], near[:, 1:])
+    return np.minimum(least[..., :-1], least[..., 1:]), _spread(nine, shape, 3, 4)
 
 
-def _fives(two: np.ndarray, line: np.ndarray, step: int) -> np.ndarray:
-    """The sums of five numbers, each a step after another, from those of two."""
+def _paired(values: np.ndarray) -> np.ndarray:
+    """[N, H, W] -> [N, H, W/2]: the sums of two."""
+    return values[..., ::2] + values[..., 1::2]
+
+
+def _mirrored(sums: np.ndarray, squares: np.ndarray, more: int) -> tuple[np.ndarray, tuple[int, ...]]:
+    """Two [N, H, W] that go on mirrored for `more` places on all sides, in one line, in which sums go on across the ends of
+    rows, and the shape [2, N, H', W'] of that."""
+    count, height, width = sums.shape
+    padded = np.empty((2, count, height + 2 * more, width + 2 * more), np.float32)
+    padded[:, :, more:-more, more:-more] = sums, squares
+    for lines in (np.moveaxis(padded, 3, 0), np.moveaxis(padded, 2, 0)):
+        lines[:more] = lines[2 * more : more : -1]
+        lines[-more:] = lines[-more - 2 : -2 * more - 2 : -1]
+    return padded.reshape(-1), padded.shape
+
+
+def _fives(line: np.ndarray, step: int) -> np.ndarray:
+    """The sums of five numbers, each a step after another."""
+    two = line[:-step] + line[step:]
     five = two[: -3 * step] + two[2 * step : -step]
     five += line[4 * step :]
     return five
 
 
-def _spread(sums: np.ndarray, shape: tuple[int, ...], side: int) -> Spread:
-    """From the sums of pixels, and then of their squares, that begin at each place of an array of this shape, which is
-    AROUND - 1 too wide."""
-    whole, share = np.empty(shape, np.float32), np.float32(1 / (4 * side**2))
+def _spread(sums: np.ndarray, shape: tuple[int, ...], side: int, pixels: int) -> Spread:
+    """From the sums over squares of side² places, of so many pixels each, that begin at each place of an array of this shape
+    as far as there are, and then those of squares."""
+    whole, share = np.empty(shape, np.float32), np.float32(1 / (pixels * side**2))
     mean, variance = whole.reshape(2, -1)
     sums, squares = sums[: mean.size], sums[mean.size :]
     variance = variance[: squares.size]
     np.multiply(sums, share, out=mean)
     np.multiply(mean[: squares.size], mean[: squares.size], out=variance)
     np.subtract(squares * share, variance, out=variance)
-    inner = slice((AROUND - side) // 2, (AROUND - side) // 2 - AROUND + 1)
+    inner = slice(1 - side)
     return Spread(whole[0, :, inner, inner], np.abs(whole[1, :, inner, inner]))  # below 0 by rounding alone
 
 

@@ -25,13 +25,16 @@ from genloom.provenance.watermark.corners import (
     LEVEL,
     PERIOD,
     WAVES,
+    coarse_spreads,
+    contrast_of,
     corners_of,
+    doubled,
     evened,
     folded,
     interlaced,
     painted,
     spectrum_of,
-    spreads,
+    spread,
     summed,
     wave_sum,
 )
@@ -39,7 +42,7 @@ from genloom.provenance.watermark.corners import (
 SMALLEST = PERIOD  # of a picture that is marked
 LEAST = 32  # of a picture, perhaps made smaller, in which a mark is looked for
 C2 = (0.03 * 255 * LEVEL) ** 2  # of SSIM (Wang et al. 2004)
-LOST = 0.015  # of SSIM, at most
+LOST = 0.017  # of SSIM, at most
 NOISE = 5.8 * LEVEL**2  # mean square of the mark at most: 40.5 dB
 EVEN = 0.06  # of the variance that hides it, at most
 BUSIEST = 500.0 * LEVEL**2  # beyond that variance the mark grows no more: it would take all that is allowed
@@ -113,32 +116,24 @@ def _mark(levels: np.ndarray, key: Pattern) -> None:
 def _seen(levels: np.ndarray) -> _Seen:
     """Of pictures uint8 [N, C, H, W]."""
     corners = corners_of(levels)
-    near, around = spreads(corners)
-    hides = 2 * near.variance + np.float32(C2)
+    near, around = coarse_spreads(corners)
+    hides = 2 * near + np.float32(C2)
     busy = np.clip(hides, np.float32(C2), np.float32(BUSIEST))
     lost = _mean(busy / hides) * (_flatter(levels[:, :3]) if painted(levels) == 3 else 1)
     share = np.minimum(np.minimum(LOST / lost, NOISE / _mean(busy)), np.float32(EVEN))
     strength = np.minimum(np.sqrt(busy * share), _room(levels))
-    level, contrast = evened(corners, around)
-    felt = _mean(strength / contrast)[:, 0] * np.float32(level[:, 0].size)
-    return _Seen(folded(level), strength, felt)
+    contrast, (height, width) = contrast_of(around), corners.shape[2:]
+    felt = _mean(strength / contrast)[:, 0] * np.float32(corners[:, 0].size)
+    level = evened(corners, doubled(around.mean, height, width), doubled(contrast, height, width))
+    return _Seen(folded(level), doubled(strength, height, width), felt)
 
 
 def _room(levels: np.ndarray) -> np.ndarray:
-    """Brightness [N, H/2, W/2] from black and from white: on black a mark could only brighten, which SSIM does not forgive."""
+    """Brightness [N, H/4, W/4] from black and from white: on black a mark could only brighten, which SSIM does not forgive."""
     few = levels[:, : painted(levels), 1:-2:4, 1:-2:4].copy()
     far = np.maximum(few, ~few).astype(np.float32)
     bright = summed(far[:, c] for c in range(few.shape[1])) * np.float32(LEVEL / few.shape[1])
-    room = (np.float32(255 * LEVEL) - bright) * np.float32(0.5)
-    return _doubled(room, levels.shape[2] // 2, levels.shape[3] // 2)
-
-
-def _doubled(values: np.ndarray, height: int, width: int) -> np.ndarray:
-    """[N, H/2, W/2] -> [N, H, W], each value for its pair; an odd last row or column is as the one before."""
-    rows = np.empty((*values.shape[:2], width), np.float32)
-    rows[..., 0 : width // 2 * 2 : 2] = rows[..., 1::2] = values
-    rows[..., width // 2 * 2 :] = values[..., -1:]
-    return rows.take(np.minimum(np.arange(height) // 2, values.shape[1] - 1), 1)
+    return (np.float32(255 * LEVEL) - bright) * np.float32(0.5)
 
 
 def _flatter(colours: np.ndarray) -> np.ndarray:
@@ -274,7 +269,8 @@ def _level(pixels: np.ndarray) -> np.ndarray:
     """uint8 [H, W] or [H, W, C] -> [4, 1, H/2, W/2]: evened out."""
     levels = pixels[:LARGEST, :LARGEST]
     corners = corners_of(np.ascontiguousarray(levels[None] if levels.ndim == 2 else np.moveaxis(levels, 2, 0))[None])
-    return evened(corners, spreads(corners)[1])[0]
+    around = spread(corners)
+    return evened(corners, around.mean, contrast_of(around))
 
 
 def _judged(z: float, tried: float) -> tuple[float, float]:
