@@ -107,7 +107,7 @@ class Spread(NamedTuple):
 
 
 def spread(corners: np.ndarray) -> Spread:
-    """Over AROUND (5) times as many squares of 2 x 2 pixels, of brightness [4, N, H, W], which goes on mirrored."""
+    """Over AROUND x AROUND squares of 2 x 2 pixels, of brightness [4, N, H, W], which goes on mirrored."""
     line, shape = _mirrored(summed(corners), summed(corner * corner for corner in corners), AROUND // 2)
     return _spread(_fives(_fives(line, shape[-1]), 1), shape, AROUND, 4)
 
@@ -116,7 +116,7 @@ def coarse_spreads(corners: np.ndarray) -> tuple[np.ndarray, Spread]:
     """Of cells of 4 x 4 pixels, [N, H/2, W/2], from brightness [4, N, H, W]: the least variance of the four squares of
     2 x 2 cells that each is in, so that edges do not count for what is flat beside them; and over 3 x 3 cells.
 
-    Of each square of 2 x 2 pixels two are looked at. An odd last row or column is left out.
+    Four pixels of each cell, far from each other, are looked at. An odd last row or column is left out.
     """
     height, width = (side // 2 * 2 for side in corners.shape[2:])
     one, other = corners[0, :, :height:2, :width], corners[3, :, 1:height:2, :width]
