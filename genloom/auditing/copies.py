@@ -30,6 +30,7 @@ from genloom.metrics.text import Repeats
 from genloom.metrics.windows import Windows
 
 LENGTH = 200  # tokens of a text that is made
+SILENT = 1e-3  # of full scale
 SEARCHED = {"digits": 60_000}  # training items that features are compared with; slower extractors see fewer
 SLOWER = 2_000
 PAIRS = 16  # in the gallery
@@ -143,8 +144,8 @@ def _films(subject: Subject, found: Found) -> None:
     if subject.holdout is None:
         others = space.among_themselves(HELD, seed)
     else:
-        others = space.apart(_frames(_clips(subject.holdout, subject.held(HELD))))
-    beside = "held-out ones" if subject.holdout else "training clips among themselves"
+        others = space.new(space.apart(_frames(_clips(subject.holdout, subject.held(HELD)))))
+    beside = "held-out ones, exact duplicates left out" if subject.holdout else "training clips among themselves"
     method = (
         f"nearest of {len(rows):,} training clips in the pixels of four frames (at most 24 a side), by distance or by that over "
         f"the nearest one's own to its nearest other, against the least of {beside}"
@@ -180,10 +181,20 @@ def _sounds(subject: Subject, holdout: Dataset, found: Found) -> None:
     windows = Windows.at(int(model.spec.extra["rate"]), model.spec.shape[1])
     clips = measure_sound.made(model, train, subject.n, subject.seed)
     memory = measure_sound.remembered(windows, train)
-    made, held = torch.cat([windows.cut(c) for c in clips]), measure_sound.some(holdout, windows, 1_000)
+    made, held = _heard(torch.cat([windows.cut(c) for c in clips])), _heard(measure_sound.some(holdout, windows, 1_000))
+    if not len(made) or not len(held):
+        found.cannot.append("Whether samples are copies cannot be concluded: they, or what was held out, are silent.")
+        return
     view = View("stretches", memory.nearest(windows, made)[0], torch.zeros(len(made)), memory.nearest(windows, held)[0])
-    method = f"windows of {windows.seconds:.2g} s, log mel, against every stretch of the training sound"
+    method = (
+        f"windows of {windows.seconds:.2g} s that are not silent, log mel, against every stretch of the training sound"
+    )
     found.findings.append(concluded(subject, view.copies(), method, "windows", "in their spectra", len(held)))
+
+
+def _heard(windows: Tensor) -> Tensor:
+    """Of windows [n, N] those that are not silent: silence is like silence, and beside it nothing is near."""
+    return windows[windows.abs().amax(1) > SILENT]
 
 
 # ── text ─────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -32,6 +32,7 @@ BATCH = 64
 CLASSES = 20  # that items of unknown class are scored under, at most
 SHARED = 20  # items that share their noise, at least
 CANNOT = "whether items were trained on cannot be concluded"
+FEWEST = 10  # items of a side, from which an interval means something
 FRESH = 1_000  # canaries that were never planted, beside each that was
 NEVER = 1_000_000  # the number of the first of them
 
@@ -156,8 +157,11 @@ def _members(subject: Subject, holdout: Dataset, judge: Judge, found: Found) -> 
         calibrated = f", less that of {subject.reference.folder.name}"
     good = np.isfinite(inside), np.isfinite(outside)
     inside, outside = inside[good[0]], outside[good[1]]
-    if min(len(inside), len(outside)) < 2:
+    if not len(inside) or not len(outside):
         raise UserError("the losses of this run are not numbers (NaN)")
+    if min(len(inside), len(outside)) < FEWEST:
+        few = f"{len(inside):,} training items and {len(outside):,} held-out ones"
+        raise UserError(f"{CANNOT}: {few} are too few, it takes {FEWEST} of each")
     value, n = auc(inside, outside), min(len(inside), len(outside))
     low, high = resampled(auc, inside, outside, seed)
     flagged = low > subject.max_membership
@@ -225,22 +229,26 @@ def _canaries(train: Planted, judge: Judge, found: Found) -> None:
         return n, lambda some: _stacked([canary(train.spec, train.seed, first + int(i), like=like) for i in some])
 
     ours, fresh = judge.scores(made(0, count), made(NEVER, FRESH))
-    fresh = np.sort(fresh)
-    above = len(fresh) - np.searchsorted(fresh, ours, "right")
-    bits = math.log2(FRESH + 1) - np.log2(above + 1)
-    times = np.array([TIMES[i % len(TIMES)] for i in range(count)])
+    times, good = np.array([TIMES[i % len(TIMES)] for i in range(count)]), np.isfinite(ours)
+    ours, fresh, times = ours[good], np.sort(fresh[np.isfinite(fresh)]), times[good]
+    if not len(ours) or not len(fresh):
+        raise UserError("the losses of this run's canaries are not numbers (NaN)")
+    above = (
+        len(fresh) - (np.searchsorted(fresh, ours, "right") + np.searchsorted(fresh, ours, "left")) / 2
+    )  # ties by half
+    bits = math.log2(len(fresh) + 1) - np.log2(above + 1)
     by = {int(t): bits[times == t] for t in np.unique(times)}
     said = ", ".join(f"{len(b)} planted {t}×: {b.mean():.1f}" for t, b in by.items())
-    most, least = math.log2(FRESH + 1), 1 / math.log(2)
-    spread = bits.std() / math.sqrt(len(bits)) if len(bits) > 1 else most
+    most, least = math.log2(len(fresh) + 1), 1 / math.log(2)
+    spread = bits.std(ddof=1) / math.sqrt(len(bits)) if len(bits) > 1 else most
     sentence = (
         f"Canaries are exposed by {bits.mean():.1f} bits on average, of at most {most:.1f}, and {least:.1f} were nothing of them "
         f"remembered ({said})."
     )
     method = f"rank of the loss of each among {FRESH:,} that were never planted; log2(ranks) - log2(rank), Carlini et al. 2019"
-    low, high = bits.mean() - 1.96 * spread, bits.mean() + 1.96 * spread
+    low, high = max(0.0, bits.mean() - 1.96 * spread), min(most, bits.mean() + 1.96 * spread)
     finding = Finding(
-        "canary-exposure", method, count, bits.mean().item(), float(low), float(high), None, False, sentence
+        "canary-exposure", method, len(bits), bits.mean().item(), float(low), float(high), None, False, sentence
     )
     found.findings.append(finding)
     found.more["canaries"] = {str(t): [round(float(x), 2) for x in b] for t, b in by.items()}

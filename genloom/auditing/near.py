@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from genloom.errors import UserError
 from genloom.measure import some_rows
 from genloom.metrics.distribution import nearest
 
@@ -52,6 +53,13 @@ class Space:
     def holds(self, x: Tensor) -> Tensor:
         """[n] bool: which of others [n, d] are training items again."""
         return nearest(x, self.known)[0][:, 0] <= self.same
+
+    def new(self, apart: Apart) -> Apart:
+        """Those that are no training item again: beside such a one nothing would be near. Raises UserError where none is left."""
+        new = apart.distances > self.same
+        if not new.any():
+            raise UserError("Every held-out item is a training item too: give --holdout others.")
+        return Apart(*(v[new] for v in apart))
 
     def among_themselves(self, most: int, seed: int) -> Apart:
         """Of some of the training items, each as if it were not there."""

@@ -66,8 +66,8 @@ def _nearer(subject: Subject, found: Found, made: Table, train: Table, held: Tab
     total = len(train[0].values)
     count = min(len(held[0].values), total)
     even = rows_of(train, some_rows(total, count, subject.seed))
-    value, n = figures.nearer_to_training(made, even, held), len(made[0].values)
-    ties = figures.nearer_to_training(made, held, even)
+    value, n = figures.nearer_to_training(made, even, held, train), len(made[0].values)
+    ties = figures.nearer_to_training(made, held, even, train)
     value = (value + 1 - ties) / 2  # those as near to one as to the other, by half
     low, high = wilson(round(value * n), n)
     flagged = low > NEARER

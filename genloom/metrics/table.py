@@ -196,14 +196,16 @@ def _ranks(x: np.ndarray) -> np.ndarray:
 # ── rows ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def nearest_rows(rows: Table, among: Table, *, chunk: int = 64) -> tuple[np.ndarray, np.ndarray]:
+def nearest_rows(
+    rows: Table, among: Table, *, ranges: Table | None = None, chunk: int = 64
+) -> tuple[np.ndarray, np.ndarray]:
     """The distance [0, 1], f64 [n], of each row to the nearest of `among`, and the number of that, i64 [n].
 
-    A distance is the mean over columns of |difference| / range of `among`, at most 1, and of 0 or 1 for codes; missing on one
+    A distance is the mean over columns of |difference| / range of `ranges`, or of `among`, at most 1, and of 0 or 1 for codes; missing on one
     side counts 1, on both 0. `chunk` rows are compared with 4096 at a time, first in whole numbers of 16 bits; whatever may be
     the nearest by these is measured in float64.
     """
-    a, b = _scaled(rows, among)  # [C, n], [C, m]
+    a, b = _scaled(rows, among, ranges)  # [C, n], [C, m]
     kept = np.sort(np.unique(b, axis=1, return_index=True)[1])  # of rows that are the same only the first is compared
     b = b[:, kept]
     # As many units to a difference of 1 as let the sum over columns, and one number's difference from GAP, fit in 16 bits.
@@ -226,12 +228,14 @@ def nearest_rows(rows: Table, among: Table, *, chunk: int = 64) -> tuple[np.ndar
     return best / len(a), number
 
 
-def nearer_to_training(fake: Table, train: Table, holdout: Table) -> float:
-    """[0, 1]: share of made rows strictly nearer to a row of training than to one held out, each table with its own ranges.
+def nearer_to_training(fake: Table, train: Table, holdout: Table, ranges: Table | None = None) -> float:
+    """[0, 1]: share of made rows strictly nearer to a row of training than to one held out; numbers have the ranges of a
+    table, or in each of both its own, by which that with the farther outlier is nearer.
 
     About a half where nothing is learnt by heart, if as many rows are held out as trained on.
     """
-    return float((nearest_rows(fake, train)[0] < nearest_rows(fake, holdout)[0]).mean())
+    near, far = (nearest_rows(fake, table, ranges=ranges)[0] for table in (train, holdout))
+    return float((near < far).mean())
 
 
 def overfitting_protection(fake: Table, train: Table, holdout: Table) -> float:
@@ -268,18 +272,18 @@ def _window(x: np.ndarray, y: np.ndarray, reach: float) -> tuple[np.ndarray, np.
     return order, start, stop - start
 
 
-def _scaled(rows: Table, among: Table) -> tuple[np.ndarray, np.ndarray]:
+def _scaled(rows: Table, among: Table, ranges: Table | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Both tables as f64 [C, n] and [C, m], in which min(|difference|, 1) is the distance of two values.
 
-    Numbers have the range of `among` as [0, 1], all beyond twice of it cut off, and GAP where missing; codes count from 0.
+    Numbers have the range of `ranges`, or of `among`, as [0, 1], all beyond twice of it cut off, and GAP where missing; codes count from 0.
     """
     a, b = np.empty((len(rows), len(rows[0].values))), np.empty((len(among), len(among[0].values)))
-    for i, (x, y) in enumerate(zip(rows, among, strict=True)):
+    for i, (x, y, wide) in enumerate(zip(rows, among, ranges or among, strict=True)):
         both = np.concatenate([x.values, y.values])
         if y.discrete:
             scaled = np.unique(both, return_inverse=True)[1].astype(np.float64)
         else:
-            known = given(y) if len(given(y)) else np.zeros(1)
+            known = given(wide) if len(given(wide)) else np.zeros(1)
             far = both - known.min()
             far = np.clip(far / np.ptp(known), -1, 2) if np.ptp(known) else np.sign(far)
             scaled = np.where(np.isnan(far), GAP, far)

@@ -1,0 +1,62 @@
+"""What an audit says where nothing was remembered, or where both sides have something in common."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from genloom import auditing
+from genloom.auditing import copies, membership, rows
+from genloom.auditing.near import Space
+from genloom.errors import UserError
+from genloom.metrics.table import Column, Table
+
+PLANTED: Any = SimpleNamespace(rows=range(5), data=SimpleNamespace(batch=lambda _: {}), spec=None, seed=0)
+
+
+def table(random: np.random.Generator, n: int) -> Table:
+    return [Column(f"x{i}", random.lognormal(0, 1.5, n), False) for i in range(4)]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_rows_with_outliers_are_no_nearer_to_either_side(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    found = auditing.Found([], [], {})
+    subject: Any = SimpleNamespace(seed=seed)
+    rows._nearer(subject, found, table(random, 2000), table(random, 800), table(random, 800))
+    assert abs(found.findings[0].value - 0.5) < 0.08 and not found.findings[0].flagged
+
+
+@pytest.mark.parametrize(("scores", "exposed"), [([0.0] * 5, 1.0), ([np.nan, 0, 0, 0, 0], 1.0), ([1.0] * 5, 9.97)])
+def test_canaries_as_likely_as_others_are_not_exposed(scores: list[float], exposed: float) -> None:
+    found = auditing.Found([], [], {})
+    judge: Any = SimpleNamespace(scores=lambda ours, fresh: [np.array(scores), np.zeros(fresh[0])])
+    membership._canaries(PLANTED, judge, found)
+    told = found.findings[0]
+    assert told.value == pytest.approx(exposed, abs=0.01) and 0 <= told.low <= told.value <= told.high <= 9.97
+
+
+def test_canaries_that_have_no_losses_are_said_to_tell_nothing() -> None:
+    judge: Any = SimpleNamespace(scores=lambda ours, fresh: [np.full(5, np.nan), np.zeros(fresh[0])])
+    with pytest.raises(UserError, match="canaries are not numbers"):
+        membership._canaries(PLANTED, judge, auditing.Found([], [], {}))
+
+
+def test_a_held_out_item_that_is_a_training_item_hides_no_copy() -> None:
+    known = torch.randn(50, 8, generator=torch.Generator().manual_seed(0))
+    held = torch.cat([known[:1], torch.randn(50, 8, generator=torch.Generator().manual_seed(1))])
+    space = Space("rows", known, np.arange(50))
+    others = space.new(space.apart(held))
+    assert len(others.distances) == 50
+    assert all(view.copies().all() for view in space.views(space.apart(known), others))
+    with pytest.raises(UserError, match="give --holdout others"):
+        space.new(space.apart(known))
+
+
+def test_silent_windows_are_not_compared() -> None:
+    sound = torch.randn(3, 100, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(copies._heard(torch.cat([torch.zeros(2, 100), sound])), sound)
