@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from genloom import generate
-from genloom.errors import UserError
+from genloom.errors import UserError, printable
 from genloom.origin import Marks, locate
 from genloom.provenance import Origin, keys, label, read_label, watermark
 from genloom.provenance.films import mdat
@@ -29,7 +29,12 @@ def again(file: Path, run: Path | None = None, out: Path | None = None, source: 
     found = locate(origin, file, run)
     if found.spec.modality == "video" and label.kind_of(file) is label.PNG:
         raise UserError(f"'{file}' is one picture of a film: {origin.command}")
-    if origin.watermark and origin.watermark != watermark.number(keys.installation_key()):
+    if origin.watermark and (key := keys.existing_key()) is None:
+        raise UserError(
+            f"'{file}' has a watermark, and there is no key here: where you have a copy of it, put it at "
+            f"'{keys.home() / keys.KEY}'; without it the same file cannot be made."
+        )
+    if origin.watermark and key and origin.watermark != watermark.number(key):
         raise UserError(
             f"'{file}' has the watermark of another key than '{keys.home() / keys.KEY}': where you have a copy of that key, "
             "put it there; without it the same file cannot be made."
@@ -42,10 +47,14 @@ def again(file: Path, run: Path | None = None, out: Path | None = None, source: 
     spans = [(origin.index, origin.index + 1), (start, min(start + generate.BATCH, origin.of))]
     if found.spec.modality == "table":
         spans = [(0, origin.of)]  # one file of them all
+    try:
+        before = essence(file)
+    except (OSError, SyntaxError, *label.BROKEN) as error:
+        raise UserError(f"'{file}' is damaged ({error}): it cannot be compared with what would be made.") from None
     difference = ""
     for span in dict.fromkeys(spans):
         made = _make(found, origin, span, folder, file, source)
-        if not (difference := compared(essence(file), essence(made))):
+        if not (difference := compared(before, essence(made))):
             break
     return target, difference
 
@@ -63,7 +72,7 @@ def recipe(file: Path) -> Origin:
             f"'{file}' carries no recipe: genloom did not make it, or it was saved anew by another program."
         )
     if origin.how != "sample":
-        raise UserError(f"'{file}' is made again by the command in it: {origin.command}")
+        raise UserError(f"'{file}' is made again by the command in it: {printable(origin.command)}")
     lost = [name for name, value in origin.conditions.items() if isinstance(value, dict) and set(value) == {"digest"}]
     if lost and lost != ["source"]:
         raise UserError(
@@ -96,7 +105,9 @@ def essence(path: Path) -> np.ndarray:
         from PIL import Image, ImageSequence
 
         with Image.open(io.BytesIO(data)) as picture:
-            return np.stack([np.asarray(frame.copy()) for frame in ImageSequence.Iterator(picture)])
+            frames = [frame.copy() for frame in ImageSequence.Iterator(picture)]
+            several = len(frames) > 1  # of which the first may have a palette, and others not
+            return np.stack([np.asarray(frame.convert("RGBA") if several else frame) for frame in frames])
     if kind is label.WAV:
         sound = next((riff_body(data, start) for name, start, _ in riff_chunks(data) if name == b"data"), b"")
         return np.frombuffer(sound[: len(sound) // 2 * 2], "<i2")

@@ -31,7 +31,8 @@ def detect(words: list[str]) -> None:
             f"genloom: no watermark was looked for, as there is no key here ('{keys.home() / keys.KEY}').",
             file=sys.stderr,
         )
-    print(json.dumps([f.to_json() for f in found], indent=1, ensure_ascii=False) if args.json else module.table(found))
+    told = json.dumps([f.to_json() for f in found], indent=1, ensure_ascii=False) if args.json else module.table(found)
+    print(told.encode(errors="backslashreplace").decode())  # a label may hold half a letter
 
 
 def like(words: list[str]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from genloom.core import Spec
 from genloom.data.files import hidden
-from genloom.errors import UserError
+from genloom.errors import UserError, printable
 from genloom.origin import locate, weights_hash
 from genloom.provenance import Check, Origin, check, keys, label, watermark
 from genloom.run import Run
@@ -125,6 +125,8 @@ class Runs:
             return str(locate(origin, path).folder), ""
         except UserError as error:
             return None, str(error)
+        except (OSError, ValueError):  # no name that a folder can have
+            return None, f"'{path}' names a run that cannot be."
 
     def spec(self, folder: str | None) -> Spec | None:
         """Of the run that was given, else of the one that was found."""
@@ -140,9 +142,10 @@ def table(found: Sequence[Finding]) -> str:
         return "There is no file that could carry a mark."
     head = ("file", "C2PA", "label", "made by", "watermark")
     rows = [head, *(_row(f) for f in found)]
+    rows = [tuple(printable(cell) for cell in row) for row in rows]
     wide = [max(len(row[i]) for row in rows) for i in range(len(head))]
     lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, wide, strict=True)).rstrip() for row in rows]
-    notes = dict.fromkeys(n for f in found for n in (f.c2pa.reason, f.note) if n)
+    notes = dict.fromkeys(printable(n) for f in found for n in (f.c2pa.reason, f.note) if n)
     return "\n".join([*lines, *([""] if notes else []), *notes])
 
 

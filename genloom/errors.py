@@ -25,3 +25,8 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
 def needs_extra(package: str, extra: str, why: str) -> UserError:
     """The error for an optional dependency that is absent."""
     return UserError(f"{why} needs the package '{package}': pip install 'genloom[{extra}]'.")
+
+
+def printable(text: str) -> str:
+    """Text of a file that anybody may have made, without what would move about on the screen or look like another row."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -325,7 +325,7 @@ def checked(model: Model, conditions: Mapping[str, Any]) -> dict[str, Any]:
     for name in ("prompt", "first") if model.modality == "video" else ():
         if isinstance(path := given.get(name), (str, Path)):
             frames = importlib.import_module("genloom.data.video").read_frames(Path(path).expanduser(), model.spec)
-            given[name] = frames if name == "prompt" else frames[:, 0]
+            given[name] = frames if name == "prompt" else frames[None, :, 0]
     for name in model.borrows:
         if isinstance(folder := given.get(name), (str, Path, Run)):
             given[name] = load(Run.open(folder), model.device)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from genloom.cli import main
 from genloom.detect import detect, table
 from genloom.errors import UserError
 from genloom.generate import to_files
-from genloom.provenance import keys
+from genloom.provenance import keys, read_label, write_label
 
 pytest.importorskip("c2pa")
 
@@ -167,3 +168,27 @@ def test_a_broken_key_is_said(folder: Path, tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("GENLOOM_HOME", str(home))
     with pytest.raises(UserError, match="has 5 bytes"):
         detect([folder])
+
+
+def test_a_file_that_is_strange_is_one_row_and_the_others_are_told(folder: Path) -> None:
+    (folder / "head.ogg").write_bytes(b"OggS")
+    for name, producer in {"rows.jpg": "x\\nfake.png  valid  \\u001b[2J", "half.jpg": "\\ud800"}.items():
+        xmp = (folder / "other.jpg").read_bytes().replace(b"doubao", producer.encode())
+        before, after = len(b"doubao"), len(producer)
+        at = xmp.index(b"http://ns.adobe.com/xap/1.0/") - 2
+        size = int.from_bytes(xmp[at : at + 2], "big") + after - before
+        (folder / name).write_bytes(xmp[:at] + size.to_bytes(2, "big") + xmp[at + 2 :])
+    shown = table(detect([folder]))
+    lines = shown.splitlines()
+    assert all(any(name in line for line in lines) for name in ("00000.png", "head.ogg", "rows.jpg", "half.jpg"))
+    assert not any(line.startswith("fake.png") for line in lines) and "\x1b" not in shown
+    shown.encode()
+    main(["detect", str(folder), "--json"])
+
+
+def test_a_run_whose_name_is_too_long_for_a_folder_is_not_found(run: genloom.Run, tmp_path: Path) -> None:
+    (path,) = to_files(run, 1, tmp_path / "one")
+    origin = read_label(path)
+    assert origin
+    write_label(path, replace(origin, run="a" * 5000))
+    assert detect([path])[0].label and main(["detect", str(path)]) in (None, 0)

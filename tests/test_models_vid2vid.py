@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from genloom import core
+from genloom import core, generate
 from genloom.core import Spec
 from genloom.errors import UserError
 from genloom.models.video.vid2vid import Vid2Vid
@@ -353,6 +354,15 @@ def test_a_first_frame_is_kept_and_shapes_the_next() -> None:
         given, plain = model.sample(2, source=source, first=first), model.sample(2, source=source)
     assert torch.equal(given[0, :, 0], first) and torch.equal(given[1, :, 0], first)
     assert not torch.allclose(given[:, :, 1], plain[:, :, 1], atol=1e-4)
+
+
+def test_a_first_frame_may_be_a_file(tmp_path: Path) -> None:
+    model = make().eval()
+    Image.new("RGB", (32, 16), "red").save(tmp_path / "red.png")
+    given = generate.checked(model, {"first": tmp_path / "red.png"})
+    with torch.inference_mode():
+        frames = list(model.stream((clips(model)["source"][:1, :, t] for t in range(2)), **given))
+    assert frames[0].shape == frames[1].shape and frames[0][0, 0].min() > 0.99 and frames[0][0, 1].max() < -0.99
 
 
 def test_no_more_frames_are_kept_than_it_looks_back_at() -> None:

@@ -595,6 +595,11 @@ def test_what_cannot_be_made_again_is_said(run: genloom.Run, tmp_path: Path) -> 
         again(tmp_path / "mine.png")
     with pytest.raises(UserError, match="gone"):
         again(tmp_path / "gone.png")
+    (tmp_path / "changed.png").write_bytes(
+        path.read_bytes().replace(b"trainedAlgorithmicMedia", b"trainedAlgorithmicmedia")
+    )
+    with pytest.raises(UserError, match=r"damaged|cannot be read"):
+        again(tmp_path / "changed.png", run=run.folder)
     (seed,) = verbs.seeds_to_files(run, "5", tmp_path / "seeds")
     assert {check(p).state for p in (tmp_path / "seeds").iterdir()} == {"valid"}
     with pytest.raises(UserError, match="sample digits-run --seeds 5"):

@@ -16,6 +16,7 @@ from torch import Tensor
 
 import genloom
 from genloom import cli, generate, measure
+from genloom.again import again
 from genloom.data import draw
 from genloom.data.film import Reader, Screen
 from genloom.data.film_files import reels
@@ -208,6 +209,10 @@ def test_the_ending_of_a_name_says_what_a_clip_becomes(maker: Run, tmp_path: Pat
         cli.main(["sample", str(maker.folder), "--label", "9", "--frames", "4", "--out", str(path)])
         assert len(frames_of(path)) == 4
         assert frames_of(path)[0].mean() / 127.5 - 1 == pytest.approx(-0.9 + 1.8 * 9 / 39, abs=0.03)
+        if ending != "mp4":
+            assert again(path, maker.folder, tmp_path / "again")[1] == ""
+            with Image.open(path) as shown:
+                assert shown.info["loop"] == 0  # for ever
     paths = generate.to_files(maker, 3, tmp_path / "v1.2", form="frames")  # a folder, whatever follows its dot
     assert [len(list(p.iterdir())) for p in paths] == [6, 6, 6]
     with pytest.raises(UserError, match="3 samples are asked for"):

@@ -198,6 +198,9 @@ def test_files_are_marked_and_made_again(run: genloom.Run, tmp_path: Path, monke
         made, difference = again(path, run.folder, tmp_path / "again" / path.parent.name)
         assert difference == "" and np.array_equal(np.asarray(Image.open(made)), np.asarray(Image.open(path)))
     monkeypatch.setenv("GENLOOM_HOME", str(tmp_path / "elsewhere"))
+    with pytest.raises(UserError, match="there is no key here"):
+        again(paths[1], run.folder, tmp_path / "theirs")
+    assert keys.existing_key() is None and keys.installation_key() != key
     with pytest.raises(UserError, match="another key"):
         again(paths[1], run.folder, tmp_path / "theirs")
 

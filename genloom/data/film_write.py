@@ -80,9 +80,15 @@ class Writer:
 
     def _start(self, height: int, width: int) -> None:
         av, ending = library(), self.path.suffix.lower()
-        still = {".gif": ("gif", "pal8", {}), ".webp": ("libwebp_anim", "bgra", {"quality": "85", "loop": "0"})}
+        still = {".gif": ("gif", "pal8", {}), ".webp": ("libwebp_anim", "bgra", {"quality": "85"})}
         codec, pixels, options = still.get(ending) or self._film_codec()
-        index = {"movflags": "+faststart"} if ending in (".mp4", ".mov") else {"loop": "0"} if ending == ".gif" else {}
+        index = (
+            {"movflags": "+faststart"}
+            if ending in (".mp4", ".mov")
+            else {"loop": "0"}
+            if ending in (".gif", ".webp")
+            else {}
+        )
         self.container = av.open(str(self.part), "w", options=index)
         self.track = self.container.add_stream(codec, rate=self._exact(), options=options)
         self.track.width, self.track.height, self.track.pix_fmt = width, height, pixels

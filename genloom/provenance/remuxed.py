@@ -23,9 +23,12 @@ def _library() -> Any:
 
 
 def read(path: Path) -> dict[str, str]:
-    """Raises OSError or ValueError (FFmpeg's errors are both) for a file that is not whole."""
-    with _library().open(str(path)) as file:
-        texts = [file.metadata, *(stream.metadata for stream in file.streams)]
+    """Raises OSError or ValueError for a file that is not whole."""
+    try:
+        with _library().open(str(path)) as file:
+            texts = [file.metadata, *(stream.metadata for stream in file.streams)]
+    except EOFError as error:  # alone of FFmpeg's errors it is neither
+        raise ValueError(str(error)) from None
     return {name: said[name] for said in texts for name in OURS if name in said}
 
 
