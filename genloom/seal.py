@@ -92,7 +92,7 @@ def verify(place: Place, noted: str | None = None, seen: frozenset[Path] = froze
     ]
     if sealed["seal"] != own(sealed):
         return [f"'{folder / FILE}' was changed after it was written.", *found, *_files(folder, sealed)]
-    if noted and not sealed["seal"].startswith(noted):
+    if noted is not None and not (noted and sealed["seal"].startswith(noted)):
         found.append(
             f"'{folder}' bears the seal {sealed['seal'][:16]}, not the one that was noted: it was sealed again."
         )

@@ -297,6 +297,10 @@ def test_the_command_ends_with_one_where_something_is_flagged(
         (["--holdout", "EMPTY"], "holds no picture"),
         (["--attributes", "WRONG", "--holdout", "OTHER"], "nothing.png"),
         (["-n", "2"], "too few"),
+        (["--max-membership", "60"], "a share, from 0 to 1"),
+        (["--max-copies", "nan"], "a share, from 0 to 1"),
+        (["--seed", "-1"], "give 0 or more"),
+        (["--reference", "SELF"], "is the run itself"),
     ],
 )
 @pytest.mark.usefixtures("quick")
@@ -312,7 +316,7 @@ def test_mistakes_are_one_sentence(
     wrong.write_text("file,label\nnothing.png,a\n")
     empty = tmp_path / "empty"
     empty.mkdir()
-    places = {"TRAIN": pictures[0], "OTHER": pictures[1], "EMPTY": empty, "WRONG": wrong}
+    places = {"SELF": parrot.folder, "TRAIN": pictures[0], "OTHER": pictures[1], "EMPTY": empty, "WRONG": wrong}
     with pytest.raises(SystemExit) as end:
         cli.main(["audit", str(parrot.folder), *(str(places.get(w, w)) for w in words)])
     assert end.value.code == 2

@@ -116,6 +116,7 @@ def test_edits_of_the_seal_and_files_put_there_are_found(runs: Path) -> None:
     (runs / "child/log.jsonl").write_text("")
     reseal(runs / "child")
     assert verify(runs / "child") == [] and "sealed again" in verify(runs / "child", noted[:12])[0]
+    assert "sealed again" in verify(runs / "child", "")[0]  # nothing was noted: no proof
 
 
 def test_the_line_is_followed(runs: Path) -> None:

@@ -126,6 +126,14 @@ def test_a_parrot_of_rows_is_flagged(runs: dict[str, Run]) -> None:
     assert "<td>training</td>" in (runs["parrot"].folder / "report.html").read_text()
 
 
+def test_held_out_rows_that_are_all_training_rows_tell_nothing(runs: dict[str, Run], tmp_path: Path) -> None:
+    header, *lines = Path(runs["parrot"].info["data"]["source"]).read_text().splitlines()
+    trained = [lines[i] for i in (0, 1, 2, 3, 4, 5) * 5]
+    (tmp_path / "again.csv").write_text("\n".join([header, *trained]))
+    with pytest.raises(UserError, match="training row too"):
+        genloom.audit(runs["parrot"], holdout=tmp_path / "again.csv")
+
+
 def test_rows_that_are_new_are_not_flagged_and_lost_groups_are_named(runs: dict[str, Run]) -> None:
     result = genloom.audit(runs["fresh"])
     assert result["passed"], [f["sentence"] for f in result["findings"] if f["flagged"]]

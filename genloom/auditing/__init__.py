@@ -146,6 +146,13 @@ def audit_run(
         raise UserError(f"audit knows no {kind} yet, which this run makes.")
     if n is not None and n < 10:
         raise UserError(f"-n {n} is too few to conclude from: give 10 or more.")
+    for name, share in {"max-copies": max_copies, "max-membership": max_membership}.items():
+        if not 0 <= share <= 1:
+            raise UserError(f"--{name} is {share:g}: give a share, from 0 to 1.")
+    if seed < 0:
+        raise UserError(f"--seed is {seed}: give 0 or more.")
+    if reference:
+        _fits(reference, run)
     train, kept = sides(run, data, holdout)
     by = str(attributes) if attributes and kind == "table" else None
     grouped = open_like(run, _source(run, data), labels=str(attributes)) if attributes and not by else None
@@ -182,6 +189,19 @@ def audit_run(
     }
     run.write_json(FILE, result)
     return result
+
+
+def _fits(reference: Run, run: Run) -> None:
+    """Raises UserError unless the one run can calibrate what is said of the other."""
+    if reference.folder.resolve() == run.folder.resolve():
+        raise UserError("The reference is the run itself: give --reference a run of the same model on other data.")
+    mine, other = run.spec, reference.spec
+    names = [[c.get("name") for c in spec.extra.get("columns", ())] for spec in (mine, other)]
+    if run.info["model"] != reference.info["model"] or mine.shape != other.shape or names[0] != names[1]:
+        raise UserError(
+            "The reference is of another model, or of data of another kind: give --reference a run of the same one on other "
+            "data."
+        )
 
 
 def _source(run: Run, data: str | Path | Dataset | None) -> str | Path:

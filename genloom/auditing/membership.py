@@ -150,8 +150,6 @@ def _members(subject: Subject, holdout: Dataset, judge: Judge, found: Found) -> 
     inside, outside = _sides(subject, holdout, judge)
     calibrated = ""
     if subject.reference is not None:
-        if subject.reference.info["model"] != subject.run.info["model"]:
-            raise UserError("The reference is of another model: give --reference a run of the same one on other data.")
         usual = _sides(subject, holdout, Judge(subject.reference, seed))
         inside, outside = inside - usual[0], outside - usual[1]
         calibrated = f", less that of {subject.reference.folder.name}"

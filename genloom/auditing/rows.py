@@ -13,6 +13,7 @@ from genloom.auditing.finding import Finding, percent
 from genloom.core import Spec
 from genloom.data.schema import Column as Described
 from genloom.data.table import numbers_of
+from genloom.errors import UserError
 from genloom.measure import some_rows
 from genloom.measure_table import as_table, data_table, rows_of
 from genloom.metrics import table as figures
@@ -37,6 +38,8 @@ def look(subject: Subject, found: Found) -> None:
     made = as_table(numbers_of(subject.made, spec), spec)
     ours, places = figures.nearest_rows(made, train)
     theirs, _ = figures.nearest_rows(held, train)
+    if not theirs.any():
+        raise UserError("Every held-out row is a training row too: give --holdout others.")
     _beside(subject, found, "exact-rows", ours == 0, theirs == 0, "are training rows in every column")
     if (others := theirs[theirs > 0]).size:  # rows that are the same are counted above
         limit = float(np.quantile(others, LEAST))
