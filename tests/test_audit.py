@@ -379,7 +379,7 @@ def test_canaries_are_planted_as_often_as_said_and_depend_on_their_number_alone(
 
 def test_spans_longer_than_any_of_held_out_text_are_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     random = np.random.default_rng(1)
-    text = "".join(random.choice(list("abcdefgh "), 6000))
+    text = "".join(random.choice(list("abcdefgh "), 12_000))
     (tmp_path / "text.txt").write_text(text)
     run = genloom.fit("gpt", tmp_path / "text.txt", tmp_path / "run", recipe="tiny", steps=2, quiet=True)
     stolen = [text[100 + 80 * i :][:80] if i % 2 else "".join(random.choice(list("abcdefgh "), 80)) for i in range(20)]

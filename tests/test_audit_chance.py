@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from genloom import auditing
-from genloom.auditing import copies, membership, rows
+from genloom.auditing import copies, coverage, membership, rows
 from genloom.auditing.near import Space
 from genloom.errors import UserError
 from genloom.metrics.table import Column, Table
@@ -55,6 +55,24 @@ def test_a_held_out_item_that_is_a_training_item_hides_no_copy() -> None:
     assert all(view.copies().all() for view in space.views(space.apart(known), others))
     with pytest.raises(UserError, match="give --holdout others"):
         space.new(space.apart(known))
+
+
+@pytest.mark.parametrize(("n", "held"), [(64, 20), (1000, 20), (1000, 300)])
+def test_what_passes_by_chance_is_flagged_by_chance_alone(n: int, held: int) -> None:
+    random, flagged = np.random.default_rng(0), 0
+    kind: Any = SimpleNamespace(spec=SimpleNamespace(modality="image"))
+    subject: Any = SimpleNamespace(holdout=True, max_copies=0.01, run=kind)
+    for _ in range(400):
+        copied = torch.from_numpy(random.random(n) < random.random(held).min())
+        flagged += copies.concluded(subject, copied, "", "", "", held).flagged
+    assert flagged <= 20  # of 10 that are allowed
+    assert copies.concluded(subject, torch.ones(n), "", "", "", held).flagged
+
+
+def test_ties_of_votes_go_to_the_nearest() -> None:
+    eye: Any = coverage.Voters.__new__(coverage.Voters)
+    eye.known, eye.groups, eye.votes = torch.arange(5.0)[:, None], torch.tensor([3, 1, 3, 1, 0]), {}
+    assert eye.vote(torch.tensor([[-1.0], [5.0]])).tolist() == [3, 1]
 
 
 def test_silent_windows_are_not_compared() -> None:

@@ -8,6 +8,7 @@ training pictures among themselves.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -35,6 +36,7 @@ SEARCHED = {"digits": 60_000}  # training items that features are compared with;
 SLOWER = 2_000
 PAIRS = 16  # in the gallery
 BATCH = 16
+RARE = 0.025  # of chance, at which copies are no accident
 SPANS = 256  # held-out texts whose longest spans are looked for
 
 
@@ -62,16 +64,25 @@ def look(subject: Subject, found: Found) -> None:
 def concluded(
     subject: Subject, copies: Tensor, method: str, what: str, where: str, held: int, views: int = 1
 ) -> Finding:
-    """The finding on so many samples, of which `copies` [n] are, seen in so many views: as many pass by chance as that allows."""
+    """The finding on so many samples, of which `copies` [n] are, seen in so many views: flagged where they are more than is
+    allowed, and chance alone would hardly make so many."""
     count, n = int(copies.sum()), len(copies)
     low, high = wilson(count, n)
-    limit = max(subject.max_copies, views / (held + 1))
-    flagged = low > limit
+    looks = views * (
+        1 if subject.holdout else 2
+    )  # the least distance of training items among themselves is that of two
+    flagged = low > subject.max_copies and looks * by_chance(count, n, held) <= RARE
     others = "items that the run never saw" if subject.holdout else "training items is to the rest"
     nearer = where if subject.run.spec.modality == "text" else f"are nearer to the training data {where}"
     said = f"{percent(count / n)} of {n:,} {what} ({percent(low)} to {percent(high)}) {nearer} than any of {held:,} {others}"
     judged = "it copies what it was trained on." if flagged else "no more than may happen by chance, or is allowed."
-    return Finding("copies", method, n, count / n, low, high, limit, flagged, f"{said}: {judged}")
+    return Finding("copies", method, n, count / n, low, high, subject.max_copies, flagged, f"{said}: {judged}")
+
+
+def by_chance(count: int, n: int, held: int) -> float:
+    """The chance that at least so many of n items are nearer than the nearest of others from where they came, of which so many
+    were held out: that the least distances of all are theirs (negative hypergeometric)."""
+    return math.prod((n - i) / (n + held - i) for i in range(count))
 
 
 # ── pictures and films ───────────────────────────────────────────────────────────────────────────────────────────
