@@ -159,7 +159,7 @@ def test_groups_that_are_left_out_are_named(pictures: tuple[Path, Path], tmp_pat
         result = genloom.audit(run, holdout=pictures[1], n=60)
     assert result["groups"]["light"]["state"] == "left out"
     told = named(result)["groups"]
-    assert 0.2 < told["low"] < told["value"] <= told["high"]  # a third of the data is missing
+    assert 0.15 < told["low"] < told["value"] <= told["high"]  # a third of the data is missing
     assert "light left out" in named(result)["groups"]["sentence"] and named(result)["groups"]["flagged"]
 
 

@@ -13,6 +13,7 @@ from genloom import auditing
 from genloom.auditing import copies, coverage, membership, rows
 from genloom.auditing.near import Space
 from genloom.errors import UserError
+from genloom.metrics.chances import total_variation
 from genloom.metrics.table import Column, Table
 
 PLANTED: Any = SimpleNamespace(rows=range(5), data=SimpleNamespace(batch=lambda _: {}), spec=None, seed=0)
@@ -73,6 +74,15 @@ def test_ties_of_votes_go_to_the_nearest() -> None:
     eye: Any = coverage.Voters.__new__(coverage.Voters)
     eye.known, eye.groups, eye.votes = torch.arange(5.0)[:, None], torch.tensor([3, 1, 3, 1, 0]), {}
     assert eye.vote(torch.tensor([[-1.0], [5.0]])).tolist() == [3, 1]
+
+
+@pytest.mark.parametrize(("n", "m", "kinds"), [(1000, 1000, 10), (1000, 100, 40), (5000, 1000, 2)])
+def test_groups_that_are_alike_are_so_within_the_interval(n: int, m: int, kinds: int) -> None:
+    random = np.random.default_rng(0)
+    alike = [total_variation([(random.integers(-1, kinds, n), random.integers(-1, kinds, m))], i) for i in range(60)]
+    assert sum(low > 0 for _, low, _ in alike) <= 6 and all(low <= value <= high for value, low, high in alike)
+    value, low, high = total_variation([(np.zeros(n, int), np.arange(m) % 2)], 0)
+    assert value == 0.5 and 0.3 < low < 0.5 < high
 
 
 def test_silent_windows_are_not_compared() -> None:

@@ -6,7 +6,6 @@ told the same way, so a judge that errs, errs on both sides.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ from genloom.data.table import numbers_of
 from genloom.errors import UserError, unknown
 from genloom.measure import DIGITS, images, some_rows
 from genloom.measure_table import as_table, data_table
-from genloom.metrics.chances import resampled, wilson
+from genloom.metrics.chances import total_variation, wilson
 from genloom.metrics.distribution import nearest, neighbourhoods
 from genloom.metrics.features import Extractor, extractor
 
@@ -79,13 +78,12 @@ def _categories(subject: Subject, found: Found) -> None:
         found.cannot.append("Which groups are left out cannot be told: no column is a category of few values.")
         return
     groups: dict[str, dict[str, Any]] = {}
-    apart = []
+    apart: list[tuple[np.ndarray, np.ndarray]] = []
     for i in chosen:
         names = tuple(f"{real[i].name} = {value}" for value in told[i]["values"])
         sides = [torch.from_numpy(side[i].values) for side in (made, real)]
         groups |= _shares(sides[0], sides[1], Spec("table", (), names))
-        counts = [torch.bincount(side[side >= 0], minlength=len(names)) / len(side) for side in sides]
-        apart.append(0.5 * float((counts[0] - counts[1]).abs().sum()))
+        apart.append((made[i].values, real[i].values))
     wrong = {k: v for k, v in groups.items() if v["state"]}
     told_of = [
         f"{k} {v['state']} ({percent(v['samples'])} of rows, {percent(v['data'])} of the data)"
@@ -100,10 +98,8 @@ def _categories(subject: Subject, found: Found) -> None:
         f"largest total variation between the shares of categories in {len(subject.made):,} made rows and {len(data):,} real ones, "
         f"over {len(chosen)} columns; left out: below half of its share, overdone: above twice"
     )
-    value, n = max(apart), len(subject.made)
-    wide = 1.96 * 0.5 * math.sqrt(1 / n + 1 / len(data))
-    ends = max(0.0, value - wide), min(1.0, value + wide)
-    found.findings.append(Finding("groups", method, n, value, *ends, None, bool(wrong), sentence))
+    figures = total_variation(apart, subject.seed)
+    found.findings.append(Finding("groups", method, len(subject.made), *figures, None, bool(wrong), sentence))
     found.more["groups"] = groups
     _losses_of_rows(subject, [(i, tuple(told[i]["values"])) for i in chosen], groups)
 
@@ -214,16 +210,8 @@ def _judged(
         f"{VOTES} nearest labelled training items in the features of {judge}; left out: below half of its share, overdone: above "
         "twice"
     )
-
-    def apart(a: np.ndarray, b: np.ndarray) -> float:
-        x, y = (np.bincount(v, minlength=len(shares)) / len(v) for v in (a, b))
-        return float(0.5 * np.abs(x - y).sum())
-
-    value = apart(made, real)
-    least, most = resampled(apart, made, real, seed)
-    # Drawing again adds a second time what chance keeps apart, so the interval is mirrored at the value.
-    low, high = max(0.0, 2 * value - max(value, most)), min(1.0, max(value, 2 * value - least))
-    found.findings.append(Finding("groups", method, len(made), value, low, high, None, bool(wrong), sentence))
+    figures = total_variation([(made, real)], seed)
+    found.findings.append(Finding("groups", method, len(made), *figures, None, bool(wrong), sentence))
 
 
 def _quality(shares: dict[str, dict[str, Any]], voters: Voters, made: Tensor, real: Tensor) -> dict[str, Any]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 Z = 1.96  # of a 95 % interval
 RESAMPLES = 300
+SHUFFLES = 200
 
 
 def wilson(count: int, n: int) -> tuple[float, float]:
@@ -46,3 +48,26 @@ def resampled(figure: Any, inside: np.ndarray, outside: np.ndarray, seed: int) -
     ]
     low, high = np.quantile(drawn, [0.025, 0.975])
     return float(low), float(high)
+
+
+def total_variation(columns: Sequence[tuple[np.ndarray, np.ndarray]], seed: int) -> tuple[float, float, float]:
+    """The largest total variation between the shares of codes (from -1 on, [n] and [m]) of two sides, over columns, and between
+    what it lies in 19 of 20 cases.
+
+    Of two sides that are alike it is above 0 too: what it is where their rows are shuffled is taken off for the lower end.
+    """
+    codes = [np.concatenate(column) + 1 for column in columns]
+    n, m = (len(side) for side in columns[0])
+
+    def furthest(order: np.ndarray) -> float:
+        return max(_apart(c[order[:n]], c[order[n:]], int(c.max()) + 1) for c in codes)
+
+    rng = np.random.default_rng(seed)
+    value = furthest(np.arange(n + m))
+    chance = float(np.quantile([furthest(rng.permutation(n + m)) for _ in range(SHUFFLES)], 0.975))
+    return value, max(0.0, value - chance), min(1.0, value + 0.98 * math.sqrt(1 / n + 1 / m))
+
+
+def _apart(a: np.ndarray, b: np.ndarray, codes: int) -> float:
+    shares = [np.bincount(side, minlength=codes) / len(side) for side in (a, b)]
+    return 0.5 * float(np.abs(shares[0] - shares[1]).sum())
