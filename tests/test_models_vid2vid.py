@@ -356,13 +356,21 @@ def test_a_first_frame_is_kept_and_shapes_the_next() -> None:
     assert not torch.allclose(given[:, :, 1], plain[:, :, 1], atol=1e-4)
 
 
-def test_a_first_frame_may_be_a_file(tmp_path: Path) -> None:
+def test_a_first_picture_s_file_begins_a_film(tmp_path: Path) -> None:
     model = make().eval()
-    Image.new("RGB", (32, 16), "red").save(tmp_path / "red.png")
-    given = generate.checked(model, {"first": tmp_path / "red.png"})
-    with torch.inference_mode():
-        frames = list(model.stream((clips(model)["source"][:1, :, t] for t in range(2)), **given))
-    assert frames[0].shape == frames[1].shape and frames[0][0, 0].min() > 0.99 and frames[0][0, 1].max() < -0.99
+    Image.new("RGB", (32, 16), (255, 0, 0)).save(tmp_path / "first.png")
+    given = generate.checked(model, {"first": tmp_path / "first.png"})
+    frames = list(generate.streamed(model, torch.zeros(3, 1, 3, 16, 32), **given))
+    assert [f.shape for f in frames] == [(1, 3, 16, 32)] * 3
+    assert frames[0].mean((0, 2, 3)).tolist() == [1, -1, -1]
+
+
+def test_a_still_model_that_makes_no_frames_of_sources_is_refused() -> None:
+    model = make().eval()
+    unconditional = core.build(core.find("dcgan"), Spec("image", (3, 16, 16)), core.find("dcgan").recipes["tiny"].model)
+    for still in (unconditional, model):
+        with pytest.raises(UserError, match="fit pix2pix"):
+            next(model.stream(iter(torch.zeros(2, 1, 3, 16, 32)), still=still))
 
 
 def test_no_more_frames_are_kept_than_it_looks_back_at() -> None:

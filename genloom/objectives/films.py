@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from genloom.core import Batch, generator
+from genloom.core import Batch, Model, Spec, generator
 from genloom.errors import UserError
 from genloom.nn.warp import warp
 
@@ -207,3 +207,17 @@ class Course(nn.Module):
     def together(self) -> bool:
         """Whether all frames of a clip are painted at once."""
         return not self.memory() or float(self.progress) < self.at_once
+
+
+def painted(still: Model, source: Tensor, spec: Spec) -> Tensor:
+    """The pictures [B, C, H, W] that a model of single ones makes of `source` frames: to begin films of `spec` with.
+
+    Raises UserError for a model that makes none of these.
+    """
+    channels = (still.spec.extra.get("source_channels"), still.spec.shape[0])
+    if still.modality != "image" or "source" not in still.conditions or channels != (source.shape[1], spec.shape[0]):
+        raise UserError(
+            f"--still is a run that turns frames like the source's into frames like the film's, and this one of "
+            f"'{still.name}' does not: fit pix2pix on pairs of frames, or leave --still out."
+        )
+    return torch.as_tensor(still.sample(len(source), source=source))  # type: ignore[call-arg]

@@ -35,6 +35,7 @@ from genloom.objectives.films import (
     halved,
     motion_losses,
     of_clips,
+    painted,
     window,
 )
 
@@ -363,8 +364,7 @@ class Vid2Vid(Model):
         """
         given = self.sources.take(n, seed, start) if source is None else self.checked(n, source)
         given = given.to(self.device)
-        if first is not None:
-            first = first.to(self.device).expand(n, -1, -1, -1)
+        first = first if first is None else first.expand(n, -1, -1, -1)
         frames = self.stream((given[:, :, t] for t in range(given.shape[2])), first=first, still=still)
         return torch.stack(list(frames), 2).float()
 
@@ -391,8 +391,8 @@ class Vid2Vid(Model):
             for source in frames:
                 seen = [source] if alone else [*seen, source][-self.previous - 1 :]
                 if not before and first is None and still is not None:
-                    first = torch.as_tensor(still.sample(len(source), source=source))  # type: ignore[call-arg]
-                image = first if not before and first is not None else self.next(seen, before)
+                    first = painted(still, source, self.spec)
+                image = first.to(source) if not before and first is not None else self.next(seen, before)
                 before = [] if alone else self.remembered(before, image)
                 yield image
 
