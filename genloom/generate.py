@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genloom import parallel
+from genloom import naming, parallel
 from genloom.core import Model, build
 from genloom.errors import UserError, nearest
 from genloom.machine import has_fast_bf16, keep_freed_memory, multiply_fast
@@ -24,8 +24,6 @@ from genloom.plugins import model_of
 from genloom.provenance import keys
 from genloom.run import STATE, WEIGHTS, Run
 
-FILMS = (".mp4", ".mov", ".mkv", ".gif", ".webp")  # endings of the name of one film
-ENDINGS = {"audio": (".wav",), "video": FILMS, "table": (".csv",)}  # of the name of one file of a modality
 MOST_ROWS = 100_000  # of a table, unless more are asked for
 LATENCY = 0.044  # seconds that a piece of a stream takes
 FIRST, MOST_FRAMES = 24, 96  # frames of its first piece, and of any
@@ -194,13 +192,17 @@ def films_to(
     video, model = importlib.import_module("genloom.data.video"), load(run)
     given = checked(model, conditions)
     films, names = video.read_sources(Path(source).expanduser(), model.spec)
-    alone = _is_one(out, FILMS, len(films), form)
-    paths = [out] if alone else [out / _ending(name, form or "mp4") for name in names]
+    alone = naming.is_file(out, naming.FILMS, len(films), form)
+    names = [out.name] if alone else [naming.with_form(name, form or "mp4") for name in names]
     notes = list[str]()
-    for path, film in zip(paths, films, strict=True):
-        notes += _film_to(path, film, model, beside, given, marks)
-    marks.put(*paths)
-    return paths, list(dict.fromkeys(notes))
+
+    def write(folder: Path) -> list[Path]:
+        paths = [folder / name for name in names]
+        for path, film in zip(paths, films, strict=True):
+            notes.extend(_film_to(path, film, model, beside, given, marks))
+        return paths
+
+    return marks.written(write, out.parent if alone else out), list(dict.fromkeys(notes))
 
 
 def _film_to(path: Path, film: Any, model: Model, beside: bool, given: dict[str, Any], marks: Marks) -> list[str]:
@@ -211,26 +213,6 @@ def _film_to(path: Path, film: Any, model: Model, beside: bool, given: dict[str,
             frames = [next(iter(writing.as_frames(side.transpose(0, 1)))) for side in sides]
             file.add(writing.side_by_side(*frames) if beside else frames[0])
     return [n for n in (f"'{film.name}' is {film.broken}." if film.broken else "", file.note) if n]
-
-
-def _is_one(out: Path, endings: tuple[str, ...], n: int | None, form: str | None, holds_all: bool = False) -> bool:
-    """Whether `out` is the name of a file. Raises UserError for one for several that does not hold them all, or for another form."""
-    ending = out.suffix.lower()
-    if ending not in endings:
-        return False
-    if n not in (None, 1) and not holds_all:
-        raise UserError(
-            f"'{out}' is the name of one file, and {n} samples are asked for: give --out a folder, or -n 1."
-        )
-    if form not in (None, ending[1:]):
-        raise UserError(f"'{out}' does not end in .{form}: leave --form out, or give --out a folder.")
-    return True
-
-
-def _ending(name: str, form: str) -> str:
-    """The name of an MP4 file as that of another form; of frames, of a folder."""
-    stem = name.removesuffix(".mp4")
-    return stem.replace(".", "_") if form == "frames" else f"{stem}.{form}"
 
 
 class Pace:
@@ -269,9 +251,12 @@ def stream_to(
 ) -> float:
     """Write what a vocoder makes of one sound or mel spectrogram as it comes, and return its seconds; memory does not grow.
 
-    `out` "-" is the standard output, in which nothing is marked. Raises UserError for a model that makes no waves of mel
-    spectrograms.
+    `out` is a .wav file, which appears whole, or "-", the standard output, in which nothing is marked. Raises UserError for
+    another name, and for a model that makes no waves of mel spectrograms.
     """
+    piped = str(out) == "-"
+    if not piped:
+        naming.only_file(out, naming.SOUNDS)
     sound = importlib.import_module("genloom.data.sound")
     model: Any = load(run)
     if "source" not in model.conditions or not hasattr(model, "stream"):
@@ -279,7 +264,7 @@ def stream_to(
     if not source:
         raise UserError("--stream makes a wave as it comes from a --source: a sound, or a mel spectrogram (.npy).")
     told = {"stream": True, "source": source}
-    provenance = provenance and str(out) != "-"
+    provenance = provenance and not piped
     marks = Marks(run, how="stream", options=told, conditions=conditions, provenance=provenance, watermark=watermark)
     path = Path(source).expanduser()
     given, rate = checked(model, conditions), int(model.spec.extra["rate"])
@@ -294,10 +279,16 @@ def stream_to(
         (mel,), _ = sound.read_sources(path, model.spec)
         pieces = cut(model.frames(mel, given.get("kind")), lambda: pace.frames)
     precision = drawing_precision(model, given.get("precision", "auto"))
-    with autocast(model.device, precision), sound.Writer(out, rate) as file:
-        for made in marks.sound((piece[0] for piece in pace.keep(model.stream(pieces, waves=waves))), rate):
-            file.add(made)
-    marks.put(out)
+    file = sound.Writer(out, rate)
+
+    def write(folder: Path) -> list[Path]:
+        file.path = folder / out.name
+        with autocast(model.device, precision), file:
+            for made in marks.sound((piece[0] for piece in pace.keep(model.stream(pieces, waves=waves))), rate):
+                file.add(made)
+        return [file.path]
+
+    marks.written(write, out.parent)
     return file.samples / rate
 
 
@@ -365,7 +356,7 @@ def to_files(
     kind = run.spec.modality
     if form is not None and kind != "video":
         raise UserError(f"--form is of films, and this run makes {kind}: leave it out.")
-    alone = _is_one(out, ENDINGS.get(kind, ()), n, form, holds_all=kind == "table")
+    alone = naming.is_file(out, naming.ENDINGS.get(kind, ()), n, form, holds_all=kind == "table")
     n = n or (1 if alone or conditions.get("prompt") is not None else _usual(run))
     asked = ({"n": n} if conditions.get("source") is None else {}) | {"seed": seed, "form": form}
     told = {"seed": seed, "options": asked, "conditions": conditions}
@@ -374,7 +365,7 @@ def to_files(
     if alone:
         out, names = out.parent, [out.name]
     elif names and kind == "video":
-        names = [_ending(name, form or "mp4") for name in names]
+        names = [naming.with_form(name, form or "mp4") for name in names]
     how: dict[str, Any] = ({"form": form} if form else {}) | ({"names": names} if names else {})
     return written(run, made, out, marks, of=len(made) if kind == "table" else None, **how)
 

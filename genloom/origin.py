@@ -18,6 +18,7 @@ from typing import Any, cast
 from torch import Tensor
 
 from genloom.data import draw
+from genloom.data.film_write import drop_frames
 from genloom.errors import UserError
 from genloom.provenance import Origin, Signer, keys, mark, sealed, watermark
 from genloom.provenance.label import condition
@@ -137,17 +138,16 @@ class Marks:
         try:
             paths = write(staging)
             targets = [out / path.relative_to(staging) for path in paths]
+            frames = {path: len(list(path.iterdir())) for path in paths if path.is_dir()}
             mark(paths, self.origins(len(paths), first, of), self.signer, targets)
+            with writing(out):
+                for folder, count in frames.items():
+                    drop_frames(out / folder.relative_to(staging), count)
             return targets
         except UserError as error:
             raise UserError(str(error).replace(str(staging), str(out))) from None  # the folder that they know
         finally:
             shutil.rmtree(staging, ignore_errors=True)
-
-    def put(self, *paths: Path) -> None:
-        """Mark files where they are."""
-        if self.origin:
-            mark(paths, self.origins(len(paths)), self.signer)
 
 
 def command(run: Run, how: str, options: Mapping[str, Any]) -> str:

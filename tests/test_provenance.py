@@ -632,8 +632,12 @@ def test_a_visible_label(run: genloom.Run, tmp_path: Path) -> None:
 def test_a_film_as_pictures_is_marked_each(tmp_path: Path, run: genloom.Run) -> None:
     marks = Marks(run, how="films")
     folder = tmp_path / "film"
-    folder.mkdir()
-    for i in range(3):
-        picture(folder / f"{i:05d}.png")
-    marks.put(folder)
+
+    def write(into: Path) -> list[Path]:
+        (into / "film").mkdir()
+        for i in range(3):
+            picture(into / "film" / f"{i:05d}.png")
+        return [into / "film"]
+
+    assert marks.written(write, tmp_path) == [folder]
     assert {check(p).state for p in folder.iterdir()} == {"valid"} and len(list(folder.iterdir())) == 3

@@ -193,6 +193,31 @@ def test_one_name_does_not_hold_two_films(smoother: Run, tmp_path: Path) -> None
         generate.films_to(smoother, tmp_path / "out.mp4", tmp_path / "absent.mp4")
 
 
+@pytest.mark.parametrize("provenance", [True, False])
+def test_frames_appear_all_at_once_in_place_of_an_older_film(
+    smoother: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, provenance: bool
+) -> None:
+    film(tmp_path / "a.mp4", 4)
+    older = tmp_path / "out" / "a"
+    older.mkdir(parents=True)
+    for name in ("00000.png", "00009.png", "mine.png"):
+        (older / name).write_bytes(b"older")
+    asked = {"form": "frames", "provenance": provenance}
+    add = Writer.add
+
+    def stopped(self: Writer, frame: np.ndarray) -> None:
+        add(self, frame)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Writer, "add", stopped)
+        generate.films_to(smoother, tmp_path / "out", tmp_path / "a.mp4", **asked)  # type: ignore[arg-type]
+    assert {p.read_bytes() for p in older.iterdir()} == {b"older"} and list(older.parent.iterdir()) == [older]
+    generate.films_to(smoother, tmp_path / "out", tmp_path / "a.mp4", **asked)  # type: ignore[arg-type]
+    assert sorted(p.name for p in older.iterdir()) == [*(f"{i:05d}.png" for i in range(4)), "mine.png"]
+    assert (older / "00000.png").read_bytes() != b"older"
+
+
 # ── clips from nothing ───────────────────────────────────────────────────────────────────────────────────────────
 @pytest.fixture
 def maker(tmp_path: Path) -> Run:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import subprocess
 import sys
 import wave
@@ -263,12 +262,13 @@ def test_voices_are_compared_where_their_library_is(run: genloom.Run, monkeypatc
         genloom.evaluate(run, metrics=["speaker"])
 
 
-def test_a_header_tells_the_whole_at_every_moment(tmp_path: Path) -> None:
+def test_a_sound_appears_whole(tmp_path: Path) -> None:
     with Writer(tmp_path / "a.wav", 8000) as file:
-        for count in (1, 2):
+        for _ in range(2):
             file.add(torch.zeros(1, 100))
-            with wave.open(io.BytesIO((tmp_path / "a.wav").read_bytes())) as sound:
-                assert sound.getnframes() == 100 * count
+            assert not (tmp_path / "a.wav").exists()
+    with wave.open(str(tmp_path / "a.wav")) as sound:
+        assert sound.getnframes() == 200
     assert len(header(8000, None)) == 44
 
 
@@ -314,19 +314,23 @@ def test_deep_griffin_lim_begins_as_griffin_lim_also_for_long_clips() -> None:
         model.pipe()
 
 
-def test_a_source_that_breaks_off_leaves_a_whole_file_of_what_came(
-    run: genloom.Run, clip: Path, tmp_path: Path
+@pytest.mark.parametrize("provenance", [True, False])
+def test_a_stream_that_is_stopped_leaves_what_stood_there(
+    run: genloom.Run, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, provenance: bool
 ) -> None:
-    class BrokenOffError(Exception):
-        pass
+    def stopped(self: Writer, sound: torch.Tensor) -> None:
+        self.file.write(b"some")
+        raise KeyboardInterrupt
 
-    def pieces():  # type: ignore[no-untyped-def]
-        yield torch.zeros(1, 1, 4096)
-        yield torch.zeros(1, 1, 4096)
-        raise BrokenOffError
+    out = tmp_path / "out" / "stream.wav"
+    out.parent.mkdir()
+    out.write_bytes(b"older")
+    monkeypatch.setattr(Writer, "add", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        stream_to(run, out, source=str(clip), provenance=provenance)
+    assert out.read_bytes() == b"older" and list(out.parent.iterdir()) == [out]
 
-    with pytest.raises(BrokenOffError), Writer(tmp_path / "part.wav", 8000) as file:
-        for made in genloom.load(run).stream(pieces(), waves=True):
-            file.add(made[0])
-    with wave.open(str(tmp_path / "part.wav")) as sound:
-        assert sound.getnframes() > 4096
+
+def test_a_stream_is_a_wav_file(run: genloom.Run, clip: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"ends in \.wav"):
+        stream_to(run, tmp_path / "stream.mp3", source=str(clip))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import colorsys
 import os
+import re
+import shutil
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from fractions import Fraction
@@ -32,8 +34,8 @@ class Writer:
     """A film that grows by `add`, in memory that does not; it appears whole when the `with` block ends, or not at all.
 
     The ending of `path` says what it is: .mp4 (also .mov, .mkv), .gif, .webp; without one it is a folder of PNG files
-    00000.png and so on, which appear one by one. `note` is a sentence where it is not what one might expect, else empty.
-    Raises UserError for another ending, and when it cannot be written.
+    00000.png and so on, in place of those of an older film. `note` is a sentence where it is not what one might expect,
+    else empty. Raises UserError for another ending, and when it cannot be written.
     """
 
     def __init__(self, path: Path, rate: float):
@@ -46,7 +48,7 @@ class Writer:
         self.track: Any = None
 
     def __enter__(self) -> Writer:
-        make_folder(self.path.parent if self.path.suffix else self.path)
+        make_folder(self.path.parent if self.path.suffix else self.part)
         return self
 
     def add(self, frame: np.ndarray) -> None:
@@ -60,7 +62,7 @@ class Writer:
         try:
             if not self.path.suffix:
                 image = Image.fromarray(picture[0] if len(picture) == 1 else picture.transpose(1, 2, 0))
-                image.save(self.path / f"{self.count:05d}.png", "PNG", compress_level=4)
+                image.save(self.part / f"{self.count:05d}.png", "PNG", compress_level=4)
             else:
                 self._encode(picture)
         except (OSError, library().FFmpegError) as error:
@@ -110,12 +112,27 @@ class Writer:
                 self.container.close()
                 if kind is None:
                     os.replace(self.part, self.path)
+            elif kind is None and not self.path.suffix:
+                self._put_frames()
         except (OSError, library().FFmpegError) as fault:
             if kind is None:
                 raise cannot_write(self.path, fault) from None
         finally:
             with suppress(OSError):
-                self.part.unlink()
+                self.part.unlink() if self.path.suffix else shutil.rmtree(self.part)
+
+    def _put_frames(self) -> None:
+        make_folder(self.path)
+        for frame in self.part.iterdir():
+            os.replace(frame, self.path / frame.name)
+        drop_frames(self.path, self.count)
+
+
+def drop_frames(folder: Path, first: int) -> None:
+    """Remove the frames of a longer film that was in this folder before: those of number `first` and on."""
+    for path in folder.glob("*.png"):
+        if re.fullmatch(r"\d{5,}", path.stem) and int(path.stem) >= first:
+            path.unlink()
 
 
 def _film_frame(picture: np.ndarray) -> Any:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import os
 import struct
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -193,7 +194,7 @@ def write(sounds: Tensor | Sequence[Tensor], out: Path, *, spec: Spec, names: li
 
 
 class Writer:
-    """A WAV file that grows; its header tells the whole at every moment that nothing is being added.
+    """A WAV file that grows; it appears whole when the `with` block ends, or not at all.
 
     `path` "-" is the standard output, whose header tells the largest size there is, as players of streams take it.
     """
@@ -203,16 +204,26 @@ class Writer:
 
     def __enter__(self) -> Writer:
         self.piped = str(self.path) == "-"
+        self.part = self.path.with_name(f".{self.path.name}.{os.getpid()}")
         with self._writing():
             if not self.piped:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.file = sys.stdout.buffer if self.piped else open(self.path, "wb")
+            self.file = sys.stdout.buffer if self.piped else open(self.part, "wb")
             self.file.write(header(self.rate, None if self.piped else 0))
         return self
 
-    def __exit__(self, *_: Any) -> None:
-        if not self.piped:
-            self.file.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
+        if self.piped:
+            return
+        try:
+            with suppress(OSError) if kind else self._writing():
+                with self.file:
+                    self.file.seek(0)
+                    self.file.write(header(self.rate, self.samples))
+                if kind is None:
+                    os.replace(self.part, self.path)
+        finally:
+            self.part.unlink(missing_ok=True)
 
     def add(self, sound: Tensor) -> None:
         """[1, n] in [-1, 1]; beyond that is clipped."""
@@ -220,10 +231,6 @@ class Writer:
         with self._writing():
             self.file.write(whole.numpy().astype("<i2").tobytes())
             self.samples += len(whole)
-            if not self.piped:
-                self.file.seek(0)
-                self.file.write(header(self.rate, self.samples))
-                self.file.seek(0, 2)
             self.file.flush()
 
     @contextmanager
