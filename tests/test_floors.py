@@ -27,6 +27,7 @@ FLOORS = {
         "watch",
         "budget",
         "exporting",
+        "naming",
         "policy",
         "private",
     ),
