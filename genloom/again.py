@@ -28,17 +28,9 @@ def again(file: Path, run: Path | None = None, out: Path | None = None, source: 
     origin = recipe(file)
     found = locate(origin, file, run)
     if found.spec.modality == "video" and label.kind_of(file) is label.PNG:
-        raise UserError(f"'{file}' is one picture of a film: {origin.command}")
-    if origin.watermark and (key := keys.existing_key()) is None:
-        raise UserError(
-            f"'{file}' has a watermark, and there is no key here: where you have a copy of it, put it at "
-            f"'{keys.home() / keys.KEY}'; without it the same file cannot be made."
-        )
-    if origin.watermark and key and origin.watermark != watermark.number(key):
-        raise UserError(
-            f"'{file}' has the watermark of another key than '{keys.home() / keys.KEY}': where you have a copy of that key, "
-            "put it there; without it the same file cannot be made."
-        )
+        raise UserError(f"'{file}' is one picture of a film: {printable(origin.command)}")
+    if origin.watermark:
+        _has_its_key(file, origin.watermark)
     folder = out or found.folder / "samples" / "again"
     target = folder / file.name
     if target.exists() and target.samefile(file):
@@ -57,6 +49,18 @@ def again(file: Path, run: Path | None = None, out: Path | None = None, source: 
         if not (difference := compared(before, essence(made))):
             break
     return target, difference
+
+
+def _has_its_key(file: Path, number: str) -> None:
+    """Raises UserError unless the key of this number is here; makes none."""
+    key, place = keys.existing_key(), keys.home() / keys.KEY
+    if key is None or watermark.number(key) != number:
+        amiss = (
+            "a watermark, and there is no key here" if key is None else f"the watermark of another key than '{place}'"
+        )
+        raise UserError(
+            f"'{file}' has {amiss}: where you have a copy of its key, put it at '{place}'; without it the same file cannot be made."
+        )
 
 
 def recipe(file: Path) -> Origin:

@@ -279,17 +279,18 @@ def stream_to(
         (mel,), _ = sound.read_sources(path, model.spec)
         pieces = cut(model.frames(mel, given.get("kind")), lambda: pace.frames)
     precision = drawing_precision(model, given.get("precision", "auto"))
-    file = sound.Writer(out, rate)
+    samples = 0
 
     def write(folder: Path) -> list[Path]:
-        file.path = folder / out.name
-        with autocast(model.device, precision), file:
+        nonlocal samples
+        with autocast(model.device, precision), sound.Writer(folder / out.name, rate) as file:
             for made in marks.sound((piece[0] for piece in pace.keep(model.stream(pieces, waves=waves))), rate):
                 file.add(made)
+        samples = file.samples
         return [file.path]
 
     marks.written(write, out.parent)
-    return file.samples / rate
+    return samples / rate
 
 
 def cut(mel: Tensor, frames: Callable[[], int]) -> Iterator[Tensor]:

@@ -68,10 +68,8 @@ def concluded(
     allowed, and chance alone would hardly make so many."""
     count, n = int(copies.sum()), len(copies)
     low, high = wilson(count, n)
-    looks = views * (
-        1 if subject.holdout else 2
-    )  # the least distance of training items among themselves is that of two
-    flagged = low > subject.max_copies and looks * by_chance(count, n, held) <= RARE
+    twice = 1 if subject.holdout else 2  # the least distance of training items among themselves is that of two
+    flagged = low > subject.max_copies and views * twice * by_chance(count, n, held) <= RARE
     others = "items that the run never saw" if subject.holdout else "training items is to the rest"
     nearer = where if subject.run.spec.modality == "text" else f"are nearer to the training data {where}"
     said = f"{percent(count / n)} of {n:,} {what} ({percent(low)} to {percent(high)}) {nearer} than any of {held:,} {others}"

@@ -231,9 +231,8 @@ def _canaries(train: Planted, judge: Judge, found: Found) -> None:
     ours, fresh, times = ours[good], np.sort(fresh[np.isfinite(fresh)]), times[good]
     if not len(ours) or not len(fresh):
         raise UserError("the losses of this run's canaries are not numbers (NaN)")
-    above = (
-        len(fresh) - (np.searchsorted(fresh, ours, "right") + np.searchsorted(fresh, ours, "left")) / 2
-    )  # ties by half
+    first, last = (np.searchsorted(fresh, ours, side) for side in ("left", "right"))
+    above = len(fresh) - (first + last) / 2  # ties by half
     bits = math.log2(len(fresh) + 1) - np.log2(above + 1)
     by = {int(t): bits[times == t] for t in np.unique(times)}
     said = ", ".join(f"{len(b)} planted {t}×: {b.mean():.1f}" for t, b in by.items())

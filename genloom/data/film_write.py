@@ -84,14 +84,9 @@ class Writer:
         av, ending = library(), self.path.suffix.lower()
         still = {".gif": ("gif", "pal8", {}), ".webp": ("libwebp_anim", "bgra", {"quality": "85"})}
         codec, pixels, options = still.get(ending) or self._film_codec()
-        index = (
-            {"movflags": "+faststart"}
-            if ending in (".mp4", ".mov")
-            else {"loop": "0"}
-            if ending in (".gif", ".webp")
-            else {}
-        )
-        self.container = av.open(str(self.part), "w", options=index)
+        fast, forever = {"movflags": "+faststart"}, {"loop": "0"}
+        whole = {".mp4": fast, ".mov": fast, ".gif": forever, ".webp": forever}.get(ending, {})
+        self.container = av.open(str(self.part), "w", options=whole)
         self.track = self.container.add_stream(codec, rate=self._exact(), options=options)
         self.track.width, self.track.height, self.track.pix_fmt = width, height, pixels
 

@@ -201,8 +201,8 @@ def nearest_rows(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The distance [0, 1], f64 [n], of each row to the nearest of `among`, and the number of that, i64 [n].
 
-    A distance is the mean over columns of |difference| / range of `ranges`, or of `among`, at most 1, and of 0 or 1 for codes; missing on one
-    side counts 1, on both 0. `chunk` rows are compared with 4096 at a time, first in whole numbers of 16 bits; whatever may be
+    A distance is the mean over columns of |difference| / range of `ranges`, or of `among`, at most 1, and of 0 or 1 for codes;
+    missing on one side counts 1, on both 0. `chunk` rows are compared with 4096 at a time, first in whole numbers of 16 bits; whatever may be
     the nearest by these is measured in float64.
     """
     a, b = _scaled(rows, among, ranges)  # [C, n], [C, m]
@@ -275,7 +275,8 @@ def _window(x: np.ndarray, y: np.ndarray, reach: float) -> tuple[np.ndarray, np.
 def _scaled(rows: Table, among: Table, ranges: Table | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Both tables as f64 [C, n] and [C, m], in which min(|difference|, 1) is the distance of two values.
 
-    Numbers have the range of `ranges`, or of `among`, as [0, 1], all beyond twice of it cut off, and GAP where missing; codes count from 0.
+    Numbers have the range of `ranges`, or of `among`, as [0, 1], all beyond twice of it cut off, and GAP where missing; codes
+    count from 0.
     """
     a, b = np.empty((len(rows), len(rows[0].values))), np.empty((len(among), len(among[0].values)))
     for i, (x, y, wide) in enumerate(zip(rows, among, ranges or among, strict=True)):

@@ -24,10 +24,11 @@ def _library() -> Any:
 
 def read(path: Path) -> dict[str, str]:
     """Raises OSError or ValueError for a file that is not whole."""
+    av = _library()
     try:
-        with _library().open(str(path)) as file:
+        with av.open(str(path)) as file:
             texts = [file.metadata, *(stream.metadata for stream in file.streams)]
-    except EOFError as error:  # alone of FFmpeg's errors it is neither
+    except av.FFmpegError as error:  # few of these are either
         raise ValueError(str(error)) from None
     return {name: said[name] for said in texts for name in OURS if name in said}
 
