@@ -169,9 +169,11 @@ def _new(result: dict[str, Any], wanted: Sequence[str], real: Table, fake: Table
     if "nearer" in wanted:
         count = min(len(real[0].values), len(train[0].values))
         even = rows_of(train, some_rows(len(train[0].values), count, seed))
-        share = figures.nearer_to_training(fake, even, real)
-        note = f"share of rows nearer to one of {count:,} training rows than to any of as many held-out ones; 0.5 is chance"
-        _row(result, "nearer", _binomial(share, len(fake[0].values)), fake, real, note, {})
+        note = (
+            f"share of rows nearer to one of {count:,} training rows than to any of as many held-out ones, ties by half; 0.5 is "
+            "chance"
+        )
+        _row(result, "nearer", figures.sides_nearer(fake, even, real, train), fake, real, note, {})
 
 
 def _binomial(share: float, n: int) -> Figure:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -30,6 +30,20 @@ def test_rows_with_outliers_are_no_nearer_to_either_side(seed: int) -> None:
     subject: Any = SimpleNamespace(seed=seed)
     rows._nearer(subject, found, table(random, 2000), table(random, 800), table(random, 800))
     assert abs(found.findings[0].value - 0.5) < 0.08 and not found.findings[0].flagged
+
+
+def test_a_generator_of_few_rows_is_not_flagged_for_where_these_happen_to_lie() -> None:
+    flagged, random = 0, np.random.default_rng(0)
+    for seed in range(60):
+        few = [Column(c.name, np.repeat(c.values, 100), False) for c in table(random, 20)]
+        found, subject = auditing.Found([], [], {}), SimpleNamespace(seed=seed)
+        rows._nearer(cast(Any, subject), found, few, table(random, 2000), table(random, 400))
+        flagged += found.findings[0].flagged
+    assert flagged <= 3
+    train = table(random, 500)
+    copied = [Column(c.name, np.repeat(c.values[:20], 100), False) for c in train]
+    rows._nearer(cast(Any, SimpleNamespace(seed=0)), found, copied, train, table(random, 500))
+    assert found.findings[-1].flagged and found.findings[-1].value == 1
 
 
 @pytest.mark.parametrize(("scores", "exposed"), [([0.0] * 5, 1.0), ([np.nan, 0, 0, 0, 0], 1.0), ([1.0] * 5, 9.97)])

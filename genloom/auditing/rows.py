@@ -66,20 +66,20 @@ def _beside(subject: Subject, found: Found, name: str, ours: np.ndarray, theirs:
 
 def _nearer(subject: Subject, found: Found, made: Table, train: Table, held: Table) -> None:
     """The share of samples nearer to training rows than to as many held-out ones."""
-    total = len(train[0].values)
+    total, n = len(train[0].values), len(made[0].values)
     count = min(len(held[0].values), total)
     even = rows_of(train, some_rows(total, count, subject.seed))
-    value, n = figures.nearer_to_training(made, even, held, train), len(made[0].values)
-    ties = figures.nearer_to_training(made, held, even, train)
-    value = (value + 1 - ties) / 2  # those as near to one as to the other, by half
-    low, high = wilson(round(value * n), n)
+    value, low, high = figures.sides_nearer(made, even, held, train)
     flagged = low > NEARER
     judged = "it keeps close to the rows that it was trained on." if flagged else "about as chance has it."
     sentence = (
         f"{percent(value)} of {n:,} made rows ({percent(low)} to {percent(high)}; chance is 50 %) are nearer to one of {count:,} "
         f"training rows than to any of as many that the run never saw: {judged}"
     )
-    method = f"nearest of {count:,} training rows and of {count:,} held-out ones by Gower's distance, ties by half"
+    method = (
+        f"nearest of {count:,} training rows and of {count:,} held-out ones by Gower's distance, ties by half; made rows that share their "
+        "nearest count as one in the interval"
+    )
     found.findings.append(Finding("nearer-to-training", method, n, value, low, high, NEARER, flagged, sentence))
 
 

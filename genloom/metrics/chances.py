@@ -13,8 +13,8 @@ RESAMPLES = 300
 SHUFFLES = 200
 
 
-def wilson(count: int, n: int) -> tuple[float, float]:
-    """The 95 % interval of a share, count of n (Wilson 1927)."""
+def wilson(count: float, n: float) -> tuple[float, float]:
+    """The 95 % interval of a share, count of n (Wilson 1927), which need not be whole where items weigh differently."""
     if not n:
         return 0.0, 1.0
     p, z2 = count / n, Z * Z
