@@ -72,6 +72,24 @@ def test_a_held_out_item_that_is_a_training_item_hides_no_copy() -> None:
         space.new(space.apart(known))
 
 
+@pytest.mark.parametrize("times", [1, 5, 40])
+def test_items_that_stand_several_times_in_the_data_make_no_copies_of_others(times: int) -> None:
+    known = torch.randn(50, 8, generator=torch.Generator().manual_seed(0)).repeat(times, 1)
+    space = Space("rows", known, np.arange(len(known)))
+    others = space.among_themselves(1_000, 0)
+    new = torch.randn(40, 8, generator=torch.Generator().manual_seed(1))
+    by_distance, relative = space.views(space.apart(new), others)
+    assert others.distances.isfinite().all() and by_distance.copies().sum() <= 2 and relative.copies().sum() <= 4
+    assert all(view.copies().all() for view in space.views(space.apart(known + 1e-3), others))
+
+
+def test_one_item_again_and_again_leaves_nothing_to_be_near_beside() -> None:
+    space = Space("rows", torch.ones(400, 8), np.arange(400))
+    views, found = space.views(space.apart(torch.ones(9, 8)), space.among_themselves(20, 0)), auditing.Found([], [], {})
+    copies._conclude(cast(Any, SimpleNamespace()), found, views, "", "", "")
+    assert not found.findings and "again and again" in found.cannot[0]
+
+
 @pytest.mark.parametrize(("n", "held"), [(64, 20), (1000, 20), (1000, 300)])
 def test_what_passes_by_chance_is_flagged_by_chance_alone(n: int, held: int) -> None:
     random, flagged = np.random.default_rng(0), 0

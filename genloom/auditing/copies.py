@@ -118,6 +118,12 @@ def _pictures(subject: Subject, found: Found) -> None:
 
 def _conclude(subject: Subject, found: Found, views: list[View], method: str, what: str, where: str) -> None:
     """The finding, and the worst pairs."""
+    if not any(v.limit() for v in views):
+        found.cannot.append(
+            "Whether samples are copies cannot be concluded: the training data holds one item again and again, and near is only "
+            "near beside others. Give --holdout."
+        )
+        return
     copies = torch.stack([v.copies() for v in views]).any(0)
     found.findings.append(concluded(subject, copies, method, what, where, len(views[0].held), len(views)))
     _gallery(subject, found, views)
@@ -125,7 +131,7 @@ def _conclude(subject: Subject, found: Found, views: list[View], method: str, wh
 
 def _gallery(subject: Subject, found: Found, views: list[View]) -> None:
     """samples/copies.png: the samples that are nearest for what others are, below their training pictures; and their numbers."""
-    apart = torch.stack([v.made / v.held.min().clamp(min=1e-9) for v in views])  # [views, n]
+    apart = torch.stack([v.made / max(v.limit(), 1e-9) for v in views])  # [views, n]
     least, view = apart.min(0)
     worst = least.argsort()[:PAIRS]
     rows = torch.stack([v.rows for v in views])[view[worst], worst]

@@ -14,6 +14,7 @@ from genloom.metrics.distribution import nearest
 
 SAME = 1e-4  # of the length of a row of numbers: items nearer than this are one item
 NEIGHBOURS = 5  # of a training item, among which another one is looked for that is not the same again
+MOST = 320  # where all of these are, of so many
 
 
 class View(NamedTuple):
@@ -26,7 +27,12 @@ class View(NamedTuple):
 
     def copies(self) -> Tensor:
         """[n] bool."""
-        return self.made < self.held.min()
+        return self.made < self.limit()
+
+    def limit(self) -> float:
+        """The least distance of others that have any; 0 where none has, below which nothing is."""
+        far = self.held[self.held.isfinite()]
+        return float(far.min()) if len(far) else 0.0
 
 
 class Apart(NamedTuple):
@@ -77,8 +83,21 @@ class Space:
         return Apart(distances, items, torch.where(usual.isfinite(), distances / usual, torch.inf))
 
     def _others(self, items: Tensor, but: Tensor) -> tuple[Tensor, Tensor]:
-        """The nearest training item of each that is neither the same again nor `but`, and how far that is."""
-        distances, found = nearest(self.known[items], self.known, min(NEIGHBOURS, len(self.known)))
-        wrong = (distances <= self.same) | (found == items[:, None]) | (found == but[:, None])
-        least, place = distances.masked_fill(wrong, torch.inf).min(1)
-        return least, found.gather(1, place[:, None])[:, 0]
+        """How far the nearest training item of each is that is neither the same again nor `but` (-1: none) again, infinitely where
+        there is none among MOST; and which that is."""
+        far, other = torch.full(items.shape, torch.inf, dtype=torch.float64), items.clone()
+        left, most = torch.arange(len(items)), min(MOST, len(self.known))
+        for k in (min(NEIGHBOURS, most), most):
+            distances, found = nearest(self.known[items[left]], self.known, k)
+            wrong = (distances <= self.same) | (found == items[left, None]) | self._again(but[left], found)
+            far[left], place = distances.masked_fill(wrong, torch.inf).min(1)
+            other[left] = found.gather(1, place[:, None])[:, 0]
+            left = left[far[left].isinf()]
+            if not len(left):
+                break
+        return far, other
+
+    def _again(self, items: Tensor, found: Tensor) -> Tensor:
+        """[n, k] bool: whether those found [n, k] are the items [n], or the same again; -1 is none."""
+        same = torch.stack([(self.known[items] - self.known[f]).norm(dim=1) <= self.same for f in found.T], 1)
+        return (found == items[:, None]) | (same & (items >= 0)[:, None])
