@@ -296,6 +296,7 @@ def test_the_command_ends_with_one_where_something_is_flagged(
         (["--holdout", "TRAIN"], "is what the run was trained on"),
         (["--holdout", "EMPTY"], "holds no picture"),
         (["--attributes", "WRONG", "--holdout", "OTHER"], "nothing.png"),
+        (["--attributes", ""], "--attributes is empty"),
         (["-n", "2"], "too few"),
         (["--max-membership", "60"], "a share, from 0 to 1"),
         (["--max-copies", "nan"], "a share, from 0 to 1"),
@@ -333,6 +334,35 @@ def test_groups_of_a_file_of_attributes(parrot: Run, pictures: tuple[Path, Path]
     table.write_text("\n".join(["file,label", *lines]))
     result = genloom.audit(parrot, holdout=pictures[1], n=60, attributes=table)
     assert result["groups"].keys() == {"first", "second"}
+    table.write_text("\n".join(["file,label", *lines[::2]]))
+    assert [s for s in genloom.audit(parrot, n=60, attributes=table)["cannot"] if f"30 of {COUNT}" in s]
+    table.write_text("\n".join(["file,label", *(line.replace("second", "first") for line in lines)]))
+    alone = genloom.audit(parrot, holdout=pictures[1], n=60, attributes=table)
+    assert "groups" not in alone and [s for s in alone["cannot"] if "one value, first" in s]
+
+
+@pytest.mark.usefixtures("quick")
+def test_groups_are_judged_by_as_many_and_never_by_themselves(
+    parrot: Run, pictures: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(coverage, "ENOUGH", 10)
+    result = genloom.audit(parrot, holdout=pictures[1], n=60)
+    light, dark = result["groups"]["light"], result["groups"]["dark"]
+    assert light["n"] != dark["n"] and result["judged"] == min(light["n"], dark["n"], light["n_data"], dark["n_data"])
+    for group in (light, dark):
+        assert group["recall_low"] <= group["recall"] <= group["recall_high"] and group["precision_high"] > 0.1
+    page = (parrot.folder / "report.html").read_text()
+    assert f"Precision and recall of {result['judged']} samples" in page
+    seen: list[set[int]] = []
+    voters_of = coverage.voters_of
+    monkeypatch.setattr(
+        coverage, "voters_of", lambda data, rows: (seen.append(set(rows.tolist())), voters_of(data, rows))[1]
+    )
+    told = auditing.Subject(parrot, sides(parrot, None, None)[0], None, 60, 0, 0.01, 0.6)
+    voters, real, _ = coverage._split(told, told.data)
+    assert len(voters) == COUNT - COUNT // 3 and not {*voters.tolist()} & {*real.tolist()}
+    coverage.look(told, auditing.Found([], [], {}))
+    assert seen == [{*voters.tolist()}]
 
 
 @pytest.mark.usefixtures("quick")
@@ -388,6 +418,8 @@ def test_spans_longer_than_any_of_held_out_text_are_quoted(tmp_path: Path, monke
     found = named(result)["copies"]
     assert found["value"] == 0.5 and found["flagged"]
     assert result["spans"][0]["text"] in text and result["spans"][0]["length"] == 80
+    with pytest.raises(UserError, match="are counted in pictures and tables"):
+        auditing.audit_run(run, n=20, attributes="groups.csv")
 
 
 def test_statistics_have_known_values() -> None:

@@ -72,6 +72,27 @@ def test_a_held_out_item_that_is_a_training_item_hides_no_copy() -> None:
         space.new(space.apart(known))
 
 
+def test_twins_are_found_among_pictures_of_many_pixels_that_are_nearly_alike() -> None:
+    known = 1 + 0.05 * torch.randn(3000, 300, generator=torch.Generator().manual_seed(0))
+    space = Space("pixels", known, np.arange(3000))
+    others = torch.cat([known[::300], known[:10] + 1e-3 * torch.randn(10, 300)])
+    assert space.holds(others).tolist() == [True] * 10 + [False] * 10
+
+
+@pytest.mark.parametrize(("m", "told"), [(999, []), (1_000, [0.01]), (10_000, [0.01, 0.001])])
+def test_members_are_told_at_false_alarms_of_which_there_are_enough(m: int, told: list[float]) -> None:
+    random, found, shares = np.random.default_rng(0), auditing.Found([], [], {}), []
+    for fpr in (0.01, 0.001):
+        membership._caught(random.normal(size=500), random.normal(size=m), fpr, "", 0, found)
+    assert [f.name for f in found.findings] == [f"membership-tpr@{fpr:g}" for fpr in told]
+    assert len(found.cannot) == 2 - len(told) and all("it takes" in s for s in found.cannot)
+    for _ in range(100):
+        alone = auditing.Found([], [], {})
+        membership._caught(random.normal(size=500), random.normal(size=1_000), 0.01, "", 0, alone)
+        shares.append(alone.findings[0].value)
+    assert "chance is 1.1)" in alone.findings[0].sentence and abs(np.mean(shares) - 11 / 1001) < 0.001
+
+
 @pytest.mark.parametrize("times", [1, 5, 40])
 def test_items_that_stand_several_times_in_the_data_make_no_copies_of_others(times: int) -> None:
     known = torch.randn(50, 8, generator=torch.Generator().manual_seed(0)).repeat(times, 1)

@@ -34,7 +34,7 @@ SAMPLES = {"image": 1_000, "text": 64, "audio": 64, "video": 128, "table": 5_000
 SLOWLY = {"image": 256, "video": 16, "table": 1_000}  # so many at once
 PIXELS = 60_000  # training pictures whose pixels are compared
 HELD = 1_000  # items that were not trained on, at least where there are as many
-LOOKED_AT = 3_000  # of those, at most
+LOOKED_AT = 10_000  # of those, at most
 
 
 @dataclass(frozen=True)
@@ -151,11 +151,15 @@ def audit_run(
             raise UserError(f"--{name} is {share:g}: give a share, from 0 to 1.")
     if seed < 0:
         raise UserError(f"--seed is {seed}: give 0 or more.")
+    if attributes is not None and kind not in ("image", "table"):
+        raise UserError(f"--attributes are counted in pictures and tables, and this run makes {kind}: leave them out.")
+    if attributes is not None and not str(attributes).strip(" ,"):
+        raise UserError("--attributes is empty: give a labels file of groups, of a table names of columns.")
     if reference:
         _fits(reference, run)
     train, kept = sides(run, data, holdout)
-    by = str(attributes) if attributes and kind == "table" else None
-    grouped = open_like(run, _source(run, data), labels=str(attributes)) if attributes and not by else None
+    by = str(attributes) if attributes is not None and kind == "table" else None
+    grouped = open_like(run, _source(run, data), labels=str(attributes)) if attributes is not None and not by else None
     subject = Subject(
         run,
         train,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from genloom import generate
-from genloom.auditing.coverage import voters_of
+from genloom.auditing.coverage import voters_of, voting
 from genloom.core import Model
 from genloom.data.base import Dataset
 from genloom.errors import UserError
@@ -71,7 +71,7 @@ def values_of(run: Run, by: str) -> tuple[Sequence[str], Told]:
 def voted(run: Run, by: str, seed: int) -> tuple[Sequence[str], Told]:
     """The groups of the training data, and of which each picture is."""
     data = grouped(run, by)
-    voters = voters_of(data, seed)
+    voters = voters_of(data, voting(data, seed))
     return data.spec.classes, lambda made: voters.vote(voters.features([made])).tolist()
 
 

@@ -47,17 +47,27 @@ def look(subject: Subject, found: Found) -> None:
             )
         return
     if truth is None or len(data.spec.classes) < 2:
-        found.cannot.append("Which groups are left out cannot be told: the data has no classes. Give --attributes.")
+        lacking = (
+            "the data has no classes. Give --attributes"
+            if subject.grouped is None
+            else f"--attributes gives all pictures one value, {data.spec.classes[0]}. Give a file with two or more"
+        )
+        found.cannot.append(f"Which groups are left out cannot be told: {lacking}.")
         return
-    voters = voters_of(data, subject.seed)
-    real_rows, real = _real(subject, data)
+    if subject.grouped is not None and len(data) < len(subject.data):
+        found.cannot.append(
+            f"--attributes names {len(data):,} of {len(subject.data):,} training pictures: groups are told of these alone."
+        )
+    rows, real_rows, real = _split(subject, data)
+    voters = voters_of(data, rows)
     made = subject.made
     ours, theirs = voters.features(made.split(500)), voters.features(images(real, real_rows))
     votes = voters.vote(ours), voters.vote(theirs)
     shares = _shares(*votes, data.spec)
     asked = subject.grouped is None and subject.model.takes("label")
     _judged(shares, found, votes, voters.eye.name, asked, subject.seed)
-    found.more["groups"] = _quality(shares, voters, ours, theirs) if len(ours) >= ENOUGH else shares
+    found.more["groups"] = shares
+    _quality(found, voters, ours, theirs, subject.seed)
     _losses(subject, data, found)
 
 
@@ -149,20 +159,34 @@ class Voters:
         return self.votes[id(features)]
 
 
-def voters_of(data: Dataset, seed: int) -> Voters:
-    """Those of a data set with classes."""
-    eye, truth = extractor("digits" if data.name in DIGITS else "lite0"), data.labels()
+def judge_of(data: Dataset) -> Extractor:
+    """The network in whose features the pictures of a data set are told."""
+    return extractor("digits" if data.name in DIGITS else "lite0")
+
+
+def voters_of(data: Dataset, rows: np.ndarray) -> Voters:
+    """Those items of a data set with classes."""
+    truth = data.labels()
     assert truth is not None
-    rows = some_rows(len(data), KNOWN.get(eye.name, FEWER), seed)
-    return Voters(eye, data, rows, truth[rows])
+    return Voters(judge_of(data), data, rows, truth[rows])
 
 
-def _real(subject: Subject, data: Dataset) -> tuple[np.ndarray, Dataset]:
-    """Items that none of the voters is of, else the data itself."""
-    most = max(subject.n, HELD)
-    if subject.holdout is None:
-        return some_rows(len(data), most, subject.seed), data
-    return subject.held(most), subject.holdout
+def voting(data: Dataset, seed: int) -> np.ndarray:
+    """The numbers of the items that vote."""
+    return some_rows(len(data), KNOWN.get(judge_of(data).name, FEWER), seed)
+
+
+def _split(subject: Subject, data: Dataset) -> tuple[np.ndarray, np.ndarray, Dataset]:
+    """The numbers of the voters, and of real items of which none is a voter, with the data that these are of: an item that
+    votes for itself is told better than any sample. Where nothing was held out, of few items a third is told by the rest."""
+    most, voters = max(subject.n, HELD), voting(data, subject.seed)
+    if subject.holdout is not None:
+        return voters, subject.held(most), subject.holdout
+    rest = np.setdiff1d(np.arange(len(data)), voters)
+    if len(rest) < min(most, len(data) // 3):
+        told = some_rows(len(data), min(most, max(1, len(data) // 3)), subject.seed)
+        return np.setdiff1d(voters, told), told, data
+    return voters, rest[some_rows(len(rest), most, subject.seed)], data
 
 
 def _shares(made: Tensor, real: Tensor, spec: Spec) -> dict[str, dict[str, Any]]:
@@ -214,14 +238,25 @@ def _judged(
     found.findings.append(Finding("groups", method, len(made), *figures, None, bool(wrong), sentence))
 
 
-def _quality(shares: dict[str, dict[str, Any]], voters: Voters, made: Tensor, real: Tensor) -> dict[str, Any]:
-    """Adds precision and recall (Kynkäänniemi et al. 2019) within each group that has enough on both sides."""
-    for i, group in enumerate(shares.values()):
+def _quality(found: Found, voters: Voters, made: Tensor, real: Tensor, seed: int) -> None:
+    """Adds precision and recall (Kynkäänniemi et al. 2019), with intervals, within each group that has enough on both sides.
+
+    Both grow and shrink with how many items there are, so all groups are judged by as many: the fewest that one of them has.
+    """
+    sides: dict[str, tuple[Tensor, Tensor]] = {}
+    for i, name in enumerate(found.more["groups"]):
         mine, theirs = made[voters.voted(made) == i], real[voters.voted(real) == i]
         if min(len(mine), len(theirs)) >= ENOUGH:
-            around = neighbourhoods(theirs, mine)
-            group |= {"precision": around.precision.value, "recall": around.recall.value}
-    return shares
+            sides[name] = mine, theirs
+    count = min((len(x) for both in sides.values() for x in both), default=0)
+    for name, both in sides.items():
+        mine, theirs = (x[some_rows(len(x), count, seed)] for x in both)
+        around = neighbourhoods(theirs, mine)
+        for what, share in (("precision", around.precision), ("recall", around.recall)):
+            low, high = wilson(share.value * count, count)
+            found.more["groups"][name] |= {what: share.value, f"{what}_low": low, f"{what}_high": high}
+    if count:
+        found.more["judged"] = count
 
 
 def _losses(subject: Subject, data: Dataset, found: Found) -> None:

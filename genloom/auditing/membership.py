@@ -26,6 +26,8 @@ from genloom.plugins import model_of
 from genloom.run import Run
 
 MOST = 2_000  # items of a side
+MANY = 10_000  # held-out ones, where that is quick: of so many 0.1 % are enough to tell of
+QUICK = 3e13  # items times numbers of each times parameters, below which it is
 DRAWS = 4  # of the noise in a loss, at least
 EFFORT = 6_400  # losses that are computed where that is more
 BATCH = 64
@@ -33,6 +35,7 @@ CLASSES = 20  # that items of unknown class are scored under, at most
 SHARED = 20  # items that share their noise, at least
 CANNOT = "whether items were trained on cannot be concluded"
 FEWEST = 10  # items of a side, from which an interval means something
+ALARMS = 10  # false ones, below which a threshold is a matter of single items
 FRESH = 1_000  # canaries that were never planted, beside each that was
 NEVER = 1_000_000  # the number of the first of them
 
@@ -63,6 +66,11 @@ class Judge:
             raise UserError(f"{CANNOT}: what scores them is in state/, which is gone from this run")
         self.model, self.seed = generate.load(run), seed
         self.words, self.critic = "losses", False
+
+    def most(self) -> int:
+        """Held-out items that are scored, at most."""
+        work = math.prod(self.model.spec.shape) * sum(p.numel() for p in self.model.parameters())
+        return MANY if MANY * work <= QUICK else MOST
 
     @torch.inference_mode()
     def scores(self, *sides: Side) -> list[np.ndarray]:
@@ -171,9 +179,9 @@ def _members(subject: Subject, holdout: Dataset, judge: Judge, found: Found) -> 
         + (
             "it gives away who was in the data."
             if flagged
-            else "it hardly tells who was in the data."
-            if high < 0.6
-            else "weakly, below what is allowed."
+            else "who was in the data is not told better than by chance."
+            if low <= 0.5
+            else "weakly, no more than is allowed."
         )
     )
     method = f"{told}; {sides}"
@@ -190,7 +198,7 @@ def _sides(subject: Subject, holdout: Dataset, judge: Judge) -> list[np.ndarray]
     none, the classes alone would tell them apart.
     """
     data, classes = subject.data, len(judge.model.spec.classes)
-    rows, others = some_rows(len(data), MOST, subject.seed), subject.held(MOST)
+    rows, others = some_rows(len(data), MOST, subject.seed), subject.held(judge.most())
     try:
         return judge.scores(side(data, rows), side(holdout, others))
     except LackingError:
@@ -205,16 +213,23 @@ def _sides(subject: Subject, holdout: Dataset, judge: Judge) -> list[np.ndarray]
 
 def _caught(inside: np.ndarray, outside: np.ndarray, fpr: float, method: str, seed: int, found: Found) -> None:
     """The share of members that are told at so few false alarms: what an attacker can be sure of."""
-    if len(outside) * fpr < 1:
+    alarms, m = math.floor(fpr * len(outside)), len(outside)
+    if alarms < ALARMS:
         found.cannot.append(
-            f"How many members are told at {100 * fpr:g} % false alarms cannot be concluded from {len(outside):,} held-out "
-            f"items: it takes {math.ceil(1 / fpr):,}."
+            f"How many members are told at {100 * fpr:g} % false alarms cannot be concluded from {m:,} held-out items: it takes "
+            f"{math.ceil(ALARMS / fpr):,}."
         )
         return
-    value = tpr_at(inside, outside, fpr)
+    value, chance = (
+        tpr_at(inside, outside, fpr),
+        (alarms + 1) / (m + 1),
+    )  # were they drawn alike, above the next highest of m
     low, high = resampled(lambda a, b: tpr_at(a, b, fpr), inside, outside, seed)
-    sentence = f"At {100 * fpr:g} % false alarms {100 * value:.1f} % of its training items are told ({100 * low:.1f} to {100 * high:.1f}; chance is {100 * fpr:g})."
-    n = min(len(inside), len(outside))
+    sentence = (
+        f"At {100 * fpr:g} % false alarms ({alarms:,} of {m:,}) {100 * value:.1f} % of its training items are told "
+        f"({100 * low:.1f} to {100 * high:.1f}; chance is {100 * chance:.2g})."
+    )
+    n = min(len(inside), m)
     found.findings.append(Finding(f"membership-tpr@{fpr:g}", method, n, value, low, high, None, False, sentence))
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from genloom.core import generator
 from genloom.errors import UserError
 from genloom.measure import some_rows
 from genloom.metrics.distribution import nearest
@@ -15,6 +16,7 @@ from genloom.metrics.distribution import nearest
 SAME = 1e-4  # of the length of a row of numbers: items nearer than this are one item
 NEIGHBOURS = 5  # of a training item, among which another one is looked for that is not the same again
 MOST = 320  # where all of these are, of so many
+PLANE = 64  # dimensions
 
 
 class View(NamedTuple):
@@ -57,8 +59,15 @@ class Space:
         return self._relative(distances, items, torch.full_like(items, -1))
 
     def holds(self, x: Tensor) -> Tensor:
-        """[n] bool: which of others [n, d] are training items again."""
-        return nearest(x, self.known)[0][:, 0] <= self.same
+        """[n] bool: which of others [n, d] are training items again.
+
+        Looked for in a plane of few dimensions, in which what is near stays near, and then verified.
+        """
+        if x.shape[1] <= PLANE:
+            return nearest(x, self.known)[0][:, 0] <= self.same
+        plane = torch.linalg.qr(torch.randn(x.shape[1], PLANE, generator=generator(0, 0)))[0].to(x)
+        twins = nearest(x @ plane, self.known @ plane)[1][:, 0]
+        return (x.double() - self.known[twins].double()).norm(dim=1) <= self.same
 
     def new(self, apart: Apart) -> Apart:
         """Those that are no training item again: beside such a one nothing would be near. Raises UserError where none is left."""

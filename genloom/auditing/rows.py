@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from genloom.auditing import LOOKED_AT, Found, Subject
+from genloom.auditing import Found, Subject
 from genloom.auditing.finding import Finding, percent
 from genloom.core import Spec
 from genloom.data.schema import Column as Described
@@ -22,6 +22,7 @@ from genloom.metrics.table import Table
 
 NEARER = 0.55  # the share of rows nearer to training than to held-out ones that is allowed; 0.5 is chance
 SHOWN = 8
+HELD = 3_000  # held-out rows that are looked at, at most
 LEAST = 0.01  # quantile of held-out rows' distances, but those that are training rows, below which a row is near
 
 
@@ -34,7 +35,7 @@ def look(subject: Subject, found: Found) -> None:
         )
         return
     train, spec = data_table(subject.data), subject.run.spec
-    held = rows_of(data_table(subject.holdout), subject.held(LOOKED_AT))
+    held = rows_of(data_table(subject.holdout), subject.held(HELD))
     made = as_table(numbers_of(subject.made, spec), spec)
     ours, places = figures.nearest_rows(made, train)
     theirs, _ = figures.nearest_rows(held, train)

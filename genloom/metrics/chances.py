@@ -19,7 +19,7 @@ def wilson(count: float, n: float) -> tuple[float, float]:
         return 0.0, 1.0
     p, z2 = count / n, Z * Z
     middle, half = p + z2 / (2 * n), Z * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
-    return max(0.0, (middle - half) / (1 + z2 / n)), min(1.0, (middle + half) / (1 + z2 / n))
+    return max(0.0, min(p, (middle - half) / (1 + z2 / n))), min(1.0, max(p, (middle + half) / (1 + z2 / n)))
 
 
 def auc(inside: np.ndarray, outside: np.ndarray) -> float:

@@ -326,16 +326,29 @@ def audited(story: Story) -> str:
     shown += figure(pairs, "Pairs of a training picture and the sample nearest to it", caption)
     names = [c["name"] for c in story.run.spec.extra.get("columns", ())]
     shown += of_rows.nearest(found.get("rows") or [], names)
-    return shown + _groups(found.get("groups") or {})
+    return shown + _groups(found.get("groups") or {}, found.get("judged"))
 
 
-def _groups(groups: Mapping[str, Mapping[str, Any]]) -> str:
+def _groups(groups: Mapping[str, Mapping[str, Any]], judged: int | None) -> str:
     if not groups:
         return ""
     names = ("samples", "data", "precision", "recall", "loss")
-    rows = [(text(k), text(g["state"]), *(number(g[n]) if n in g else "" for n in names)) for k, g in groups.items()]
+    rows = [(text(k), text(g["state"]), *(_figure(g, n) for n in names)) for k, g in groups.items()]
     heads = ("Share of samples", "Of the data", "Precision", "Recall", "Loss")
-    return table(("Group", "", *heads), rows, numbers=heads)
+    shown = table(("Group", "", *heads), rows, numbers=heads)
+    if not judged:
+        return shown
+    return shown + note(
+        f"Precision and recall of {judged:,} samples and as many real items of each group, 95 % intervals."
+    )
+
+
+def _figure(group: Mapping[str, Any], name: str) -> str:
+    """A figure of a group, with its interval where it has one."""
+    if name not in group:
+        return ""
+    low, high = group.get(f"{name}_low"), group.get(f"{name}_high")
+    return number(group[name]) + (f" ({number(low)} – {number(high)})" if low is not None else "")
 
 
 def repeats(story: Story) -> str:
