@@ -224,6 +224,20 @@ def test_training_pictures_among_the_held_out_ones_hide_nothing(
     assert [s for s in result["cannot"] if "10 of 40 held-out pictures are training pictures too" in s]
 
 
+def test_where_held_out_items_are_left_out_so_are_training_items_that_stand_twice(
+    parrot: Run, pictures: tuple[Path, Path], tmp_path: Path
+) -> None:
+    both = shutil.copytree(pictures[0], tmp_path / "both")
+    for path in sorted(both.rglob("*.png"))[:10]:
+        shutil.copy(path, path.with_name(f"again{path.name}"))
+    train, other = open_data(both, modality="image"), open_data(pictures[1], modality="image")
+    assert len(auditing.Subject(parrot, train, other, 9, 0, 0.01, 0.6).inside(100)) == COUNT + 10
+    shutil.copytree(pictures[1], tmp_path / "leaked")
+    shutil.copy(next(both.rglob("again*.png")), tmp_path / "leaked" / "dark" / "leak.png")
+    leaked = open_data(tmp_path / "leaked", modality="image")
+    assert len(auditing.Subject(parrot, train, leaked, 9, 0, 0.01, 0.6).inside(100)) == COUNT - 10
+
+
 @pytest.mark.usefixtures("quick")
 def test_data_that_moved_is_read_as_it_was_and_changed_data_and_runs_are_told(
     pictures: tuple[Path, Path], tmp_path: Path
@@ -418,6 +432,12 @@ def test_spans_longer_than_any_of_held_out_text_are_quoted(tmp_path: Path, monke
     found = named(result)["copies"]
     assert found["value"] == 0.5 and found["flagged"]
     assert result["spans"][0]["text"] in text and result["spans"][0]["length"] == 80
+    other = "".join(random.choice(list("abcdefgh "), 6_000))
+    (tmp_path / "half.txt").write_text(text[:6_000] + other)
+    assert named(auditing.audit_run(run, n=20, holdout=tmp_path / "half.txt"))["copies"]["value"] == 0.5
+    (tmp_path / "part.txt").write_text(text[:9_000])
+    with pytest.raises(UserError, match="held-out window is a training window too"):
+        auditing.audit_run(run, n=20, holdout=tmp_path / "part.txt")
     with pytest.raises(UserError, match="are counted in pictures and tables"):
         auditing.audit_run(run, n=20, attributes="groups.csv")
 
@@ -436,6 +456,15 @@ def test_sound_from_nothing_that_is_training_sound_is_flagged(tmp_path: Path, mo
     for clips, share in zip(sides(run, None, None), (1, 0), strict=True):
         monkeypatch.setattr(copies.measure_sound, "made", lambda model, data, n, seed, of=clips: clips_of(of, n))
         assert abs(named(genloom.audit(run, n=10))["copies"]["value"] - share) < 0.1
+
+
+def test_held_out_sound_that_was_trained_on_is_known(tmp_path: Path) -> None:
+    run = genloom.fit("test_tape", "speech", tmp_path / "run", quiet=True)
+    train, held = sides(run, None, None)
+    assert held is not None
+    twins = auditing.Subject(run, train, held, 9, 0, 0.01, 0.6).twins
+    assert twins is not None and twins.again(train, np.arange(20)).all() and not twins.again(held, np.arange(20)).any()
+    assert not twins.twice(np.arange(20)).any()
 
 
 def clips_of(data: Any, n: int) -> list[Tensor]:

@@ -126,9 +126,21 @@ def test_a_parrot_of_rows_is_flagged(runs: dict[str, Run]) -> None:
     assert "<td>training</td>" in (runs["parrot"].folder / "report.html").read_text()
 
 
+def test_training_rows_among_the_held_out_ones_hide_no_copies(runs: dict[str, Run], tmp_path: Path) -> None:
+    random = np.random.default_rng(5)
+    header, *lines = Path(runs["parrot"].info["data"]["source"]).read_text().splitlines()
+    new = [f"{random.normal():.4f},{random.normal():.4f},{line.split(',', 2)[2]}" for line in lines[:300]]
+    (tmp_path / "half.csv").write_text("\n".join([header, *new, *lines]))
+    result = genloom.audit(runs["parrot"], holdout=tmp_path / "half.csv")
+    found = {f["name"]: f for f in result["findings"]}
+    assert result["holdout"].endswith(f"{300 + len(lines):,} items")  # all of it: none is held out of what is
+    assert found["exact-rows"]["flagged"] and found["membership-auc"]["value"] > 0.9
+    assert [s for s in result["cannot"] if "some of what was held out was trained on" in s]
+
+
 def test_held_out_rows_that_are_all_training_rows_tell_nothing(runs: dict[str, Run], tmp_path: Path) -> None:
     header, *lines = Path(runs["parrot"].info["data"]["source"]).read_text().splitlines()
-    trained = [lines[i] for i in (0, 1, 2, 3, 4, 5) * 5]
+    trained = [lines[i] for i in (0, 2, 4, 6, 8, 10) * 5]
     (tmp_path / "again.csv").write_text("\n".join([header, *trained]))
     with pytest.raises(UserError, match="training row too"):
         genloom.audit(runs["parrot"], holdout=tmp_path / "again.csv")

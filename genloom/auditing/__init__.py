@@ -7,7 +7,7 @@ concluded that is said too. `genloom audit` ends with 1 where a finding passes i
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,9 +18,10 @@ import torch
 from torch import Tensor
 
 from genloom import generate
-from genloom.auditing.finding import Finding, shrunk
+from genloom.auditing.finding import Finding
 from genloom.auditing.near import Space
 from genloom.auditing.sides import altered, sides
+from genloom.auditing.twins import Twins, pixels, twins_of
 from genloom.core import Model
 from genloom.data.base import Dataset
 from genloom.data.canaries import Planted
@@ -88,26 +89,41 @@ class Subject:
         return Space("pixels", pixels(images(self.data, rows)), rows)
 
     @cached_property
+    def twins(self) -> Twins | None:
+        """Tells which items are training items again."""
+        return twins_of(self.data, self.model, self.pixels if self.run.spec.modality == "image" else None)
+
+    @cached_property
     def unseen(self) -> tuple[np.ndarray, int]:
-        """Numbers of held-out items that are no training items, and how many more were looked at that are, pixel for pixel."""
+        """Numbers of held-out items that are no training items, and how many more were looked at that are.
+
+        Raises UserError where none is left.
+        """
         assert self.holdout is not None
         rows = some_rows(len(self.holdout), LOOKED_AT, self.seed)
-        if self.run.spec.modality != "image":
+        if self.twins is None:
             return rows, 0
-        twins = self.pixels.holds(pixels(images(self.holdout, rows))).numpy()
-        if twins.all():
-            raise UserError("Every held-out picture is a training picture too: give --holdout others.")
-        return rows[~twins], int(twins.sum())
+        again = self.twins.again(self.holdout, rows)
+        if again.all():
+            raise UserError(f"Every held-out {self.item} is a training {self.item} too: give --holdout others.")
+        return rows[~again], int(again.sum())
+
+    @property
+    def item(self) -> str:
+        """What one of its items is called."""
+        return {"image": "picture", "text": "window", "audio": "clip", "table": "row"}.get(
+            self.run.spec.modality, "item"
+        )
 
     def held(self, most: int) -> np.ndarray:
         """Numbers of at most so many of those."""
         rows = self.unseen[0]
         return rows[some_rows(len(rows), most, self.seed)]
 
-
-def pixels(batches: Iterable[Tensor]) -> Tensor:
-    """Pictures as rows [N, d] of pixels, at most 32 a side."""
-    return torch.cat([shrunk(x) for x in batches])
+    def inside(self, most: int) -> np.ndarray:
+        """Numbers of at most so many training items: of none that stands there twice, where held-out ones were left out."""
+        rows = some_rows(len(self.data), most, self.seed)
+        return rows if self.twins is None or not self.unseen[1] else rows[~self.twins.twice(rows)]
 
 
 @dataclass
@@ -175,8 +191,8 @@ def audit_run(
     found = Found([], altered(run, train), {})
     if kept is not None and (twins := subject.unseen[1]):
         found.cannot.append(
-            f"{twins:,} of {twins + len(subject.unseen[0]):,} held-out pictures are training pictures too, and were left out: "
-            "a part that was held out should share none."
+            f"{twins:,} of {twins + len(subject.unseen[0]):,} held-out {subject.item}s are training {subject.item}s too, and were "
+            "left out: what was held out should share none, but what is alike by chance."
         )
     parts: list[Callable[[Subject, Found], None]] = [copies.look, membership.look, coverage.look]
     for part in parts:

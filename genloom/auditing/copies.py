@@ -17,12 +17,14 @@ import torch
 from torch import Tensor
 
 from genloom import generate, measure_sound
-from genloom.auditing import HELD, Found, Subject, pixels, rows
+from genloom.auditing import HELD, Found, Subject, rows
 from genloom.auditing.finding import Finding, percent, shrunk
 from genloom.auditing.near import Space, View
 from genloom.auditing.sides import Renamed
+from genloom.auditing.twins import Texts, pixels
 from genloom.data.audio import AudioSet
 from genloom.data.base import Dataset
+from genloom.errors import UserError
 from genloom.measure import DIGITS, images, save_pairs, some_rows
 from genloom.measure_text import training_text
 from genloom.metrics.chances import wilson
@@ -217,8 +219,8 @@ def _texts(subject: Subject, holdout: Dataset, found: Found) -> None:
     """The longest span of each sample that stands word for word in the training text, beside those of held-out text."""
     model: Any = subject.model
     texts: list[str] = generate.draw(model, subject.n, seed=subject.seed, length=LENGTH)  # type: ignore[assignment]
-    search = Repeats(training_text(subject.data, model))
-    held = pieces(holdout, model, max(1, round(float(np.mean([len(t.encode()) for t in texts])))))
+    search = subject.twins.search if isinstance(subject.twins, Texts) else Repeats(training_text(subject.data, model))
+    held = unknown(search, pieces(holdout, model, max(1, round(float(np.mean([len(t.encode()) for t in texts]))))))
     theirs = [search.longest(i, t).length for i, t in enumerate(held)]
     spans = [search.longest(i, t) for i, t in enumerate(texts)]
     most = max(theirs, default=0)
@@ -245,3 +247,17 @@ def pieces(data: Dataset, model: Any, size: int) -> list[str]:
     starts = np.unique(np.linspace(0, max(0, len(whole) - size), SPANS).round().astype(np.int64))
     starts = starts[:: max(1, -(-len(starts) * size // max(1, len(whole))))]  # none twice
     return [whole[s : s + size].decode("utf-8", "ignore") for s in starts]
+
+
+def unknown(search: Repeats, held: list[str]) -> list[str]:
+    """Of pieces of text in order those that do not stand in the training text, nor beside one that does: half of that may.
+
+    Raises UserError where none is left.
+    """
+    again = np.array([search.holds(text.encode()) for text in held])
+    beside = again.copy()
+    beside[1:] |= again[:-1]
+    beside[:-1] |= again[1:]
+    if beside.all():
+        raise UserError("What was held out is training text too: give --holdout another.")
+    return [text for text, out in zip(held, beside, strict=True) if not out]

@@ -198,7 +198,7 @@ def _sides(subject: Subject, holdout: Dataset, judge: Judge) -> list[np.ndarray]
     none, the classes alone would tell them apart.
     """
     data, classes = subject.data, len(judge.model.spec.classes)
-    rows, others = some_rows(len(data), MOST, subject.seed), subject.held(judge.most())
+    rows, others = subject.inside(MOST), subject.held(judge.most())
     try:
         return judge.scores(side(data, rows), side(holdout, others))
     except LackingError:

@@ -58,16 +58,18 @@ class Space:
         distances, items = (v[:, 0] for v in nearest(x, self.known))
         return self._relative(distances, items, torch.full_like(items, -1))
 
-    def holds(self, x: Tensor) -> Tensor:
-        """[n] bool: which of others [n, d] are training items again.
+    def holds(self, x: Tensor, but: Tensor | None = None) -> Tensor:
+        """[n] bool: which of others [n, d] are training items again, or of training items of these numbers [n] stand twice.
 
         Looked for in a plane of few dimensions, in which what is near stays near, and then verified.
         """
-        if x.shape[1] <= PLANE:
-            return nearest(x, self.known)[0][:, 0] <= self.same
-        plane = torch.linalg.qr(torch.randn(x.shape[1], PLANE, generator=generator(0, 0)))[0].to(x)
-        twins = nearest(x @ plane, self.known @ plane)[1][:, 0]
-        return (x.double() - self.known[twins].double()).norm(dim=1) <= self.same
+        plane = torch.eye(x.shape[1])
+        if x.shape[1] > PLANE:
+            plane = torch.linalg.qr(torch.randn(x.shape[1], PLANE, generator=generator(0, 0)))[0]
+        plane = plane.to(x)
+        found = nearest(x @ plane, self.known @ plane, 1 if but is None else min(2, len(self.known)))[1]
+        same = torch.stack([(x - self.known[f]).norm(dim=1) <= self.same for f in found.T], 1)
+        return (same if but is None else same & (self.rows[found] != but[:, None])).any(1)
 
     def new(self, apart: Apart) -> Apart:
         """Those that are no training item again: beside such a one nothing would be near. Raises UserError where none is left."""

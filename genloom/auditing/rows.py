@@ -13,7 +13,6 @@ from genloom.auditing.finding import Finding, percent
 from genloom.core import Spec
 from genloom.data.schema import Column as Described
 from genloom.data.table import numbers_of
-from genloom.errors import UserError
 from genloom.measure import some_rows
 from genloom.measure_table import as_table, data_table, rows_of
 from genloom.metrics import table as figures
@@ -35,19 +34,38 @@ def look(subject: Subject, found: Found) -> None:
         )
         return
     train, spec = data_table(subject.data), subject.run.spec
-    held = rows_of(data_table(subject.holdout), subject.held(HELD))
+    held = rows_of(data_table(subject.holdout), some_rows(len(subject.holdout), HELD, subject.seed))
     made = as_table(numbers_of(subject.made, spec), spec)
     ours, places = figures.nearest_rows(made, train)
     theirs, _ = figures.nearest_rows(held, train)
-    if not theirs.any():
-        raise UserError("Every held-out row is a training row too: give --holdout others.")
-    _beside(subject, found, "exact-rows", ours == 0, theirs == 0, "are training rows in every column")
+    _beside(
+        subject,
+        found,
+        "exact-rows",
+        ours == 0,
+        _in_common(subject, found, theirs == 0),
+        "are training rows in every column",
+    )
     if (others := theirs[theirs > 0]).size:  # rows that are the same are counted above
         limit = float(np.quantile(others, LEAST))
         near, usual = (ours > 0) & (ours <= limit), (theirs > 0) & (theirs <= limit)
         _beside(subject, found, "near-rows", near, usual, f"are within {limit:.2g} of a training row, and not the same")
     _nearer(subject, found, made, train, held)
     _gallery(found, spec, made, train, ours, places)
+
+
+def _in_common(subject: Subject, found: Found, again: np.ndarray) -> np.ndarray:
+    """[n] bool: which rows coincide by chance. That held-out ones [n] are training rows tells it, unless they are so more often
+    than training rows are each other's: then some of them were trained on, and those tell it."""
+    assert subject.twins is not None
+    twice = subject.twins.twice(some_rows(len(subject.data), HELD, subject.seed))
+    if wilson(int(again.sum()), len(again))[0] <= wilson(int(twice.sum()), len(twice))[1]:
+        return again
+    found.cannot.append(
+        f"{percent(float(again.mean()))} of the held-out rows are training rows, and {percent(float(twice.mean()))} of the "
+        "training rows stand there twice: some of what was held out was trained on, so copies are told beside the latter."
+    )
+    return twice
 
 
 def _beside(subject: Subject, found: Found, name: str, ours: np.ndarray, theirs: np.ndarray, what: str) -> None:

@@ -27,7 +27,8 @@ def sides(
         raise UserError(
             f"An audit compares with the training data: where that has moved give its place as --data. {lost}"
         )
-    given = open_like(run, holdout) if isinstance(holdout, str | Path) else holdout
+    whole = {} if run.spec.modality == "image" else {"held_out": 0}
+    given = open_like(run, holdout, **whole) if isinstance(holdout, str | Path) else holdout
     if given is None:
         given = own.held_out()
     elif given.fingerprint == own.fingerprint:

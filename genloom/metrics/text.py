@@ -46,20 +46,23 @@ class Repeats:
 
     def __init__(self, train: bytes):
         self.train = train[:LARGEST]
-        self.hashes = np.unique(hashes(self.train))
+        self.hashes, counts = np.unique(hashes(self.train), return_counts=True)
+        self.twice = self.hashes[counts > 1]
+
+    def holds(self, raw: bytes, times: int = 1) -> bool:
+        """Whether bytes of 16 or more stand there as a whole, once or twice."""
+        if len(raw) < GRAM or not among(hashes(raw), self.hashes if times == 1 else self.twice).all():
+            return False
+        first = self.train.find(raw)
+        return first >= 0 and (times == 1 or self.train.find(raw, first + 1) >= 0)
 
     def longest(self, sample: int, text: str) -> Repeat:
         raw = text.encode()
-        known = self._known(hashes(raw))
+        known = among(hashes(raw), self.hashes)
         best = b""
         for start, stop in runs(known):
             best = max(best, self._verified(raw[start : stop + GRAM - 1], len(best)), key=len)
         return Repeat(sample, len(best), best.decode("utf-8", "ignore"))
-
-    def _known(self, wanted: np.ndarray) -> np.ndarray:
-        """[N] bool: which hashes the training text has, by bisection (np.isin would sort millions again each time)."""
-        at = np.searchsorted(self.hashes, wanted)
-        return np.append(self.hashes, 0)[at] == wanted
 
     def _verified(self, stretch: bytes, beat: int) -> bytes:
         """The longest part of a stretch that is really there, if longer than `beat`: its pieces may be from many places."""
@@ -85,6 +88,11 @@ def hashes(raw: bytes) -> np.ndarray:
         total *= np.uint64(0x100000001B3)
         total += b[i : len(b) - GRAM + 1 + i].astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     return total
+
+
+def among(wanted: np.ndarray, ordered: np.ndarray) -> np.ndarray:
+    """[N] bool: which of those numbers are among ordered ones, by bisection (np.isin would sort millions again each time)."""
+    return np.append(ordered, ordered.dtype.type(0))[np.searchsorted(ordered, wanted)] == wanted
 
 
 def runs(known: np.ndarray) -> Iterator[tuple[int, int]]:
