@@ -28,6 +28,7 @@ from genloom.metrics.distribution import Estimate
 from genloom.metrics.features import Extractor, extractor
 from genloom.plugins import model_of
 from genloom.run import Run, atomic
+from genloom.seal import weights_of
 
 METRICS = ("fd", "kid", "precision", "recall", "density", "coverage", "is", "nearest", "labels")
 DIGITS = ("mnist", "digits", "moving-mnist", "moving-digits")  # the data that the shipped classifier judges
@@ -219,7 +220,7 @@ def evaluate_run(
     clips from nothing: guidance, truncation.
     Raises UserError for what the caller can mend.
     """
-    started = time.perf_counter()
+    started, weights = time.perf_counter(), weights_of(run)
     if n is not None and n < FEWEST:
         raise UserError(f"-n {n} is too few to measure: give {FEWEST} or more, {MOST} for figures to compare.")
     check_conditions(run, conditions)
@@ -240,7 +241,13 @@ def evaluate_run(
         told = ", ".join(f"{name} {value}" for name, value in conditions.items())
         result["warnings"].append(f"The samples were drawn with {told}: figures of others differ.")
     part = "all of it, no part was held out" if reference is given else "held-out part"
-    result = {"data": f"{given.name} ({part})", "n": n, **result, "seconds": time.perf_counter() - started}
+    result = {
+        "data": f"{given.name} ({part})",
+        "n": n,
+        **result,
+        "weights": weights,
+        "seconds": time.perf_counter() - started,
+    }
     run.write_json("metrics.json", result)
     return result
 

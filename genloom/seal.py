@@ -23,6 +23,7 @@ FILE = "seal.json"
 TRAINED = ("run.json", WEIGHTS, "log.jsonl", STATE)  # what `fit` and `import` write
 FOUND = ("metrics.json", "tasks.json", "audit.json")  # what verbs add; each seals what it wrote
 SEALED = TRAINED + FOUND
+TOLD = ("run.json", "log.jsonl")  # what a parent says of itself, that no verb but fit changes
 BROKEN = "state/seal.json"
 KINDS = {"files": dict, "parents": list, "altered": list}
 KEYS = ("genloom", "code", "data", "parents", "before", "altered", "files", "seal")
@@ -104,11 +105,17 @@ def unsealed(folder: Path) -> list[str]:
     return [name for name in FOUND if (folder / name).is_file() and name not in read_json(folder / FILE)["files"]]
 
 
+def weights_of(run: Run) -> str | None:
+    """The SHA-256 of a run's weights, where it has any yet. Figures name it, for of other weights they say nothing."""
+    return digest(run.folder / WEIGHTS) if (run.folder / WEIGHTS).is_file() else None
+
+
 def parent_of(run: Run) -> dict[str, Any]:
     """What a run keeps of the run that it started from."""
     return {
         "run": str(run.folder.resolve()),
-        "weights": digest(run.folder / WEIGHTS),
+        "weights": weights_of(run),
+        "files": {name: digest(run.folder / name) for name in TOLD if (run.folder / name).is_file()},
         "seal": read_json(run.folder / FILE).get("seal") if (run.folder / FILE).is_file() else None,
     }
 
@@ -181,6 +188,19 @@ def _lineage(folder: Path, sealed: Mapping[str, Any], seen: frozenset[Path]) -> 
             )
         elif not (place / WEIGHTS).is_file() or digest(place / WEIGHTS) != parent.get("weights"):
             found.append(f"Its parent '{place}' holds other weights than this run started from.")
-        elif (place / FILE).is_file() and place.resolve() not in seen:
-            found += verify(place, None, seen)
+        else:
+            theirs = verify(place, None, seen) if (place / FILE).is_file() and place.resolve() not in seen else []
+            found += [*theirs, *_changed(place, parent, " ".join(theirs))]
+    return found
+
+
+def _changed(place: Path, parent: Mapping[str, Any], said: str) -> list[str]:
+    """In which ways a parent is not as it was when the child started, whatever seal it bears now; but what is said already."""
+    told = parent.get("files")
+    files = told if isinstance(told, dict) else {}
+    changed = [n for n in TOLD if n in files and not ((place / n).is_file() and digest(place / n) == files[n])]
+    named = [f"'{place / name}'" for name in changed]
+    found = [f"{name} was changed after this run started from it." for name in named if name not in said]
+    if parent.get("seal") and not (place / FILE).is_file():
+        found.append(f"Its parent '{place}' had a seal when this run started from it, and has none now.")
     return found

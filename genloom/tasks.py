@@ -18,6 +18,7 @@ from genloom.measure import row
 from genloom.metrics.distribution import mean_estimate
 from genloom.objectives.autoregressive import LanguageModel
 from genloom.run import Run
+from genloom.seal import weights_of
 
 BATCH = 16
 
@@ -126,7 +127,7 @@ def evaluate_tasks(run: Run, path: Path, shots: Sequence[int] = (0,), seed: int 
     `acc` takes the likeliest choice, `acc-bytes` the likeliest a byte; of tasks with one completion `exact` is the share
     that the model itself would have said, `nats` its mean surprise.
     """
-    model, tasks = generate.load(run), read_tasks(path)
+    weights, model, tasks = weights_of(run), generate.load(run), read_tasks(path)
     if not isinstance(model, LanguageModel):
         raise UserError(f"Tasks are for language models, and '{run.folder}' holds a '{model.name}'.")
     rows = []
@@ -136,7 +137,7 @@ def evaluate_tasks(run: Run, path: Path, shots: Sequence[int] = (0,), seed: int 
         answers = iter(scores(model, pairs))
         grouped = [[next(answers) for _ in task.choices] for task in tasks]
         rows += _rows(grouped, tasks, f"{path.stem}@{count}", seed)
-    result = {"tasks": path.name, "metrics": rows, "warnings": []}
+    result = {"tasks": path.name, "metrics": rows, "warnings": [], "weights": weights}
     run.write_json("tasks.json", result)
     return result
 

@@ -57,7 +57,12 @@ def test_a_run_names_its_data_its_code_and_its_parent(line: Path) -> None:
     parent = json.loads((line / "parent/seal.json").read_text())
     assert sealed["data"] == open_data("digits").fingerprint and len(sealed["code"]) == 64
     assert sealed["parents"] == [
-        {"run": str(line / "parent"), "weights": digest(line / "parent/weights.safetensors"), "seal": parent["seal"]}
+        {
+            "run": str(line / "parent"),
+            "weights": digest(line / "parent/weights.safetensors"),
+            "files": {name: digest(line / "parent" / name) for name in ("run.json", "log.jsonl")},
+            "seal": parent["seal"],
+        }
     ]
     assert set(sealed["files"]) == {"run.json", "weights.safetensors", "log.jsonl", "state/latest.safetensors"}
     assert verify(line / "child") == []
@@ -105,7 +110,11 @@ def test_edits_of_the_seal_and_files_put_there_are_found(runs: Path) -> None:
     for spoilt in ("{}", json.dumps(sealed | {"files": [1]}), json.dumps(sealed | {"parents": 3})):
         path.write_text(spoilt)
         assert "no whole seal" in verify(runs / "child")[0]
-    sealed["parents"][0] |= {"run": str(runs / "child"), "weights": digest(runs / "child/weights.safetensors")}
+    sealed["parents"][0] |= {
+        "run": str(runs / "child"),
+        "weights": digest(runs / "child/weights.safetensors"),
+        "files": {},
+    }
     path.write_text(json.dumps(sealed | {"seal": own(sealed)}))
     assert verify(runs / "child") == []  # a line that bites its tail has an end all the same
     path.unlink()
@@ -132,6 +141,38 @@ def test_the_line_is_followed(runs: Path) -> None:
     assert "parent/log.jsonl' was changed" in verify(runs.parent / "elsewhere/child")[0]
     shutil.copy(runs / "child/weights.safetensors", runs.parent / "elsewhere/parent/weights.safetensors")
     assert "other weights" in verify(runs.parent / "elsewhere/child")[0]
+
+
+def test_a_parent_that_was_sealed_again_is_what_it_was_for_its_child(runs: Path) -> None:
+    genloom.evaluate(runs / "parent", metrics=["fd"], n=64)  # this seals it again too, and is no change
+    assert verify(runs / "child") == []
+    told = runs / "parent/run.json"
+    told.write_text(told.read_text().replace('"seed": 0', '"seed": 1'))
+    sealed = json.loads((runs / "parent/seal.json").read_text())
+    sealed["files"]["run.json"] = digest(told)
+    (runs / "parent/seal.json").write_text(json.dumps(sealed | {"seal": own(sealed)}))
+    assert verify(runs / "parent") == []
+    (found,) = verify(runs / "child")
+    assert "parent/run.json' was changed after this run started from it" in found
+    (runs / "parent/seal.json").unlink()
+    assert [s for s in verify(runs / "child") if "had a seal when this run started from it, and has none now" in s]
+
+
+def test_figures_of_other_weights_are_not_shown(runs: Path) -> None:
+    run = runs / "parent"
+    genloom.evaluate(run, metrics=["fd", "nearest"], n=64)
+    genloom.audit(run, n=20)
+    card, page = (run / "README.md").read_text(), (run / "report.html").read_text()
+    assert "Not measured yet" not in card + page and "Not audited yet" not in card + page
+    (run / "README.md").unlink()
+    genloom.fit("vae", open_data("digits"), run, **FIT | {"steps": 6})
+    card, page = (run / "README.md").read_text(), (run / "report.html").read_text()
+    for said in (card, page):
+        assert "metrics.json is of the weights that this run had before it went on" in said
+        assert "audit.json is of the weights that this run had before it went on" in said
+    assert "Real above" not in page and verify(run) == []
+    genloom.evaluate(run, metrics=["fd"], n=64)
+    assert "metrics.json is of the weights" not in (run / "README.md").read_text()
 
 
 def test_a_verb_does_not_vouch_for_what_others_changed(runs: Path) -> None:

@@ -29,6 +29,7 @@ from genloom.errors import UserError
 from genloom.measure import images, labels_to_ask, open_like, some_rows
 from genloom.nn.columns import are_numbers
 from genloom.run import Run
+from genloom.seal import weights_of
 
 FILE = "audit.json"
 SAMPLES = {"image": 1_000, "text": 64, "audio": 64, "video": 128, "table": 5_000}  # that are made and looked at
@@ -156,7 +157,7 @@ def audit_run(
     """
     from genloom.auditing import copies, coverage, membership
 
-    started = time.perf_counter()
+    started, weights = time.perf_counter(), weights_of(run)
     kind = run.spec.modality
     if kind not in SAMPLES:
         raise UserError(f"audit knows no {kind} yet, which this run makes.")
@@ -204,6 +205,7 @@ def audit_run(
         "findings": [f.to_json() for f in found.findings],
         "cannot": found.cannot,
         **found.more,
+        "weights": weights,
         "seed": seed,
         "seconds": time.perf_counter() - started,
     }

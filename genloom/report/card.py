@@ -120,7 +120,7 @@ def listing(facts: Mapping[str, Any]) -> str:
 def measures(story: Story) -> str:
     trained = f"{story.trained.capitalize()} on {plain(story.device)}." if story.trained else ""
     if not story.metrics:
-        return f"{trained} Not measured yet: `genloom evaluate .` does it.".strip()
+        return f"{trained} {story.outgrown('metrics.json')}Not measured yet: `genloom evaluate .` does it.".strip()
     rows = ["| metric | value | 95 % interval | samples | judged by |", "|---|---:|---:|---:|---|"]
     for m in story.metrics:
         name = f"{plain(m['name'])} {family(m['name'])[1]}".strip()
@@ -151,7 +151,7 @@ def audit(story: Story) -> str:
     found = story.found("audit.json")
     sentences = [f["sentence"] for f in found.get("findings") or [] if isinstance(f, Mapping) and f.get("sentence")]
     sentences += [s for s in found.get("cannot") or [] if isinstance(s, str)]
-    return bullets(sentences) or "Not audited yet: `genloom audit .` does it."
+    return bullets(sentences) or f"{story.outgrown('audit.json')}Not audited yet: `genloom audit .` does it."
 
 
 def cost(story: Story) -> str:

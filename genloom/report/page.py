@@ -255,7 +255,9 @@ def metrics(story: Story) -> str:
     if not story.metrics:
         copied = "what it repeats word for word" if spoken(story) else "the nearest real ones"
         found = "shows it beside the real" if story.films_of_films else f"finds {copied}"
-        return unmeasured(story, f"Not measured yet. This measures it, with intervals, and {found}:")
+        return unmeasured(
+            story, f"{story.outgrown('metrics.json')}Not measured yet. This measures it, with intervals, and {found}:"
+        )
     beside: dict[str, dict[str, float]] = story.measured.get("beside") or {}  # the same figures of other ways
     sides = list(dict.fromkeys(side for found in beside.values() for side in found))
     rows = []
@@ -295,6 +297,8 @@ def classes(story: Story) -> str:
 
 
 def nearest(story: Story) -> str:
+    if story.outgrown("metrics.json"):
+        return ""
     what = "clip" if story.run.spec.modality == "video" else "picture"
     caption = (
         f"<b>Real above, generated below.</b> Each sample stands under the training {what} nearest to it: first "
@@ -311,7 +315,8 @@ def audited(story: Story) -> str:
     """What the audit found, flagged or not, what it could not tell, the nearest pairs, and the groups."""
     found = story.found("audit.json")
     if not found:
-        what = "Not audited yet. This tells whether it gives away its training data, and which groups it leaves out:"
+        before = story.outgrown("audit.json")
+        what = f"{before}Not audited yet. This tells whether it gives away its training data, and which groups it leaves out:"
         return kindly(what, f"genloom audit {story.run.folder}")
     rows = [
         ("flagged" if f.get("flagged") else "", text(f["sentence"]), f"{f['n']:,}", number(f["value"]), interval(f))

@@ -6,12 +6,14 @@ import base64
 import re
 import statistics
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from genloom.monitor import read_log
 from genloom.report.curves import number
 from genloom.run import Run, read_json
+from genloom.seal import weights_of
 
 SHOWN = 24  # of a list, at most
 NOTE = 400  # characters of a note on consent
@@ -92,9 +94,19 @@ class Story:
         self.metrics: list[dict[str, Any]] = self.measured.get("metrics") or []
 
     def found(self, name: str) -> dict[str, Any]:
-        """What such a JSON file of the run holds; nothing where there is none."""
+        """What such a JSON file of the run holds; nothing where there is none, or where it is of other weights than the run's."""
         path = self.run.folder / name
-        return read_json(path) if path.is_file() else {}
+        found = read_json(path) if path.is_file() else {}
+        return {} if found.get("weights", self.weights) != self.weights else found
+
+    def outgrown(self, name: str) -> str:
+        """What to say of such a file that is of other weights: of those that the run had before it went on."""
+        there = (self.run.folder / name).is_file() and not self.found(name)
+        return f"{name} is of the weights that this run had before it went on, and is not shown. " if there else ""
+
+    @cached_property
+    def weights(self) -> str | None:
+        return weights_of(self.run)
 
     @property
     def data_facts(self) -> dict[str, Any]:
