@@ -29,7 +29,7 @@ class Finding:
     aigc: dict[str, Any] | None = None
     watermark: tuple[float, float] | None = None
     run: str | None = None
-    note: str = ""
+    notes: tuple[str, ...] = ()
     error: str = ""
 
     def to_json(self) -> dict[str, Any]:
@@ -45,6 +45,10 @@ class Finding:
             "note": self.note,
             "error": self.error,
         }
+
+    @property
+    def note(self) -> str:
+        return " ".join(self.notes)
 
     @property
     def origin(self) -> Origin | None:
@@ -85,23 +89,25 @@ def _could_tell(path: Path) -> bool:
 
 
 def _finding(path: Path, key: bytes | None, runs: Runs) -> Finding:
+    notes = list[str]()
     try:
-        manifest, told, broken = check(path), {}, ""
+        manifest, told = check(path), {}
         try:
             told = label.texts(path)
         except label.BrokenError as error:
-            broken = str(error)
+            notes.append(f"What '{path}' says of itself cannot be read: {error}.")
     except OSError as error:
         return Finding(path, error=error.strerror or str(error))
     ours = Origin.from_json(told.get("GENLOOM", ""))
-    origin = ours or manifest.origin
-    run, note = runs.find(origin, path) if origin else (None, "")
-    aigc, mark = label.as_object(told.get("AIGC", "")), None
+    aigc, mark, run = label.as_object(told.get("AIGC", "")), None, None
+    if origin := ours or manifest.origin:
+        run, why = runs.find(origin, path)
+        notes.append(why)
     if key:
-        mark = watermark.score(path, key, spec := runs.spec(run))
+        mark = watermark.score(path, key, spec := runs.reader(run))
         if watermark.is_text(path) and spec is None:
-            note = note or "A text's watermark is looked for with the run that may have made it: give --run FOLDER."
-    return Finding(path, manifest, ours, aigc, mark, run, note or broken, "")
+            notes.append(runs.no_reader())
+    return Finding(path, manifest, ours, aigc, mark, run, tuple(filter(None, notes)))
 
 
 class Runs:
@@ -128,11 +134,16 @@ class Runs:
         except (OSError, ValueError):  # no name that a folder can have
             return None, f"'{path}' names a run that cannot be."
 
-    def spec(self, folder: str | None) -> Spec | None:
-        """Of the run that was given, else of the one that was found."""
+    def reader(self, folder: str | None) -> Spec | None:
+        """Of the run by whose tokenizer a text is read: the one that was given, else the one that was found."""
+        runs = (self.given, Run.open(folder) if folder else None)
+        return next((run.spec for run in runs if run and "tokenizer" in run.spec.extra), None)
+
+    def no_reader(self) -> str:
+        """What is to be said of a text where there is none."""
         if self.given:
-            return self.given.spec
-        return Run.open(folder).spec if folder else None
+            return f"A text's watermark is read by a run that makes text: '{self.given.folder}' makes {self.given.spec.modality}."
+        return "A text's watermark is looked for with the run that may have made it: give --run FOLDER."
 
 
 # ── for people ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -145,7 +156,7 @@ def table(found: Sequence[Finding]) -> str:
     rows = [tuple(printable(cell) for cell in row) for row in rows]
     wide = [max(len(row[i]) for row in rows) for i in range(len(head))]
     lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, wide, strict=True)).rstrip() for row in rows]
-    notes = dict.fromkeys(printable(n) for f in found for n in (f.c2pa.reason, f.note) if n)
+    notes = dict.fromkeys(printable(n) for f in found for n in (f.c2pa.reason, *f.notes) if n)
     return "\n".join([*lines, *([""] if notes else []), *notes])
 
 

@@ -192,3 +192,10 @@ def test_a_run_whose_name_is_too_long_for_a_folder_is_not_found(run: genloom.Run
     assert origin
     write_label(path, replace(origin, run="a" * 5000))
     assert detect([path])[0].label and main(["detect", str(path)]) in (None, 0)
+
+
+def test_a_run_that_makes_no_text_cannot_read_one(run: genloom.Run, folder: Path) -> None:
+    keys.installation_key()
+    (found,) = detect([folder / "poem.txt"], run.folder)
+    assert found.note == f"A text's watermark is read by a run that makes text: '{run.folder}' makes image."
+    assert found.note in table([found])

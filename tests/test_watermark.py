@@ -321,6 +321,10 @@ def test_texts_are_marked_in_files_and_found_with_the_run(tmp_path: Path) -> Non
     (tmp_path / "alone.txt").write_bytes(paths[0].read_bytes())
     unknown, known = detect([tmp_path / "alone.txt"])[0], detect([tmp_path / "alone.txt"], run.folder)[0]
     assert unknown.watermark is None and "--run" in unknown.note and known.generated == "proved"
+    (tmp_path / "screen.txt").write_text(f"\ufeff── 0 ──\n{paths[0].read_text()}\n\n\U0001f600", "utf-8")
+    assert (
+        detect([tmp_path / "screen.txt"], run.folder)[0].generated == "proved"
+    )  # of letters that the run does not know
     greedy = to_files(run, 1, tmp_path / "greedy", length=20, temperature=0.0)
     assert (told := read_label(greedy[0])) and not told.watermark
 

@@ -36,6 +36,10 @@ class Tokenizer(ABC):
         """The same tokens as an array [n], of long texts."""
         return np.array(self.encode(text), np.uint32)
 
+    def known(self, text: str) -> str:
+        """The text without the characters that the vocabulary lacks."""
+        return text
+
     @abstractmethod
     def piece(self, token: int) -> bytes:
         """The bytes of one token in UTF-8, which may be part of a character; none for an end."""
@@ -100,6 +104,9 @@ class Characters(Tokenizer):
                 f"The character {error.args[0]!r} is not among the {len(self.characters)} that this model learnt: leave "
                 "it out, or fit with --data.tokenizer byte, which knows every text."
             ) from None
+
+    def known(self, text: str) -> str:
+        return "".join(c for c in text if c in self.number)
 
     def piece(self, token: int) -> bytes:
         return b"" if token == self.end else self.characters[token].encode()
