@@ -15,7 +15,7 @@ from genloom.provenance import Check, Origin, check, keys, label, watermark
 from genloom.run import Run
 
 SURE = 0.001  # the p-value of a watermark from which it is said to be there
-TEXTS = frozenset({".txt", ".csv", ".jsonl", ".md"})  # that have no place for metadata
+TABLES = frozenset({".csv", ".jsonl"})  # that have no place for metadata
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def _files(path: Path) -> list[Path]:
 
 def _could_tell(path: Path) -> bool:
     try:
-        return path.suffix.lower() in TEXTS or label.kind_of(path) is not None
+        return path.suffix.lower() in TABLES | watermark.SEARCHED or label.kind_of(path) is not None
     except OSError:
         return True  # to be told why it cannot be read
 

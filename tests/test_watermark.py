@@ -217,6 +217,20 @@ def test_detect_finds_the_mark_when_metadata_is_gone(tmp_path: Path) -> None:
     assert c.watermark is None
 
 
+def test_detect_finds_the_mark_in_pictures_of_other_kinds_and_depths(tmp_path: Path) -> None:
+    image = Image.fromarray(as_pixels(picture.marked(scene(6), keys.installation_key())))
+    grey = np.asarray(image.convert("L"))
+    for name in ("a.bmp", "a.tif", "a.ppm", "a.gif"):
+        image.save(tmp_path / name)
+    Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / "deep.png")
+    Image.fromarray(grey.astype(np.int32) * 257).save(tmp_path / "deep.tif")
+    Image.fromarray(grey.astype(np.float32) / 255).save(tmp_path / "real.tif")
+    image.convert("LA").save(tmp_path / "clear.png")
+    image.convert("CMYK").save(tmp_path / "print.jpg", quality=90)
+    found = {f.file.name: f.generated for f in detect([tmp_path])}
+    assert found == {path.name: "proved" for path in tmp_path.iterdir()} and len(found) == 9
+
+
 # ── texts ────────────────────────────────────────────────────────────────────────────────────────────────────────
 SIZE = 65
 

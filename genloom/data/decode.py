@@ -130,8 +130,7 @@ def _is_grey(image: Image.Image) -> bool:
 
 def colours(image: Image.Image, plan: Plan) -> Image.Image:
     """8 bits a channel in the wanted mode; what is see-through shows the background, unless alpha is kept."""
-    if image.mode.startswith(("I", "F")):  # I, F, I;16 and its kin
-        image = _eight_bits(image)
+    image = eight_bits(image)
     mode = MODES[plan.channels]
     if mode != "RGBA" and image.has_transparency_data:
         canvas = Image.new("RGBA", image.size, (*plan.background, 255))
@@ -139,8 +138,10 @@ def colours(image: Image.Image, plan: Plan) -> Image.Image:
     return image if image.mode == mode else image.convert(mode)
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
+def eight_bits(image: Image.Image) -> Image.Image:
     """Scale deep greys by the range their type is used for (0..1, 0..255, 16 or 31 bits): none is clipped."""
+    if not image.mode.startswith(("I", "F")):  # I, F, I;16 and its kin
+        return image
     values = np.asarray(image).astype(np.float64)
     top = float(np.nan_to_num(values, posinf=0).max(initial=0))
     ranges = (1, 255, 65535) if image.mode == "F" else (65535, 2**31 - 1)

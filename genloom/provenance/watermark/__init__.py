@@ -14,8 +14,12 @@ from PIL import Image, ImageSequence
 from torch import Tensor
 
 from genloom.core import Spec
+from genloom.data.decode import FORMATS, eight_bits
+from genloom.data.decode import SUFFIXES as PICTURES
 from genloom.data.draw import to_levels
 from genloom.data.files import UnreadableError
+from genloom.data.film_files import FILMS
+from genloom.data.sound import SUFFIXES as SOUNDS
 from genloom.errors import UserError
 from genloom.provenance import label
 from genloom.provenance.watermark import picture, sound
@@ -24,6 +28,7 @@ from genloom.text.tokenizer import from_json
 
 TEXTS = frozenset({".txt", ".md"})
 LONGEST = 1 << 20  # characters of a text that are looked at
+SEARCHED = TEXTS | PICTURES | SOUNDS | FILMS  # endings of files that a mark may be in, whether a label is or not
 FRAMES = 16  # of a film that are looked at, evenly spaced
 
 
@@ -64,12 +69,12 @@ def score(path: Path, key: bytes, spec: Spec | None = None) -> tuple[float, floa
 
     In a text it can only with the `spec` of the run that made it, for its tokenizer. Raises OSError when it cannot be opened.
     """
-    kind = label.kind_of(path)
-    if kind in label.PICTURES:
+    kind, ending = label.kind_of(path), path.suffix.lower()
+    if kind in label.PICTURES or (kind in (None, label.MP4) and ending in PICTURES):  # AVIF begins as MP4 does
         return _picture(path, key)
-    if kind in (label.WAV, label.FLAC, label.MP3, label.OGG):
+    if kind in (label.WAV, label.FLAC, label.MP3, label.OGG) or (kind is None and ending in SOUNDS):
         return _sound(path, key)
-    if kind in (label.MP4, label.MOV, label.MATROSKA, label.WEBM):
+    if kind in (label.MP4, label.MOV, label.MATROSKA, label.WEBM) or (kind is None and ending in FILMS):
         return _film(path, key) or _sound(path, key)
     if kind is None and is_text(path) and spec and "tokenizer" in spec.extra:
         return _text(path, key, spec)
@@ -93,10 +98,10 @@ def _picture(path: Path, key: bytes) -> tuple[float, float] | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as opened:
+            with Image.open(path, formats=FORMATS) as opened:
                 wanted = set(np.linspace(0, getattr(opened, "n_frames", 1) - 1, FRAMES).round().astype(int).tolist())
                 frames = [_pixels(f) for i, f in enumerate(ImageSequence.Iterator(opened)) if i in wanted]
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning):
+    except Exception:  # decoders meet hostile bytes with errors of every kind
         return None  # what is no whole picture says nothing
     return picture.score(frames, key)
 
@@ -133,4 +138,5 @@ def _film(path: Path, key: bytes) -> tuple[float, float] | None:
 
 
 def _pixels(frame: Image.Image) -> np.ndarray:
+    frame = eight_bits(frame)
     return np.asarray(frame if frame.mode in ("L", "RGB", "RGBA") else frame.convert("RGB"))
