@@ -21,7 +21,7 @@ from genloom.data import draw
 from genloom.data.film_write import drop_frames
 from genloom.errors import UserError
 from genloom.provenance import Origin, Signer, keys, mark, sealed, watermark
-from genloom.provenance.label import condition
+from genloom.provenance.label import condition, drop_beside
 from genloom.provenance.manifest import available
 from genloom.run import WEIGHTS, Run, atomic, make_folder, writing
 
@@ -129,10 +129,13 @@ class Marks:
         """Have files written into a folder that nobody sees, and put them, marked, into `out`.
 
         No unmarked file ever stands there, and a file system renames faster where there is nothing to replace. Where no
-        origin is to be told they are written at once.
+        origin is to be told they are written at once, and what lay beside older ones, which told theirs, goes.
         """
         if self.origin is None:
-            return list(write(out))
+            paths = list(write(out))
+            for path in paths:
+                drop_beside(path)
+            return paths
         with writing(make_folder(out)):
             staging = Path(tempfile.mkdtemp(prefix=".marking-", dir=out))
         try:

@@ -199,3 +199,11 @@ def test_a_run_that_makes_no_text_cannot_read_one(run: genloom.Run, folder: Path
     (found,) = detect([folder / "poem.txt"], run.folder)
     assert found.note == f"A text's watermark is read by a run that makes text: '{run.folder}' makes image."
     assert found.note in table([found])
+
+
+def test_all_that_is_amiss_with_a_file_is_said(folder: Path) -> None:
+    keys.installation_key()
+    (folder / "poem.txt.genloom.json").write_text("{}")
+    (found,) = detect([folder / "poem.txt"])
+    assert "other contents" in found.note and "--run" in found.note
+    assert all(note in table([found]) for note in found.notes)

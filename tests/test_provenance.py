@@ -579,6 +579,8 @@ def test_a_text_is_made_again(tmp_path: Path) -> None:
     paths = to_files(run, 3, tmp_path / "out", prompt="the", length=12)
     made, difference = again(paths[-1], run=run.folder)
     assert difference == "" and made.read_text() == paths[-1].read_text()
+    to_files(run, 3, tmp_path / "out", prompt="the", length=9, provenance=False)
+    assert sorted(os.listdir(tmp_path / "out")) == [p.name for p in paths]  # and what lay beside the older ones is gone
 
 
 def test_what_cannot_be_made_again_is_said(run: genloom.Run, tmp_path: Path) -> None:

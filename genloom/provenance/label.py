@@ -282,3 +282,10 @@ def write_beside(path: Path, origin: Origin, contents: Path) -> None:
     beside = path.with_name(path.name + BESIDE)
     with writing(beside):
         put(beside, (json.dumps(told, ensure_ascii=False, indent=1) + "\n").encode())
+
+
+def drop_beside(path: Path) -> None:
+    """Without FILE.genloom.json, which told of what FILE was before. Raises UserError when it cannot be removed."""
+    beside = path.with_name(path.name + BESIDE)
+    with writing(beside):
+        beside.unlink(missing_ok=True)
