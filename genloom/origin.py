@@ -132,10 +132,10 @@ class Marks:
         origin is to be told they are written at once, and what lay beside older ones, which told theirs, goes.
         """
         if self.origin is None:
-            paths = list(write(out))
-            for path in paths:
+            bare = list(write(out))
+            for path in bare:
                 drop_beside(path)
-            return paths
+            return bare
         with writing(make_folder(out)):
             staging = Path(tempfile.mkdtemp(prefix=".marking-", dir=out))
         try:

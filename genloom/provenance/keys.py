@@ -87,9 +87,14 @@ def signing() -> Signing:
 
 
 def own_chain() -> str | None:
-    """The certificates (PEM) that this installation signs with; None where it has signed nothing yet."""
+    """The certificates (PEM) that this installation signs with; None where it has signed nothing yet.
+
+    Raises UserError when they cannot be read.
+    """
     path = signing_file()
-    return "\n".join(_certificates(path)) + "\n" if path.exists() else None
+    if not os.environ.get(OWN) and not path.exists():
+        return None
+    return "\n".join(_certificates(path)) + "\n"
 
 
 def is_own(serial: str) -> bool:
@@ -114,6 +119,11 @@ def _text(path: Path) -> str:
         return path.read_text(encoding="ascii")
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not PEM"
+        if os.environ.get(OWN):
+            raise UserError(
+                f"{OWN} names '{path}', which cannot be read ({why}): have it name a private key and its chain of "
+                "certificates, PEM, or unset it to sign with this installation's own."
+            ) from None
         raise UserError(
             f"'{path}', which files are signed with, cannot be read ({why}): restore it from a copy, or move it away and "
             "a new one is made, which does not recognise what the old one signed."
