@@ -43,8 +43,7 @@ def like(words: list[str]) -> None:
     from genloom.again import again
 
     made, difference = again(args.like, args.run, args.out, args.source)
-    same = f"not the same: {difference}. This machine rounds otherwise, or its libraries are others"
-    print(f"file    {made}, {same if difference else 'exactly the same'}")
+    print(f"file    {made}, {f'not the same: {difference}' if difference else 'exactly the same'}")
 
 
 def audit(words: list[str]) -> int:

@@ -90,6 +90,8 @@ def _could_tell(path: Path) -> bool:
 
 def _finding(path: Path, key: bytes | None, runs: Runs) -> Finding:
     notes = list[str]()
+    if not path.is_file():  # a pipe would be waited for
+        return Finding(path, error="it is no file")
     try:
         manifest, told = check(path), {}
         try:

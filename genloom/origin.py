@@ -33,7 +33,8 @@ class Marks:
     """The marks of what one command makes. Made before the work: what is amiss with the keys is said at once.
 
     `provenance`: the file says its origin; `watermark`: what is in it is marked. `how` is sample, another way of that verb
-    (seeds, interpolate, stream, films), or mix; `options` are what the command took beside the conditions.
+    (seeds, interpolate, stream, films), or mix; `options` are what the command took beside the conditions. `key_of` gives the
+    key to mark with, where there is to be one.
     """
 
     def __init__(
@@ -47,8 +48,9 @@ class Marks:
         visible: bool = False,
         provenance: bool = True,
         watermark: bool = True,
+        key_of: Callable[[], bytes | None] = keys.installation_key,
     ):
-        self.run, self.key = run, keys.installation_key() if watermark else None
+        self.run, self.key = run, key_of() if watermark else None
         self.signer: Signer | None = None
         self.origin: Origin | None = None
         if not provenance:

@@ -25,6 +25,7 @@ from PIL import Image, ImageSequence
 
 import genloom
 from genloom.again import again, essence
+from genloom.detect import detect
 from genloom.errors import UserError
 from genloom.generate import to_files
 from genloom.origin import HASHED, Marks, weights_hash
@@ -582,6 +583,71 @@ def test_a_text_is_made_again(tmp_path: Path) -> None:
     assert difference == "" and made.read_text() == paths[-1].read_text()
     to_files(run, 3, tmp_path / "out", prompt="the", length=9, provenance=False)
     assert sorted(os.listdir(tmp_path / "out")) == [p.name for p in paths]  # and what lay beside the older ones is gone
+
+
+def test_why_a_file_is_not_the_same_is_said(run: genloom.Run, tmp_path: Path) -> None:
+    path, changed = to_files(run, 2, tmp_path / "out", seed=9)
+    out, told = tmp_path / "again", read_label(path)
+    assert told
+    with Image.open(path) as image:
+        levels = 255 - np.asarray(image)
+        Image.fromarray(levels).save(tmp_path / "a.jpg", xmp=image.info["XML:com.adobe.xmp"].encode())
+    made, difference = again(tmp_path / "a.jpg", run.folder, out)
+    assert (made.name, "JPEG now" in difference) == ("a.png", True) and label.kind_of(made) is label.PNG
+    Image.fromarray(levels).save(tmp_path / "b.png")
+    write_label(tmp_path / "b.png", told)
+    assert "saved anew by another program; else this machine" in again(tmp_path / "b.png", run.folder, out)[1]
+    write_label(changed, replace(told, seed=8))
+    assert "changed after it was signed" in again(changed, run.folder, out)[1]
+    mark([tmp_path / "b.png"], [told], Signer())
+    assert again(tmp_path / "b.png", run.folder, out)[1].endswith(
+        ". This machine rounds otherwise, or its libraries are others"
+    )
+
+
+@pytest.mark.parametrize("name", ["film.mkv", "film.webm", "tone.opus"])
+def test_two_files_of_the_same_packets_are_the_same(name: str, copy: Any) -> None:
+    one = copy(name)
+    two = Path(shutil.copy(one, one.with_name(f"two-{name}")))
+    write_label(one, ORIGIN), write_label(two, ORIGIN)
+    assert one.read_bytes() != two.read_bytes() and np.array_equal(essence(one), essence(two))
+
+
+def test_no_key_is_made_for_a_file_without_a_watermark(
+    run: genloom.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (path,) = to_files(run, 1, tmp_path / "out")
+    monkeypatch.setenv("GENLOOM_HOME", str(tmp_path / "home"))
+    made, difference = again(path, run.folder, tmp_path / "again")
+    assert difference == "" and "--no-watermark" not in read_label(made).command and keys.existing_key() is None  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"index": -1}, "sample -1 of 1"),
+        ({"index": 10**20, "of": 10**21}, "sample 1000"),
+        ({"conditions": {"label": 3.5}}, "'label' cannot be 3.5"),
+        ({"conditions": {"label": ["3"]}}, "'label' cannot be"),
+        ({"conditions": {"label": {"a": 1}}}, "'label' cannot be"),
+        ({"conditions": {"labels": "3"}}, "no condition 'labels'"),
+    ],
+)
+def test_a_recipe_that_makes_no_sense_is_not_followed(
+    changes: dict[str, Any], words: str, run: genloom.Run, tmp_path: Path
+) -> None:
+    path = picture(tmp_path / "a.png")
+    write_label(path, replace(ORIGIN, run_hash=weights_hash(run), **{"index": 0, "of": 1, "conditions": {}, **changes}))
+    with pytest.raises(UserError, match=words):
+        again(path, run.folder, tmp_path / "again")
+    assert detect([path])[0].label
+
+
+def test_a_pipe_is_no_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(UserError, match="is no file"):
+        again(tmp_path / "pipe.png")
+    assert [f.error for f in detect([tmp_path / "pipe.png"])] == ["it is no file"] and not detect([tmp_path])
 
 
 def test_what_cannot_be_made_again_is_said(run: genloom.Run, tmp_path: Path) -> None:
