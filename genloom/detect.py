@@ -89,27 +89,43 @@ def _could_tell(path: Path) -> bool:
 
 
 def _finding(path: Path, key: bytes | None, runs: Runs) -> Finding:
-    notes = list[str]()
     if not path.is_file():  # a pipe would be waited for
         return Finding(path, error="it is no file")
+    notes = list[str]()
     try:
-        manifest, told = check(path), {}
-        try:
-            told = label.texts(path)
-        except label.BrokenError as error:
-            notes.append(f"What '{path}' says of itself cannot be read: {error}.")
+        manifest, told = check(path), _told(path, notes)
+        ours = Origin.from_json(told.get("GENLOOM", ""))
+        aigc, run = label.as_object(told.get("AIGC", "")), None
+        if origin := ours or manifest.origin:
+            run, why = runs.find(origin, path)
+            notes.append(why)
+        mark = _mark(path, key, run, runs, notes) if key else None
     except OSError as error:
         return Finding(path, error=error.strerror or str(error))
-    ours = Origin.from_json(told.get("GENLOOM", ""))
-    aigc, mark, run = label.as_object(told.get("AIGC", "")), None, None
-    if origin := ours or manifest.origin:
-        run, why = runs.find(origin, path)
-        notes.append(why)
-    if key:
-        mark = watermark.score(path, key, spec := runs.reader(run))
-        if watermark.is_text(path) and spec is None:
-            notes.append(runs.no_reader())
     return Finding(path, manifest, ours, aigc, mark, run, tuple(filter(None, notes)))
+
+
+def _told(path: Path, notes: list[str]) -> dict[str, str]:
+    """What a file says of itself; where it cannot be read, for it is broken or a library is not here, that is noted."""
+    try:
+        return label.texts(path)
+    except label.BrokenError as error:
+        notes.append(f"What '{path}' says of itself cannot be read: {error}.")
+    except UserError as error:
+        notes.append(str(error))
+    return {}
+
+
+def _mark(path: Path, key: bytes, run: str | None, runs: Runs, notes: list[str]) -> tuple[float, float] | None:
+    """The score of the watermark; why none could be looked for is noted."""
+    spec = runs.reader(run)
+    if watermark.is_text(path) and spec is None:
+        notes.append(runs.no_reader())
+    try:
+        return watermark.score(path, key, spec)
+    except UserError as error:  # a library is not here
+        notes.append(str(error))
+        return None
 
 
 class Runs:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -184,6 +185,21 @@ def test_a_file_that_is_strange_is_one_row_and_the_others_are_told(folder: Path)
     assert not any(line.startswith("fake.png") for line in lines) and "\x1b" not in shown
     shown.encode()
     main(["detect", str(folder), "--json"])
+
+
+def test_without_pyav_its_files_have_a_note_and_the_others_are_told(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys.installation_key()
+    for name in ("a.ogg", "b.webm", "c.flac"):
+        head = {"a.ogg": b"OggS", "b.webm": b"\x1a\x45\xdf\xa3webm", "c.flac": b"fLaC\x80\0\0\0"}[name]
+        (folder / name).write_bytes(head + bytes(60))
+    told = {f.file.name: f.note for f in detect([folder])}
+    assert "FFmpeg says" in told["a.ogg"] and "Errno" not in told["a.ogg"]
+    monkeypatch.setitem(sys.modules, "av", None)
+    found = {f.file.name: f for f in detect([folder])}
+    assert all("pip install" in found[name].note for name in ("a.ogg", "b.webm", "c.flac"))
+    assert found["00003.png"].c2pa.state == "valid" and not found["poem.txt"].error
 
 
 def test_a_run_whose_name_is_too_long_for_a_folder_is_not_found(run: genloom.Run, tmp_path: Path) -> None:

@@ -20,7 +20,6 @@ from genloom.data.draw import to_levels
 from genloom.data.files import UnreadableError
 from genloom.data.film_files import FILMS
 from genloom.data.sound import SUFFIXES as SOUNDS
-from genloom.errors import UserError
 from genloom.provenance import label
 from genloom.provenance.watermark import picture, sound
 from genloom.text import mark
@@ -67,7 +66,8 @@ def has_room(frames: Tensor) -> bool:
 def score(path: Path, key: bytes, spec: Spec | None = None) -> tuple[float, float] | None:
     """How surely a file holds the mark of this key: standard deviations, and the p-value; None where none can be looked for.
 
-    In a text it can only with the `spec` of the run that made it, for its tokenizer. Raises OSError when it cannot be opened.
+    In a text it can only with the `spec` of the run that made it, for its tokenizer. Raises OSError when it cannot be opened,
+    UserError where a library that reads it is not here.
     """
     kind, ending = label.kind_of(path), path.suffix.lower()
     if kind in label.PICTURES or (kind in (None, label.MP4) and ending in PICTURES):  # AVIF begins as MP4 does
@@ -112,17 +112,14 @@ def _sound(path: Path, key: bytes) -> tuple[float, float] | None:
         with open(path, "rb") as stream:
             rate, _, blocks = import_module("genloom.data.sound").decoded(stream, path.name)
             return sound.score(blocks, rate, key)
-    except (UnreadableError, UserError, EOFError):
-        return None  # no sound, or no library to read it with
+    except (UnreadableError, EOFError):
+        return None  # no sound
 
 
 @torch.inference_mode()
 def _film(path: Path, key: bytes) -> tuple[float, float] | None:
     """Of frames evenly spaced over the film, however long it is."""
-    try:
-        av = import_module("genloom.data.film_files").library()
-    except UserError:
-        return None
+    av = import_module("genloom.data.film_files").library()
     kept, every = list[np.ndarray](), 1
     try:
         with av.open(str(path), metadata_errors="ignore") as film:
