@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
-from genloom.errors import UserError
+from genloom.errors import UserError, printable_json
 from genloom.forms import Audit, Detect, Like, Verify, parse
 
 
@@ -31,8 +30,7 @@ def detect(words: list[str]) -> None:
             f"genloom: no watermark was looked for, as there is no key here ('{keys.home() / keys.KEY}').",
             file=sys.stderr,
         )
-    told = json.dumps([f.to_json() for f in found], indent=1, ensure_ascii=False) if args.json else module.table(found)
-    print(told.encode(errors="backslashreplace").decode())  # a label may hold half a letter
+    print(printable_json([f.to_json() for f in found]) if args.json else module.table(found))
 
 
 def like(words: list[str]) -> None:
@@ -54,7 +52,7 @@ def audit(words: list[str]) -> int:
 
     asked = {k: v for k, v in vars(args).items() if k not in ("RUN", "json", "code")}
     result = api.audit(args.RUN, **asked)
-    print(json.dumps(result, indent=1, ensure_ascii=False) if args.json else format_audit(result))
+    print(printable_json(result) if args.json else format_audit(result))
     if not args.json:
         print(f"report  {Path(args.RUN) / 'report.html'}")
     return 0 if result["passed"] else 1

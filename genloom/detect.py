@@ -9,11 +9,12 @@ from typing import Any
 
 from genloom.core import Spec
 from genloom.data.files import hidden
-from genloom.errors import UserError, printable
+from genloom.errors import UserError, printable, shortened
 from genloom.origin import locate, weights_hash
 from genloom.provenance import Check, Origin, check, keys, label, watermark
 from genloom.run import Run
 
+WIDEST = 80  # characters of a cell of the table
 SURE = 0.001  # the p-value of a watermark from which it is said to be there
 TABLES = frozenset({".csv", ".jsonl"})  # that have no place for metadata
 
@@ -171,7 +172,7 @@ def table(found: Sequence[Finding]) -> str:
         return "There is no file that could carry a mark."
     head = ("file", "C2PA", "label", "made by", "watermark")
     rows = [head, *(_row(f) for f in found)]
-    rows = [tuple(printable(cell) for cell in row) for row in rows]
+    rows = [tuple(shortened(printable(cell), WIDEST) for cell in row) for row in rows]
     wide = [max(len(row[i]) for row in rows) for i in range(len(head))]
     lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, wide, strict=True)).rstrip() for row in rows]
     notes = dict.fromkeys(printable(n) for f in found for n in (f.c2pa.reason, *f.notes) if n)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Iterable
+from typing import Any
 
 
 class UserError(Exception):
@@ -30,3 +32,14 @@ def needs_extra(package: str, extra: str, why: str) -> UserError:
 def printable(text: str) -> str:
     """Text of a file that anybody may have made, without what would move about on the screen or look like another row."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def printable_json(value: Any) -> str:
+    """JSON for people and programs: signs of all scripts as they are, and what would move about on the screen escaped."""
+    text = json.dumps(value, indent=1, ensure_ascii=False)
+    return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
+
+
+def shortened(text: str, most: int) -> str:
+    """A text of so many characters at most, without its middle: names begin and end with what tells them apart."""
+    return text if len(text) <= most else f"{text[: most // 3]}…{text[-(most - most // 3 - 1) :]}"

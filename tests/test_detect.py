@@ -202,6 +202,19 @@ def test_without_pyav_its_files_have_a_note_and_the_others_are_told(
     assert found["00003.png"].c2pa.state == "valid" and not found["poem.txt"].error
 
 
+def test_nothing_moves_about_on_the_screen_and_no_name_widens_the_table(folder: Path, here: Any) -> None:
+    name = f"first\x7f\x9b2J\u202e{'名' * 60}last.jpg"
+    long = folder / "deep" / ("x" * 200) / name
+    long.parent.mkdir(parents=True)
+    long.write_bytes((folder / "other.jpg").read_bytes())
+    _, told, _ = here("detect", folder, "--json")
+    assert all(c.isprintable() or c == "\n" for c in told) and "名" in told
+    assert str(long) in [f["file"] for f in json.loads(told)]
+    _, shown, _ = here("detect", folder)
+    (line,) = [line for line in shown.splitlines() if "last.jpg" in line]
+    assert "…" in line and len(line) < 160
+
+
 def test_a_run_whose_name_is_too_long_for_a_folder_is_not_found(run: genloom.Run, tmp_path: Path) -> None:
     (path,) = to_files(run, 1, tmp_path / "one")
     origin = read_label(path)
