@@ -21,7 +21,7 @@ from genloom.data import draw
 from genloom.data.film_write import drop_frames
 from genloom.errors import UserError
 from genloom.provenance import Origin, Signer, keys, mark, sealed, watermark
-from genloom.provenance.label import condition, drop_beside
+from genloom.provenance.label import condition, drop_beside, producer
 from genloom.provenance.manifest import available
 from genloom.run import WEIGHTS, Run, atomic, make_folder, writing
 
@@ -55,6 +55,7 @@ class Marks:
         self.origin: Origin | None = None
         if not provenance:
             return
+        producer()  # whose name the labels give
         given, told = ({k: condition(v) for k, v in (d or {}).items() if v is not None} for d in (conditions, options))
         told |= given | ({"visible_label": True} if visible else {}) | ({} if watermark else {"no_watermark": True})
         self.signer = Signer() if available() else None

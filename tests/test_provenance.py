@@ -324,6 +324,14 @@ def test_the_key_of_the_installation(tmp_path: Path, monkeypatch: pytest.MonkeyP
         keys.installation_key()
 
 
+def test_a_home_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("GENLOOM_HOME", str(tmp_path / "file" / "home"))
+    for keep in (keys.signing, keys.installation_key):
+        with pytest.raises(UserError, match=r"cannot be written \(Not a directory\): .*GENLOOM_HOME=FOLDER"):
+            keep()
+
+
 def test_a_certificate_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GENLOOM_HOME", str(tmp_path / "home"))
     keys.signing()
@@ -533,6 +541,15 @@ def test_samples_are_marked_unless_told_not_to(run: genloom.Run, tmp_path: Path)
         assert read_label(bare) is None and check(bare).state == "absent"
         assert np.array_equal(essence(marked), essence(bare))
     assert sorted(os.listdir(tmp_path / "out")) == [p.name for p in paths]
+
+
+def test_what_labels_cannot_say_is_told_before_the_work(
+    run: genloom.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GENLOOM_PRODUCER", "某公司 Ltd")
+    monkeypatch.setattr("genloom.generate.draw", None)
+    with pytest.raises(UserError, match="GENLOOM_PRODUCER"):
+        to_files(run, 1, tmp_path / "out")
 
 
 def test_the_weights_are_hashed_once(run: genloom.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

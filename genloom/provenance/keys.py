@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from genloom.errors import UserError, needs_extra
-from genloom.run import cannot_write
 
 KEY = "watermark.key"
 SIGNING = "signing.pem"  # a private key and its chain of certificates
@@ -51,7 +50,7 @@ def existing_key() -> bytes | None:
     path = home() / KEY
     try:
         key = path.read_bytes()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise _unreadable(path, error.strerror or str(error)) from None
@@ -237,7 +236,10 @@ def _keep(path: Path, secret: bytes) -> None:
         except OSError:  # a file system without links
             os.replace(part, path)
     except OSError as error:
-        raise cannot_write(path, error) from None
+        raise UserError(
+            f"'{path}', which what is made is marked or signed with, cannot be written ({error.strerror or error}): name a "
+            "folder for it that can, GENLOOM_HOME=FOLDER."
+        ) from None
     finally:
         with suppress(OSError):
             part.unlink()
