@@ -53,7 +53,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"genloom: {error}", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:
-        print("genloom: stopped; what was saved is whole, and the same command goes on from there.", file=sys.stderr)
+        then = "goes on from there" if words[:1] == ["fit"] else "begins anew"
+        print(f"genloom: stopped; what was saved is whole, and the same command {then}.", file=sys.stderr)
         code = 130
     except BrokenPipeError:
         sys.stderr.close()

@@ -7,6 +7,7 @@ import pickle
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,6 +35,20 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "run"
     genloom.fit("cvae", "digits", folder, recipe="tiny", quiet=True, steps=2)
     return folder
+
+
+@pytest.mark.parametrize(
+    ("words", "then"), [(("fit", "gan"), "goes on from there"), (("sample", "x"), "anew"), (("detect", "x"), "anew")]
+)
+def test_whoever_stops_a_command_is_told_what_it_does_next_time(
+    words: tuple[str, ...], then: str, verb: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(_: list[str]) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("genloom.cli._run", stopped)
+    done = verb(*words)
+    assert done.returncode == 130 and "stopped; what was saved is whole" in done.stderr and then in done.stderr
 
 
 def test_help_needs_no_torch() -> None:
