@@ -224,10 +224,10 @@ def texts(path: Path) -> dict[str, str]:
 
 
 def _beside(path: Path) -> dict[str, str]:
-    try:
-        value = as_object(path.with_name(path.name + BESIDE).read_text(encoding="utf-8")) or {}
-    except FileNotFoundError:
+    beside = path.with_name(path.name + BESIDE)
+    if not beside.is_file():  # a pipe would be waited for
         return {}
+    value = as_object(beside.read_text(encoding="utf-8")) or {}
     if value.pop("sha256", None) != digest(path):
         raise ValueError(f"'{path.name}{BESIDE}' tells of other contents than the file has now")
     return {name.upper(): json.dumps(held, ensure_ascii=False) for name, held in value.items()}
