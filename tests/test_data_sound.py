@@ -96,16 +96,24 @@ def picture() -> io.BytesIO:
     return io.BytesIO(file.getvalue())
 
 
+def unheard_of() -> io.BytesIO:
+    """A WAV whose header names a codec that there is not."""
+    raw = bytearray(wav(tone(8000), 8000).getvalue())
+    raw[20:22] = b"\x01\x53"
+    return io.BytesIO(bytes(raw))
+
+
 @pytest.mark.parametrize(
     ("make", "said"),
     [
+        (unheard_of, "of a kind that FFmpeg does not know"),
         (lambda: io.BytesIO(b"these are words, and no sound\n" * 50), "no sound"),
         (lambda: io.BytesIO(b""), "no sound"),
         (lambda: wav(np.empty(0, np.float32), 8000), "no sound"),
         (picture, "no sound"),
         (not_numbers, "values in it are no numbers"),
     ],
-    ids=["words", "empty", "no samples", "picture", "NaN"],
+    ids=["unknown codec", "words", "empty", "no samples", "picture", "NaN"],
 )
 def test_what_is_no_sound_is_named(make: Callable[[], io.BytesIO], said: str) -> None:
     with pytest.raises(UnreadableError, match=said):

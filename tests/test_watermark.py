@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import warnings
 from functools import partial
 from pathlib import Path
 
@@ -227,6 +228,13 @@ def test_detect_finds_the_mark_in_pictures_of_other_kinds_and_depths(tmp_path: P
     Image.fromarray(grey.astype(np.float32) / 255).save(tmp_path / "real.tif")
     image.convert("LA").save(tmp_path / "clear.png")
     image.convert("CMYK").save(tmp_path / "print.jpg", quality=90)
+    raw = bytearray((tmp_path / "a.tif").read_bytes())
+    at = raw.index(b"\x02\x01\x03\x00")  # the entry of how many bits there are a channel
+    raw[at + 4 : at + 8] = b"\xff\xff\xff\0"  # so many numbers the file does not hold
+    (tmp_path.parent / "odd.tif").write_bytes(raw)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        assert not detect([tmp_path.parent / "odd.tif"])[0].error and not said
     found = {f.file.name: f.generated for f in detect([tmp_path])}
     assert found == {path.name: "proved" for path in tmp_path.iterdir()} and len(found) == 9
 

@@ -70,10 +70,10 @@ def decoded(stream: BinaryIO, name: str) -> tuple[int, int, Iterator[np.ndarray]
         container: Any = av.open(stream, format=RAW.get(suffix(name)), metadata_errors="ignore")
     except (av.FFmpegError, OSError, ValueError) as error:
         raise UnreadableError("no sound that can be read") from error
-    if not container.streams.audio:
+    track = next(iter(container.streams.audio), None)
+    if track is None or track.codec_context is None:
         container.close()
-        raise UnreadableError("no sound in it")
-    track = container.streams.audio[0]
+        raise UnreadableError("no sound in it" if track is None else "its sound is of a kind that FFmpeg does not know")
     return track.rate, track.channels, blocks_of(container, track, av)
 
 

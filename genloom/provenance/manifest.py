@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -184,4 +185,4 @@ def _origin(active: Mapping[str, Any]) -> Origin | None:
 
 def _plain(error: Exception) -> str:
     """The library's complaint without its kind in front, on one line."""
-    return " ".join(str(error).split()).rstrip(".")[:200]
+    return re.sub(r"^[A-Z]\w+: ", "", " ".join(str(error).split())).rstrip(".")[:200]

@@ -97,6 +97,7 @@ def _text(path: Path, key: bytes, spec: Spec) -> tuple[float, float] | None:
 def _picture(path: Path, key: bytes) -> tuple[float, float] | None:
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the file's other metadata
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=FORMATS) as opened:
                 wanted = set(np.linspace(0, getattr(opened, "n_frames", 1) - 1, FRAMES).round().astype(int).tolist())
