@@ -34,7 +34,7 @@ def again(file: Path, run: Path | None = None, out: Path | None = None, source: 
     found = locate(origin, file, run)
     _can_be_followed(file, origin, found)
     if found.spec.modality == "video" and label.kind_of(file) is label.PNG:
-        raise UserError(f"'{file}' is one picture of a film: {printable(origin.command)}")
+        raise UserError(f"'{file}' is one picture of a film, which is made again whole: {printable(origin.command)}")
     if origin.watermark:
         _has_its_key(file, origin.watermark)
     folder = out or found.folder / "samples" / "again"
@@ -108,7 +108,8 @@ def recipe(file: Path) -> Origin:
         ) from None
     if origin is None:
         raise UserError(
-            f"'{file}' carries no recipe: genloom did not make it, or it was saved anew by another program."
+            f"'{file}' carries no recipe: genloom did not make it, made it with --no-provenance, or another program saved "
+            "it anew."
         )
     if origin.how != "sample":
         raise UserError(f"'{file}' is made again by the command in it: {printable(origin.command)}")
