@@ -681,7 +681,7 @@ def test_what_cannot_be_made_again_is_said(run: genloom.Run, tmp_path: Path) -> 
     with pytest.raises(UserError, match="other weights"):
         again(path, run=changed)
     picture(tmp_path / "mine.png")
-    with pytest.raises(UserError, match="carries no recipe: .*--no-provenance"):
+    with pytest.raises(UserError, match=r"carries no recipe: .*--no-provenance"):
         again(tmp_path / "mine.png")
     with pytest.raises(UserError, match="gone"):
         again(tmp_path / "gone.png")
