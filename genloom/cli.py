@@ -162,43 +162,40 @@ def _sample(words: list[str]) -> None:
     args, asked = _with_conditions(forms.Sample, "sample", words)
     if args.n is not None and args.n < 1:
         raise UserError(f"-n must be 1 or more, not {args.n}.")
-    if args.seeds and args.interpolate:
-        raise UserError(
-            "Give --seeds for pictures, or --interpolate for a film: `--interpolate 3,7,12` takes seeds too."
-        )
     from genloom import generate
     from genloom.latents import verbs
     from genloom.run import Run
 
     run = Run.open(args.RUN)
     samples = run.folder / "samples"
+    way = forms.heard(args, run.spec.modality, asked.get("source") is not None)
     asked |= {"provenance": args.provenance, "watermark": args.watermark}
     if args.precision != "auto":
         asked["precision"] = args.precision
-    if args.interpolate:
+    if args.interpolate is not None:
         given = args.interpolate
         seeds = range(args.seed, args.seed + int(given)) if given.isdecimal() else verbs.numbers("interpolate", given)
         out = args.out or samples / f"walk-{'-'.join(map(str, seeds[:: max(1, len(seeds) - 1)]))}.webp"
-        frames = verbs.interpolate_to_file(run, seeds, out, args.frames or 24, **asked)
+        frames = verbs.interpolate_to_file(run, seeds, out, 24 if args.frames is None else args.frames, **asked)
         return print(f"film    {out}, {frames} frames")
     if args.stream:
         seconds = generate.stream_to(run, out := args.out or samples / "stream.wav", **asked)
         return print(f"sound   {out}, {seconds:.1f} s", file=sys.stderr if str(out) == "-" else sys.stdout)
-    if run.spec.modality == "text" and args.out is None and not args.seeds:
+    if way == "text on the screen":
         return _tell(run, args.n or 1, args.seed, {k: v for k, v in asked.items() if k != "provenance"})
-    if args.seeds:
+    if args.seeds is not None:
         out = args.out or samples / "seeds"
-        paths = verbs.seeds_to_files(run, args.seeds, out, **asked)
+        paths = verbs.seeds_to_files(run, args.seeds, out, visible_label=args.visible_label, **asked)
     else:
-        paths = _to_files(run, args, out := args.out or samples / f"seed{args.seed}", asked)
+        paths = _to_files(run, args, way, out := args.out or samples / f"seed{args.seed}", asked)
     print(f"table   {paths[0]}" if run.spec.modality == "table" else f"{len(paths)} samples in {out}")
 
 
-def _to_files(run: Run, args: forms.Sample, out: Path, asked: dict[str, Any]) -> list[Path]:
+def _to_files(run: Run, args: forms.Sample, way: str, out: Path, asked: dict[str, Any]) -> list[Path]:
     from genloom import generate
 
     labelled: dict[str, Any] = {"seed": args.seed, "visible_label": args.visible_label}
-    if args.balance:
+    if args.balance is not None:
         from genloom.auditing.balance import balanced_files
 
         paths, drawn = balanced_files(run, n := args.n or 64, args.balance, out, **labelled, **asked)
@@ -206,7 +203,7 @@ def _to_files(run: Run, args: forms.Sample, out: Path, asked: dict[str, Any]) ->
         return paths
     if args.frames is not None:
         asked["frames"] = args.frames
-    if run.spec.modality == "video" and asked.get("source"):
+    if way == "films of a --source":
         paths, notes = generate.films_to(run, out, form=args.form, beside=args.beside, **asked)
         print("".join(f"note: {note}\n" for note in notes), end="", file=sys.stderr)
         return paths

@@ -16,6 +16,7 @@ from genloom.run import Run
 
 WIDEST = 80  # characters of a cell of the table
 SURE = 0.001  # the p-value of a watermark from which it is said to be there
+MADE = frozenset({"sheet", "mix", "interpolate", "films", "stream"})  # ways to make what is no sample of one seed
 TABLES = frozenset({".csv", ".jsonl"})  # that have no place for metadata
 
 
@@ -183,6 +184,11 @@ def _row(f: Finding) -> tuple[str, ...]:
     if f.error:
         return (str(f.file), "-", "-", f.error, "-")
     who = "genloom" if f.label else str(f.aigc.get("ContentProducer", "other")) if f.aigc else "absent"
-    made = f"{f.origin.run} #{f.origin.index} of seed {f.origin.seed}" if f.origin else "-"
+    made = f"{f.origin.run} {_which(f.origin)}" if f.origin else "-"
     mark = "-" if f.watermark is None else f"{f.watermark[0]:.2f}, p {f.watermark[1]:.1g}"
     return (str(f.file), f.c2pa.state, who, made, mark)
+
+
+def _which(origin: Origin) -> str:
+    """Which of the run's pieces it is: a number of a seed, or in what way it was made where it is none."""
+    return origin.how if origin.how in MADE else f"#{origin.index} of seed {origin.seed}"

@@ -17,6 +17,19 @@ from tyro.conf import Positional, arg
 
 from genloom.errors import UserError
 
+# Options that a way of sampling does not hear: what draws no numbered samples, or no films.
+IGNORED = {
+    "--interpolate": ("n", "form", "beside", "visible_label"),
+    "--interpolate of named seeds": ("n", "seed", "form", "beside", "visible_label"),
+    "--stream": ("n", "seed", "form", "beside", "frames", "visible_label"),
+    "--seeds": ("n", "seed", "form", "beside", "frames"),
+    "--balance": ("form", "beside", "frames"),
+    "text on the screen": ("form", "beside", "frames", "visible_label"),
+    "films of a --source": ("n", "seed", "visible_label"),
+    "what is made of a --source": ("n",),
+}
+WAYS = ("interpolate", "stream", "seeds", "balance")
+
 RunFolder = Annotated[str, Positional, arg(metavar="RUN", help="a run folder")]
 Code = Annotated[str | None, arg(help="the model's own file, when the run's model is yours", metavar="PATH")]
 FLAT = arg(name="")  # options of a part, without its name before them
@@ -211,6 +224,30 @@ def condition_fields(folder: str, form: Any) -> list[tuple[str, Any, Any]]:
     texts = ("label", "source", "kind", "prompt", "first", "stop", "schema", *cls.borrows)
     kinds |= {name: str for name in texts if name in kinds}
     return [(name, bool, False) if kind is bool else (name, kind | None, None) for name, kind in kinds.items()]
+
+
+def way_of(args: Sample, modality: str, source: bool) -> str:
+    """The way of sampling, as a key of IGNORED; the empty string for so many files. Raises UserError for two ways."""
+    ways = [name for name in WAYS if getattr(args, name) not in (None, False)]
+    if len(ways) > 1:
+        raise UserError(f"--{ways[0]} and --{ways[1]} are two ways of sampling: give one of them.")
+    if ways == ["interpolate"] and not str(args.interpolate).isdecimal():
+        return "--interpolate of named seeds"
+    if ways:
+        return f"--{ways[0]}"
+    if source:
+        return "films of a --source" if modality == "video" else "what is made of a --source"
+    return "text on the screen" if modality == "text" and args.out is None else ""
+
+
+def heard(args: Sample, modality: str, source: bool) -> str:
+    """The way of sampling. Raises UserError for an option that was given and that this way does not hear."""
+    way, given = way_of(args, modality, source), changed(args, Sample(args.RUN))
+    for name in IGNORED.get(way, ()):
+        if name in given:
+            option = "-n" if name == "n" else f"--{name.replace('_', '-')}"
+            raise UserError(f"{option} does not go with {way}: leave it out.")
+    return way
 
 
 def parse(form: Any, verb: str, words: Sequence[str], **more: Any) -> Any:

@@ -33,8 +33,8 @@ class Marks:
     """The marks of what one command makes. Made before the work: what is amiss with the keys is said at once.
 
     `provenance`: the file says its origin; `watermark`: what is in it is marked. `how` is sample, another way of that verb
-    (seeds, interpolate, stream, films), or mix; `options` are what the command took beside the conditions. `key_of` gives the
-    key to mark with, where there is to be one.
+    (seeds, and of their grid sheet; interpolate, stream, films, balance), or mix; `options` are what the command took beside the
+    conditions. `key_of` gives the key to mark with, where there is to be one.
     """
 
     def __init__(
@@ -105,10 +105,13 @@ class Marks:
         if self.origin and self.key:
             self.origin = replace(self.origin, watermark=watermark.number(self.key))
 
-    def origins(self, count: int, first: int = 0, of: int | None = None) -> list[Origin]:
-        """One for each of so many files, of the samples from number `first` on."""
+    def origins(
+        self, count: int, first: int = 0, of: int | None = None, each: Sequence[Mapping[str, Any]] | None = None
+    ) -> list[Origin]:
+        """One for each of so many files, of the samples from number `first` on; or what `each` says of itself."""
         assert self.origin
-        return [replace(self.origin, index=first + i, of=of or count) for i in range(count)]
+        told = each or [{"index": first + i, "of": of or count} for i in range(count)]
+        return [replace(self.origin, **one) for one in told]
 
     def pictures(
         self, images: Tensor, out: Path, first: int = 0, of: int | None = None, names: Sequence[str] | None = None
@@ -127,7 +130,12 @@ class Marks:
         return draw.write(images, out, names=names, changed=changed, sealed=seal if self.origin else None)
 
     def written(
-        self, write: Callable[[Path], Sequence[Path]], out: Path, first: int = 0, of: int | None = None
+        self,
+        write: Callable[[Path], Sequence[Path]],
+        out: Path,
+        first: int = 0,
+        of: int | None = None,
+        each: Sequence[Mapping[str, Any]] | None = None,
     ) -> list[Path]:
         """Have files written into a folder that nobody sees, and put them, marked, into `out`.
 
@@ -145,7 +153,7 @@ class Marks:
             paths = write(staging)
             targets = [out / path.relative_to(staging) for path in paths]
             frames = {path: len(list(path.iterdir())) for path in paths if path.is_dir()}
-            mark(paths, self.origins(len(paths), first, of), self.signer, targets)
+            mark(paths, self.origins(len(paths), first, of, each), self.signer, targets)
             with writing(out):
                 for folder, count in frames.items():
                     drop_frames(out / folder.relative_to(staging), count)

@@ -300,7 +300,15 @@ def test_text_on_the_screen_and_in_files(run: Run, tmp_path: Path, capsys: pytes
     main(["export", str(run.folder), str(tmp_path / "theirs")])
     again = genloom.import_("gpt", tmp_path / "theirs", tmp_path / "again")
     assert genloom.load(again).vocabulary == 257
-    for words, said in ((["--top-p", "0"], "top_p is above 0"), (["--length", "0"], "1 token or more")):
+    for words, said in (
+        (["--top-p", "0"], "top_p is above 0"),
+        (["--length", "0"], "1 token or more"),
+        (["--frames", "3"], "--frames does not go with text on the screen"),
+        (["--form", "gif"], "--form does not go with text"),
+        (["--beside"], "--beside does not go with text"),
+        (["--visible-label"], "--visible-label does not go with text"),
+        (["--balance", "label"], "--balance is of pictures and tables"),
+    ):
         with pytest.raises(SystemExit) as stopped:
             main(["sample", str(run.folder), *words])
         assert stopped.value.code == 2 and said in capsys.readouterr().err

@@ -289,3 +289,28 @@ def test_commands_that_do_not_fit(runs: dict[str, Run], told: Callable[..., str]
     assert "no directions" in told("edit", runs["flow"].folder, refused=True)
     assert "--layers" in told("mix", run, "--rows", "1", "--columns", "2", refused=True)
     assert "w+" in told("project", run, "face.png", "--space", "z", refused=True)
+
+
+def test_an_option_that_a_way_of_sampling_does_not_hear_is_refused(
+    runs: dict[str, Run], told: Callable[..., str], tmp_path: Path
+) -> None:
+    run, options = runs["dcgan"].folder, {"-n": 5, "--seed": 4, "--form": "gif", "--beside": "", "--frames": 2}
+    deaf = {
+        ("--seeds", "3,7"): ("-n", "--seed", "--form", "--beside", "--frames"),
+        ("--interpolate", "3"): ("-n", "--form", "--beside", "--visible-label"),
+        ("--interpolate", "3,7"): ("-n", "--seed"),
+        ("--stream",): ("-n", "--seed", "--form", "--beside", "--frames", "--visible-label"),
+        ("--balance", "label"): ("--form", "--beside", "--frames"),
+    }
+    for way, names in deaf.items():
+        for name in names:
+            words = [w for w in (*way, name, options.get(name, "")) if w != ""]
+            said = told("sample", run, *words, "--out", "made", refused=True)
+            assert f"{name} does not go with {way[0]}" in said, said
+    assert "--seeds and --balance" in told("sample", run, "--seeds", 3, "--balance", "label", refused=True)
+    assert "--frames is 0" in told("sample", run, "--interpolate", 2, "--frames", 0, refused=True)
+    assert "a folder" in told("sample", run, "--seeds", 3, "--out", "made.png", refused=True)
+    assert "64 pixels" in told("sample", run, "--seeds", 3, "--visible-label", refused=True)
+    assert "--seeds takes numbers" in told("sample", run, "--seeds", "", refused=True)
+    assert "--interpolate takes numbers" in told("sample", run, "--interpolate", "", refused=True)
+    assert not [*tmp_path.iterdir()]

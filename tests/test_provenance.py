@@ -731,3 +731,24 @@ def test_a_film_as_pictures_is_marked_each(tmp_path: Path, run: genloom.Run) -> 
 
     assert marks.written(write, tmp_path) == [folder]
     assert {check(p).state for p in folder.iterdir()} == {"valid"} and len(list(folder.iterdir())) == 3
+
+
+def test_the_picture_of_a_seed_says_which(tmp_path: Path) -> None:
+    from genloom.detect import detect, table
+    from genloom.latents import verbs
+
+    run = genloom.fit("gan", "digits", tmp_path / "run", recipe="tiny", quiet=True, steps=1, data_options={"size": 64})
+    out = tmp_path / "seeds"
+    paths = verbs.seeds_to_files(run, "3,7", out, visible_label=True)
+    told = [read_label(p) for p in (*paths, out / "grid.png")]
+    assert [(o.how, o.seed, o.index, o.of) for o in told if o] == [
+        ("seeds", 3, 0, 1),
+        ("seeds", 7, 0, 1),
+        ("sheet", 0, 0, 1),
+    ]
+    assert all(o and o.visible and o.command.endswith("sample run --seeds 3,7 --visible-label") for o in told)
+    assert len({o.number for o in told if o}) == 3
+    shown = table(detect([out]))
+    assert "run #0 of seed 3" in shown and "run #0 of seed 7" in shown and "run sheet" in shown
+    verbs.interpolate_to_file(run, "1,2", tmp_path / "walk.webp", 2)
+    assert "run interpolate" in table(detect([tmp_path / "walk.webp"]))

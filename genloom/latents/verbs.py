@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genloom import generate
+from genloom import generate, naming
 from genloom.data import draw
 from genloom.data.image import open_picture
 from genloom.errors import UserError
@@ -31,11 +31,20 @@ def seeds(run: Run, wanted: Numbers, **conditions: Any) -> Tensor:
 
 
 def seeds_to_files(
-    run: Run, wanted: Numbers, out: Path, *, provenance: bool = True, watermark: bool = True, **conditions: Any
+    run: Run,
+    wanted: Numbers,
+    out: Path,
+    *,
+    provenance: bool = True,
+    watermark: bool = True,
+    visible_label: bool = False,
+    **conditions: Any,
 ) -> list[Path]:
     """Each seed's picture under its number, and grid.png of them all."""
+    naming.is_file(out, ())
     named = numbers("seeds", wanted)
-    marks = marks_of(run, "seeds", provenance, watermark, conditions, seeds=_told(wanted))
+    told: dict[str, Any] = {"how": "seeds", "options": {"seeds": _told(wanted)}, "conditions": conditions}
+    marks = generate.marks_of(run, provenance, visible_label, watermark=watermark, **told)
     images = marks.watermarked(seeds(run, named, **conditions))
 
     def write(folder: Path) -> list[Path]:
@@ -44,7 +53,11 @@ def seeds_to_files(
         ]
         return [*paths, draw.save(draw.preview(images), folder / "grid.png", format="PNG")]
 
-    return marks.written(write, out)[:-1]
+    each: list[dict[str, Any]] = [
+        *({"seed": seed, "index": 0, "of": 1} for seed in named),
+        {"how": "sheet", "index": 0, "of": 1},
+    ]
+    return marks.written(write, out, each=each)[:-1]
 
 
 def marks_of(
@@ -84,7 +97,7 @@ def interpolate_to_file(
     **conditions: Any,
 ) -> int:
     """That walk as a film; says how many frames it has."""
-    draw.film_format(out)  # before the work
+    naming.only_file(out, tuple(draw.FILMS))
     asked = {"interpolate": _told(wanted), "frames": frames}
     marks = marks_of(run, "interpolate", provenance, watermark, conditions, **asked)
     images = marks.watermarked(interpolate(run, wanted, frames, **conditions))
