@@ -159,7 +159,7 @@ def sample(
     return made[allowed] if isinstance(made, Tensor) else [made[i] for i in allowed]
 
 
-def mix(run: Place, rows: Numbers, columns: Numbers, layers: Numbers, **conditions: Any) -> Tensor:
+def mix(run: Place, rows: Numbers, columns: Numbers, layers: Numbers = verbs.COARSE, **conditions: Any) -> Tensor:
     """[R, C, channels, H, W] in [-1, 1]: each row's picture with the styles of these layers taken from each column's."""
     return verbs.mix(Run.open(run), rows, columns, layers, **conditions)[0]
 

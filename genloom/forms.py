@@ -139,7 +139,7 @@ class Mix:
     RUN: RunFolder
     rows: str  # seeds, such as 1,2,3
     columns: str  # seeds, such as 4,5,6
-    layers: str  # what the columns give, such as 0-3: the first are coarse, the last are fine
+    layers: str = "0-3"  # what the columns give: the first are coarse, the last are fine
     out: Path | None = None  # the PNG file to write; by default RUN/samples/mix.png
     provenance: bool = True  # write into it that it is generated, by which run and how, and sign it
     watermark: bool = True  # put a mark into it that is not seen, and that `detect` finds

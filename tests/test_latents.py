@@ -287,7 +287,10 @@ def test_commands_that_do_not_fit(runs: dict[str, Run], told: Callable[..., str]
     assert "--interpolate" in told("sample", run, "--interpolate", "3", "--seeds", "4", refused=True)
     assert "two seeds" in told("sample", run, "--interpolate", "1", refused=True)
     assert "no directions" in told("edit", runs["flow"].folder, refused=True)
-    assert "--layers" in told("mix", run, "--rows", "1", "--columns", "2", refused=True)
+    assert ".png" in told("mix", run, "--rows", "1", "--columns", "2", "--out", "sheet.jpg", refused=True)
+    told("mix", run, "--rows", "1", "--columns", "2", "--out", "sheet.png")
+    told("mix", run, "--rows", "1", "--columns", "2", "--layers", "0-3", "--out", "same.png", "--no-provenance")
+    assert np.array_equal(np.asarray(Image.open("sheet.png")), np.asarray(Image.open("same.png")))
     assert "w+" in told("project", run, "face.png", "--space", "z", refused=True)
 
 

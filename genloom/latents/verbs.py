@@ -22,6 +22,7 @@ from genloom.origin import Marks
 from genloom.run import Place, Run, make_folder
 
 Numbers = str | Sequence[int]
+COARSE = "0-3"  # the layers that say most of a picture's shape
 
 
 def seeds(run: Run, wanted: Numbers, **conditions: Any) -> Tensor:
@@ -132,6 +133,7 @@ def mix_to_file(
     **conditions: Any,
 ) -> Path:
     """One sheet: the columns' pictures above, the rows' at the left, the mixtures where they meet."""
+    naming.only_file(out, naming.SHEETS)
     asked = {"rows": _told(rows), "columns": _told(columns), "layers": _told(layers)}
     marks = marks_of(run, "mix", provenance, watermark, conditions, **asked)
     images, own = mix(run, rows, columns, layers, **conditions)
