@@ -389,6 +389,9 @@ def test_balanced_samples_are_as_many_of_each_group(
     made = sorted((tmp_path / "made").glob("*.png"))
     light = [p for p in made if np.asarray(Image.open(p)).mean() > 127]
     assert len(made) == 12 and len(light) == 6  # of three that it makes one is light
+    with pytest.raises(SystemExit):
+        cli.main([*words, "--out", str(tmp_path / "made.png")])
+    assert "give --out a folder" in capsys.readouterr().err
     alone = genloom.sample(run, int(made[-1].stem) + 1)[-1]
     assert np.array_equal(np.asarray(Image.open(made[-1])), ((alone[0] + 1) * 127.5).round().to(torch.uint8).numpy())
     monkeypatch.setattr(Parrot, "sample", lambda self, n, **_: torch.full((n, 1, SIDE, SIDE), -0.5))

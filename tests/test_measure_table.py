@@ -193,6 +193,19 @@ def test_the_verbs_on_a_table(table: Path, verb: Verb, tmp_path: Path) -> None:
     assert verb("sample", "run", "--balance", "side", "-n", 40, "--out", "even").returncode == 0
     even = Counter(r["side"] for r in csv.DictReader((tmp_path / "even" / "rows.csv").read_text().splitlines()))
     assert even == {"high": 20, "low": 20}
+    assert verb("sample", "run", "--balance", "side", "-n", 40, "--out", "even.csv").stdout == "table   even.csv\n"
+    assert (tmp_path / "even.csv").read_bytes() == (tmp_path / "even" / "rows.csv").read_bytes()
+    (tmp_path / "part.csv").write_text("side,coin\nhigh,yes\nlow,\n")
+    kept = verb("sample", "run", "--source", "part.csv", "--label", "yes", "--out", "whole.csv")
+    assert kept.returncode == 0 and (tmp_path / "whole.csv").read_text().count("yes") == 2
+    for words, said in (
+        (("--balance", "side", "--out", "even.png"), "ends in .csv"),
+        (("--balance", "side", "--source", "part.csv"), "leave one out"),
+        (("--source", "part.csv", "--label", "no"), "another label under 'coin'"),
+        (("--source", "part.csv", "-n", 3), "-n does not go with what is made of a --source"),
+    ):
+        failed = verb("sample", "run", *words)
+        assert failed.returncode == 2 and said in failed.stderr, failed.stderr
     wrong = verb("sample", "run", "--balance", "x")
     assert wrong.returncode == 2 and "'x' is none: give side, coin" in wrong.stderr
     usual = verb("sample", "run", "--out", "usual")

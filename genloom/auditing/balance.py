@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genloom import generate
+from genloom import generate, naming
 from genloom.auditing.coverage import voters_of, voting
 from genloom.core import Model
 from genloom.data.base import Dataset
@@ -28,6 +28,10 @@ def balanced(run: Run, n: int, by: str, *, seed: int = 0, **conditions: Any) -> 
     Each picture is of the group of the training items that are nearest to it. Raises UserError where there are no groups, or
     one is hardly ever made.
     """
+    if conditions.get("source") is not None:
+        raise UserError(
+            "--balance chooses among what is drawn, and what is made of a --source is one of each: leave one out."
+        )
     model = generate.load(run)
     given = generate.checked(model, conditions)
     names, told = values_of(run, by) if run.spec.modality == "table" else voted(run, by, seed)
@@ -100,7 +104,11 @@ def balanced_files(
     visible_label: bool = False,
     **given: Any,
 ) -> tuple[list[Path], int]:
-    """The same as files, pictures each under its own number and with its own recipe; and how many were drawn."""
+    """The same as files, pictures each under its own number and with its own recipe; and how many were drawn.
+
+    All rows of a table go into one file, rows.csv or that of the name `out`.
+    """
+    alone = naming.is_file(out, naming.ENDINGS.get(run.spec.modality, ()), n, holds_all=True)
     told: dict[str, Any] = {"seed": seed, "options": {"seed": seed}, "conditions": given, "watermark": watermark}
     is_table = run.spec.modality == "table"
     if is_table:
@@ -108,7 +116,8 @@ def balanced_files(
     marks = generate.marks_of(run, provenance, visible_label, **told)
     made, numbers, drawn = balanced(run, n, by, seed=seed, **given)
     if is_table:
-        return generate.written(run, made, out, marks), drawn
+        place: dict[str, Any] = {"out": out.parent, "names": [out.name]} if alone else {"out": out}
+        return generate.written(run, made, marks=marks, **place), drawn
     paths: list[Path] = []
     for one, number in zip(made, numbers, strict=True):
         paths += generate.written(run, one[None], out, marks, first=number, of=drawn, names=[f"{number:05d}.png"])

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from genloom import parallel
 from genloom.core import Batch, Card, Model, Recipe, Spec, register
+from genloom.errors import UserError
 from genloom.nn.columns import Columns, pick, uniform
 
 
@@ -139,7 +140,10 @@ class ARDM(Model):
     def sample(
         self, n: int, *, seed: int = 0, start: int = 0, label: int | Tensor | None = None, source: Tensor | None = None
     ) -> Tensor:
-        """Rows [n, C], of the class `label` where that is given; of `source` [n, C] the cells that are NaN are made."""
+        """Rows [n, C], of the class `label` where that is given; of `source` [n, C] the cells that are NaN are made.
+
+        Raises UserError for rows of `source` that are of another class.
+        """
         count = self.columns.count
         noise = uniform(self.item_noise(n, 3 * count, seed=seed, start=start))
         chance, draws, places = noise.split(count, 1)
@@ -147,7 +151,13 @@ class ARDM(Model):
         known = torch.zeros_like(rows, dtype=torch.bool) if source is None else ~rows.isnan()
         if label is not None:
             target = int(self.spec.extra["target"])
-            rows[:, target], known[:, target] = self.item_labels(n, label, start).to(rows), True
+            classes = self.item_labels(n, label, start).to(rows)
+            if (known[:, target] & (rows[:, target] != classes)).any():
+                name = self.spec.extra["columns"][target]["name"]
+                raise UserError(
+                    f"The source has rows of another label under '{name}': empty that column, or leave --label out."
+                )
+            rows[:, target], known[:, target] = classes, True
         order = torch.where(known, -1.0, chance).argsort(1)  # [n, C] cells as they are made, those that are given first
         rows = rows.nan_to_num()
         codes = self.code(rows)
