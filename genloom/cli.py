@@ -165,11 +165,14 @@ def _sample(words: list[str]) -> None:
     from genloom import generate
     from genloom.latents import verbs
     from genloom.run import Run
+    from genloom.text.stops import unescaped
 
     run = Run.open(args.RUN)
     samples = run.folder / "samples"
     way = forms.heard(args, run.spec.modality, asked.get("source") is not None)
     asked |= {"provenance": args.provenance, "watermark": args.watermark}
+    if asked.get("stop") is not None:
+        asked["stop"] = unescaped(asked["stop"])
     if args.precision != "auto":
         asked["precision"] = args.precision
     if args.interpolate is not None:

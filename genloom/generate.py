@@ -325,9 +325,10 @@ def checked(model: Model, conditions: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def class_number(label: str, classes: tuple[str, ...]) -> int:
+    """The class of that name, or of that number where no class has a number for its name."""
     if label in classes:
         return classes.index(label)
-    if label.isdecimal() and int(label) < len(classes):
+    if label.isdecimal() and int(label) < len(classes) and not any(name.isdecimal() for name in classes):
         return int(label)
     if not classes:
         raise UserError(f"This run was trained without classes: it makes none of label '{label}'. Leave --label out.")

@@ -24,6 +24,7 @@ from genloom.provenance import Origin, Signer, keys, mark, sealed, watermark
 from genloom.provenance.label import condition, drop_beside, producer
 from genloom.provenance.manifest import available
 from genloom.run import WEIGHTS, Run, atomic, make_folder, writing
+from genloom.text.stops import escaped
 
 HASHED = ".weights.sha256"  # beside the weights: their digest, size and time, so that it is computed once
 TOLD = "told-of-c2pa"  # in genloom's home: the sentence on the missing extra has been said
@@ -173,7 +174,8 @@ def command(run: Run, how: str, options: Mapping[str, Any]) -> str:
     ]
     for name, value in options.items():
         flag = "-n" if name == "n" else f"--{name.replace('_', '-')}"
-        words += [flag] if value is True else [] if value is False else [flag, str(value)]
+        typed = escaped(value) if name == "stop" and isinstance(value, str) else str(value)
+        words += [flag] if value is True else [] if value is False else [flag, typed]
     return shlex.join(words)
 
 

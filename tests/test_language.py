@@ -27,6 +27,7 @@ from genloom.metrics.text import Repeats, surprise
 from genloom.models.text.gpt import GPT
 from genloom.models.text.llama import Llama
 from genloom.nn.lora import LoRALinear
+from genloom.provenance import read_label
 from genloom.run import Run
 from genloom.tasks import read_tasks, scores
 from genloom.text.constrain import form
@@ -297,6 +298,10 @@ def test_text_on_the_screen_and_in_files(run: Run, tmp_path: Path, capsys: pytes
     assert capsys.readouterr().out.startswith("the cat ")
     main(["sample", str(run.folder), "-n", "2", "--length", "5", "--out", str(tmp_path / "out")])
     assert len(list((tmp_path / "out").glob("*.txt"))) == 2
+    given = ["--seed", "1", "--length", "60", "--temperature", "0", "--prompt", "the cat", "--stop"]
+    main(["sample", str(run.folder), *given, "\\n\\\\", "--out", str(tmp_path / "stop")])
+    origin = read_label(tmp_path / "stop" / "0000.txt")
+    assert origin and origin.conditions["stop"] == "\n\\" and origin.command.endswith("--stop '\\n\\\\'")
     main(["export", str(run.folder), str(tmp_path / "theirs")])
     again = genloom.import_("gpt", tmp_path / "theirs", tmp_path / "again")
     assert genloom.load(again).vocabulary == 257

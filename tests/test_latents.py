@@ -219,6 +219,10 @@ def test_mixing_all_layers_is_the_column_s_own_picture(name: str, runs: dict[str
     assert not torch.equal(some, all_of_them) and not torch.equal(some[:, 0], rows)
 
 
+def test_a_class_by_name_or_by_number() -> None:
+    assert generate.class_number("0", ("3", "0")) == 1 and generate.class_number("1", ("cat", "dog")) == 1
+
+
 # ── refusals ─────────────────────────────────────────────────────────────────────────────────────────────────────
 def test_models_and_options_that_do_not_fit(runs: dict[str, Run], tmp_path: Path) -> None:
     face, run = tmp_path / "face.png", runs["stylegan2"]
@@ -248,6 +252,7 @@ def test_models_and_options_that_do_not_fit(runs: dict[str, Run], tmp_path: Path
         "no space 'z'": lambda: genloom.project(run, face, space="z"),
         "no class '11'": lambda: genloom.project(run, face, label="11"),
         "trained without classes": lambda: generate.class_number("1", ()),
+        "no class '1'.*Known: 3, 0": lambda: generate.class_number("1", ("3", "0")),
         "cannot be used as a picture": lambda: genloom.project(run, run.folder / "run.json"),
         "the file is gone": lambda: genloom.project(run, tmp_path / "nothing.png"),
         "no file": lambda: genloom.edit(run, start=tmp_path / "nothing"),

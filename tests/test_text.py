@@ -18,7 +18,7 @@ from genloom.text import logits as processing
 from genloom.text import tokenizer as tokenizers
 from genloom.text.decode import Window, draw
 from genloom.text.logits import Sampling
-from genloom.text.stops import Stream
+from genloom.text.stops import Stream, escaped, unescaped
 from genloom.text.tokenizer import Bytes, Characters, Pairs
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -134,6 +134,13 @@ def test_bytes_know_every_text(text):
 def test_an_unknown_character_is_named():
     with pytest.raises(UserError, match="'ß' is not among the 3"):
         Characters("abc").encode("aß")
+
+
+@pytest.mark.parametrize(
+    ("typed", "held"), [(r"\n\n", "\n\n"), (r"a\tb", "a\tb"), (r"\\n", r"\n"), ("\\", "\\"), (r"\d", r"\d")]
+)
+def test_a_stop_string_as_it_is_typed(typed: str, held: str) -> None:
+    assert unescaped(typed) == held and unescaped(escaped(held)) == held and "\n" not in escaped(held)
 
 
 # ── text as it grows ─────────────────────────────────────────────────────────────────────────────────────────────────

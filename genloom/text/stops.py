@@ -3,7 +3,19 @@
 from __future__ import annotations
 
 import codecs
+import re
 from collections.abc import Sequence
+
+_ESCAPES = {r"\n": "\n", r"\t": "\t", r"\\": "\\"}  # as a stop string is typed in a shell, and what it stands for
+_TYPED = {held: typed for typed, held in _ESCAPES.items()}
+
+
+def unescaped(typed: str) -> str:
+    return re.sub(r"\\[nt\\]", lambda found: _ESCAPES[found[0]], typed)
+
+
+def escaped(held: str) -> str:
+    return re.sub(r"[\n\t\\]", lambda found: _TYPED[found[0]], held)
 
 
 class Stream:
