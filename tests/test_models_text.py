@@ -97,8 +97,14 @@ def test_a_folder_goes_in_and_comes_out_again(name, tmp_path):
     back, config = model.to_reference()
     assert config["vocab_size"] == size
     assert {k: v.tolist() for k, v in back.items() if k in weights} == {k: v.tolist() for k, v in weights.items()}
-    with pytest.raises(UserError, match=r"no tokenizer: import it from a folder that holds tokenizer.json"):
-        genloom.sample(run, 1)
+    (tmp_path / "a.txt").write_text("the cat sat on the mat. " * 60)
+    for verb in (
+        lambda: genloom.sample(run, 1),
+        lambda: genloom.fit(type(model), tmp_path / "a.txt", tmp_path / "on", recipe="tiny", init=run.folder),
+        lambda: genloom.evaluate(run, tmp_path / "a.txt"),
+    ):
+        with pytest.raises(UserError, match=r"no tokenizer: import it from a folder that holds tokenizer.json"):
+            verb()
 
 
 def test_text_from_an_imported_folder_with_its_tokenizer(tmp_path):

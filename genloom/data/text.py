@@ -122,8 +122,8 @@ def make(
 
 
 def known_tokenizer(options: TextOptions, read: Reader, like: Spec) -> Tokenizer:
-    """The tokenizer of that Spec. Raises UserError when another one is asked for."""
-    own = tokenizers.from_json(like.extra["tokenizer"])
+    """The tokenizer of that Spec. Raises UserError where it has none, and when another one is asked for."""
+    own = tokenizers.from_json(like.extra.get("tokenizer"))
     if options.tokenizer not in ("auto", own.kind, own.kind[:4]):
         other = find_tokenizer(options, read)
         if other.to_json() != own.to_json():

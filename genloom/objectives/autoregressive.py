@@ -75,9 +75,7 @@ class LanguageModel(Model):
     def tokenizer(self) -> tokenizers.Tokenizer:
         """What turns text into this model's tokens. Raises UserError for a model that was made without one."""
         if self._tokenizer is None:
-            if "tokenizer" not in self.spec.extra:
-                raise UserError("This model has no tokenizer: import it from a folder that holds tokenizer.json.")
-            self._tokenizer = tokenizers.from_json(self.spec.extra["tokenizer"])
+            self._tokenizer = tokenizers.from_json(self.spec.extra.get("tokenizer"))
         return self._tokenizer
 
     def loss(self, batch: Batch, phase: str) -> dict[str, Tensor]:

@@ -243,8 +243,10 @@ def library() -> Any:
     return tokenizers
 
 
-def from_json(d: Mapping[str, Any]) -> Tokenizer:
-    """The tokenizer that a run keeps in its spec."""
+def from_json(d: Mapping[str, Any] | None) -> Tokenizer:
+    """The tokenizer that a run keeps in its spec. Raises UserError for None: its model was made without one."""
+    if d is None:
+        raise UserError("This model has no tokenizer: import it from a folder that holds tokenizer.json.")
     kind = d.get("kind", "")
     if kind == "characters":
         return Characters(d["characters"])
