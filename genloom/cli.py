@@ -44,6 +44,9 @@ Try: genloom fit gan mnist --minutes 3
 """
 
 
+LACK = "there is not enough memory for so much at once: ask for fewer or shorter samples, or a smaller --batch-size."
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Run one command. Exit code 0, 1 where an audit flags something, or 2 after one sentence on what to do."""
     words = list(sys.argv[1:] if argv is None else argv)
@@ -56,6 +59,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         then = "goes on from there" if words[:1] == ["fit"] else "begins anew"
         print(f"genloom: stopped; what was saved is whole, and the same command {then}.", file=sys.stderr)
         code = 130
+    except (MemoryError, RuntimeError) as error:
+        if not _is_lack_of_memory(error):
+            raise
+        print(f"genloom: {LACK}", file=sys.stderr)
+        code = 2
     except BrokenPipeError:
         sys.stderr.close()
         code = 0
@@ -160,8 +168,7 @@ def _sample(words: list[str]) -> None:
     if _peek(words, "--like") is not None:
         return cli_safe.like(words)
     args, asked = _with_conditions(forms.Sample, "sample", words)
-    if args.n is not None and args.n < 1:
-        raise UserError(f"-n must be 1 or more, not {args.n}.")
+    forms.of_range(args)
     from genloom import generate
     from genloom.latents import verbs
     from genloom.run import Run
@@ -335,3 +342,9 @@ def _peek(words: Sequence[str], flag: str) -> str | None:
         if name == flag:
             return value if equals else after
     return None
+
+
+def _is_lack_of_memory(error: Exception) -> bool:
+    """Also as Torch says it, of a GPU (an error of its own) and of a CPU (none)."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return bool({"MemoryError", "OutOfMemoryError"} & names) or "can't allocate memory" in str(error)

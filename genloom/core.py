@@ -24,6 +24,7 @@ from genloom.errors import UserError, nearest, unknown
 Modality = Literal["image", "text", "audio", "video", "table"]
 MODALITIES: tuple[str, ...] = get_args(Modality)
 Batch = dict[str, Tensor]
+SEEDS = 2**63  # a seed is below this: larger ones are not kept as they are by every format that tells of them
 NEEDS = {  # kinds of data beyond a modality: what to give
     "pairs": "pairs of pictures, in sub-folders 'source' and 'target' under the same file names (or side by side in one "
     "picture: --data.side-by-side)",

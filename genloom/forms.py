@@ -10,7 +10,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from types import UnionType
+from typing import Annotated, Any, Literal, get_args
 
 import tyro
 from tyro.conf import Positional, arg
@@ -29,6 +30,8 @@ IGNORED = {
     "what is made of a --source": ("n",),
 }
 WAYS = ("interpolate", "stream", "seeds", "balance")
+TYPED = (int, float, str, bool)  # kinds of values that can be given on a command line
+_NUMBERS = {"int": "a whole number", "INT": "a whole number", "float": "a number", "FLOAT": "a number"}
 
 RunFolder = Annotated[str, Positional, arg(metavar="RUN", help="a run folder")]
 Code = Annotated[str | None, arg(help="the model's own file, when the run's model is yours", metavar="PATH")]
@@ -220,10 +223,26 @@ def condition_fields(folder: str, form: Any) -> list[tuple[str, Any, Any]]:
         offered = steering(cls)
     parameters = inspect.signature(cls.sample, eval_str=True).parameters
     had = {field.name for field in fields(form)}
-    kinds = {name: parameters[name].annotation for name in offered if name not in had}
+    kinds = {name: _typed(parameters[name].annotation) for name in offered if name not in had}
     texts = ("label", "source", "kind", "prompt", "first", "stop", "schema", *cls.borrows)
     kinds |= {name: str for name in texts if name in kinds}
     return [(name, bool, False) if kind is bool else (name, kind | None, None) for name, kind in kinds.items()]
+
+
+def _typed(kind: Any) -> Any:
+    """Of a value that may also be a tensor the kind that can be typed."""
+    several = get_args(kind) if isinstance(kind, UnionType) else ()
+    return next((one for one in several if one in TYPED), kind)
+
+
+def of_range(args: Sample) -> None:
+    """Raises UserError for numbers that cannot be."""
+    from genloom.core import SEEDS  # not for --help: it would be slow
+
+    if args.n is not None and args.n < 1:
+        raise UserError(f"-n must be 1 or more, not {args.n}.")
+    if not -SEEDS <= args.seed < SEEDS:
+        raise UserError(f"--seed {args.seed} is out of range: give one from 0 to {SEEDS - 1}.")
 
 
 def way_of(args: Sample, modality: str, source: bool) -> str:
@@ -262,6 +281,8 @@ def parse(form: Any, verb: str, words: Sequence[str], **more: Any) -> Any:
     plain = re.sub("[╭╮╰╯│]", " ", said.getvalue())
     blocks = [" ".join(b.split()) for b in re.split(r"\n?[^\n]*[─-]{4,}[^\n]*\n", plain)]  # between rules
     what = next((b for b in blocks[1:] if b), blocks[0])
+    if number := re.match(r"Error parsing ([\w./-]+): .*\b(INT|FLOAT|int|float)\b.*['\"](.*?)['\"]", what):
+        what = f"{number[1]} takes {_NUMBERS[number[2]]}, not '{number[3]}'"
     near = re.search(r"Perhaps you meant.*?(--[\w.-]+)", " ".join(blocks))
     offer = f" Did you mean '{near[1]}'?" if near else ""
     raise UserError(f"{what.rstrip('.')}.{offer} `{prog} --help` lists what there is.")

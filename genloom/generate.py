@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
@@ -128,12 +129,19 @@ def keyed(model: Model, key: bytes | None, conditions: Mapping[str, Any]) -> dic
 
 
 def named(
-    run: Run, n: int, seed: int, conditions: dict[str, Any], span: Span | None = None, marks: Marks | None = None
+    run: Run,
+    n: int,
+    seed: int,
+    conditions: dict[str, Any],
+    span: Span | None = None,
+    marks: Marks | None = None,
+    alone: Path | None = None,
 ) -> tuple[Tensor | list[Any], list[str] | None]:
     """n samples of a run, or one of each `source`, and the names of the files that they were made from where that is a path;
     `span` as of `draw`. Item i depends on (seed, i), and its source, alone. With `marks` texts have the watermark in them.
+    `alone` is the name of the one file that one sample is to become.
 
-    Raises UserError for a condition that the model lacks, or a source that cannot be read.
+    Raises UserError for a condition that the model lacks, for a source that cannot be read, and for several in one file.
     """
     model = load(run)
     given, names = checked(model, conditions), None
@@ -141,6 +149,8 @@ def named(
         reader = importlib.import_module("genloom.data.video").read_sources
         films, names = reader(Path(given.pop("source")).expanduser(), model.spec)
         films = films[slice(*span)] if span else films
+        if alone:
+            naming.holds_one(alone, len(films))
         made = [torch.cat([*streamed(model, film, **given)]).transpose(0, 1) for film in films]
         return made, names
     if isinstance(prompt := given.get("prompt"), Tensor) and prompt.ndim == len(run.spec.shape):
@@ -152,6 +162,8 @@ def named(
     for name in ("source", "prompt"):
         if isinstance(several := given.get(name), (Tensor, list)):
             n = len(several)
+    if alone:
+        naming.holds_one(alone, n)
     if marks and (told := keyed(model, marks.key, conditions)):
         given |= told
         marks.is_watermarked()
@@ -271,6 +283,7 @@ def stream_to(
     pace = Pace()
     pieces: Any
     if waves := path.suffix.lower() not in sound.MELS:
+        model.of_no_kind(given.get("kind"))
         pieces = (
             torch.from_numpy(x).to(model.device)[None, None]
             for x in sound.pieces_of(path, rate, lambda: pace.frames * model.mel.hop)
@@ -312,6 +325,8 @@ def checked(model: Model, conditions: Mapping[str, Any]) -> dict[str, Any]:
         if name not in (*model.conditions, "precision"):
             takes = f"it takes {', '.join(model.conditions)}" if model.conditions else "it takes none"
             raise UserError(f"'{model.name}' has no condition '{name}': {takes}.{nearest(name, model.conditions)}")
+        if isinstance(value := given[name], float) and not math.isfinite(value):
+            raise UserError(f"{name} is {value:g}: give a number that is finite.")
     if isinstance(label := given.get("label"), str):
         given["label"] = class_number(label, model.spec.classes)
     for name in ("prompt", "first") if model.modality == "video" else ():
@@ -363,7 +378,7 @@ def to_files(
     asked = ({"n": n} if conditions.get("source") is None else {}) | {"seed": seed, "form": form}
     told = {"seed": seed, "options": asked, "conditions": conditions}
     marks = marks_of(run, provenance, visible_label, watermark=watermark, **told)
-    made, names = named(run, n, seed, conditions, marks=marks)
+    made, names = named(run, n, seed, conditions, marks=marks, alone=out if alone and kind != "table" else None)
     if alone:
         out, names = out.parent, [out.name]
     elif names and kind == "video":

@@ -28,13 +28,19 @@ def is_file(
         if str(out) == "-" or (ending in OF_FILES and not out.is_dir()):
             raise _not_offered(out, endings, "a folder")
         return False
-    if n not in (None, 1) and not holds_all:
-        raise UserError(
-            f"'{out}' is the name of one file, and {n} samples are asked for: give --out a folder, or -n 1."
-        )
+    if n is not None and not holds_all:
+        holds_one(out, n)
     if form not in (None, ending[1:]):
         raise UserError(f"'{out}' does not end in .{form}: leave --form out, or give --out a folder.")
     return True
+
+
+def holds_one(out: Path, n: int) -> None:
+    """Raises UserError for so many samples in the one file of that name."""
+    if n != 1:
+        raise UserError(
+            f"'{out}' is the name of one file, and {n} samples are asked for: give --out a folder, or ask for one."
+        )
 
 
 def only_file(out: Path, endings: Sequence[str]) -> None:

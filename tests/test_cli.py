@@ -165,3 +165,35 @@ def test_places_that_cannot_be_written(tmp_path: Path, verb) -> None:  # type: i
 def test_a_label_by_name_or_number(tmp_path: Path, command, run: Path) -> None:  # type: ignore[no-untyped-def]
     done = command("sample", run, "-n", 4, "--label", "7", "--out", "sevens")
     assert done.returncode == 0 and len(list((tmp_path / "sevens").glob("*.png"))) >= 4, done.stderr
+
+
+def test_numbers_that_are_none(verb, run: Path) -> None:  # type: ignore[no-untyped-def]
+    refused(verb("sample", run, "-n", "1.5"), "takes a whole number, not '1.5'")
+    refused(verb("sample", run, "--seed", "1e3"), "--seed takes a whole number, not '1e3'")
+    refused(verb("fit", "gan", "digits", "--lr", "x"), "--lr takes a number, not 'x'")
+    refused(verb("sample", run, "--seed", 2**63), "--seed 9223372036854775808 is out of range")
+    refused(verb("sample", run, "--seeds", 2**63), "--seeds 9223372036854775808 is out of range")
+
+
+def test_values_that_a_command_line_cannot_give_are_no_options(verb) -> None:  # type: ignore[no-untyped-def]
+    """A style of infogan is a number for all samples, or a tensor."""
+    assert verb("fit", "infogan", "digits", "--recipe", "tiny", "--quiet", "--steps", 1, "--out", "run").returncode == 0
+    refused(verb("sample", "run", "--style", "nan"), "style is nan")
+    refused(verb("sample", "run", "--style", 2), "style of 2 is out of range")
+    assert verb("sample", "run", "--style", 0.5, "-n", 1).returncode == 0
+
+
+def test_a_lack_of_memory_is_one_sentence(verb, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    from genloom import cli
+
+    class OutOfMemoryError(RuntimeError):
+        """As torch's, which is no MemoryError."""
+
+    def fail(error: Exception) -> None:
+        raise error
+
+    for error in (MemoryError(), OutOfMemoryError("CUDA"), RuntimeError("DefaultCPUAllocator: can't allocate memory")):
+        monkeypatch.setattr(cli, "_run", lambda words, error=error: fail(error))
+        refused(verb("models"), "not enough memory")
+    monkeypatch.setattr(cli, "_run", lambda words: fail(RuntimeError("else")))
+    assert verb("models").returncode == 1

@@ -308,6 +308,8 @@ def test_text_on_the_screen_and_in_files(run: Run, tmp_path: Path, capsys: pytes
     for words, said in (
         (["--top-p", "0"], "top_p is above 0"),
         (["--length", "0"], "1 token or more"),
+        (["--presence", "nan"], "presence is nan"),
+        (["--frequency", "inf"], "frequency is inf"),
         (["--frames", "3"], "--frames does not go with text on the screen"),
         (["--form", "gif"], "--form does not go with text"),
         (["--beside"], "--beside does not go with text"),

@@ -102,7 +102,17 @@ def test_a_device_without_float64_draws_the_same():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"top_p": 0.0}, {"top_p": 2.0}, {"top_k": -1}, {"temperature": -1.0}, {"min_p": 2.0}, {"repetition": 0.0}]
+    "wrong",
+    [
+        {"top_p": 0.0},
+        {"top_p": 2.0},
+        {"top_k": -1},
+        {"temperature": -1.0},
+        {"min_p": 2.0},
+        {"repetition": 0.0},
+        {"presence": float("nan")},
+        {"frequency": float("inf")},
+    ],
 )
 def test_values_out_of_range_are_named(wrong):
     with pytest.raises(UserError, match=next(iter(wrong))):

@@ -176,6 +176,18 @@ def test_a_mel_spectrogram_is_taken_converted_or_refused(
     torch.testing.assert_close(made, model.vocode(model.mel(sound))[0], atol=1e-5, rtol=0)
     with pytest.raises(UserError, match="hop 300, not 256"):
         genloom.sample(run, source=path, kind="melgan@8000,log=e,hop=300")
+    clips = tmp_path / "clips"
+    to_files(run, 2, clips)
+    clip = str(next(clips.glob("*.wav")))
+    for call in (
+        lambda: genloom.sample(run, 1, kind="melgan"),
+        lambda: genloom.sample(run, source=clip, kind="melgan"),
+        lambda: stream_to(run, tmp_path / "a.wav", source=clip, kind="melgan"),
+    ):
+        with pytest.raises(UserError, match="none to be 'melgan': leave it out"):
+            call()
+    with pytest.raises(UserError, match=r"one file, and 2 samples are asked for"):
+        to_files(run, None, tmp_path / "one.wav", source=str(clips))
     for array, said in (
         (np.zeros((5, 80), np.float32), "turn it round"),
         (np.zeros((81, 5), np.float32), "80 bands are wanted"),

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from genloom import generate
-from genloom.core import Model
+from genloom.core import SEEDS, Model
 from genloom.errors import UserError
 from genloom.objectives.style import StyleBased
 
@@ -233,7 +233,7 @@ def numbers(name: str, given: str | int | Iterable[int], end: int | None = None)
     if len(found) > MOST:
         raise UserError(f"--{name} names {len(found):,} numbers: take {MOST:,} or fewer.")
     for i in found:
-        if i < 0 or (end is not None and i >= end):
-            there = "0 and above" if end is None else f"0 to {end - 1} in this model"
+        if not 0 <= i < (end or SEEDS):
+            there = f"0 to {end - 1} in this model" if end else f"0 to {SEEDS - 1}"
             raise UserError(f"--{name} {i} is out of range: there are {there}.")
     return found

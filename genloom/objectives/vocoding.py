@@ -168,11 +168,12 @@ class Vocoder(Model):
 
         With `source` a list [1, N'] of each wave [1, N] at the model's rate or mel spectrogram [bands, T], or one for all.
         `kind` says which mel spectrograms those are, in the words of Mel.of: they are converted where that can be done
-        exactly. Raises UserError for others.
+        exactly. Raises UserError for others, and for a `kind` where none is given.
         """
         if isinstance(source, str):
             raise UserError("sample takes sources as tensors here: genloom.sample reads paths.")
         if source is None:
+            self.of_no_kind(kind)
             clips = self.kept.take(n, seed, start).to(self.device)
             return torch.cat([self.vocode(self.mel(clip[None])) for clip in clips])
         given = [source] * n if isinstance(source, Tensor) and source.ndim == 2 else list(source)
@@ -187,8 +188,17 @@ class Vocoder(Model):
         """
         source = source.to(self.device)
         if source.ndim == 2 and len(source) == 1:
+            self.of_no_kind(kind)
             return self.mel(source)
         return self.mel.checked(source, kind)[None]
+
+    @staticmethod
+    def of_no_kind(kind: str | None) -> None:
+        """Raises UserError for a kind of mel spectrogram where the source is none."""
+        if kind is not None:
+            raise UserError(
+                f"kind says which mel spectrogram the source is, and there is none to be '{kind}': leave it out."
+            )
 
     @torch.no_grad()
     def vocode(self, mel: Tensor) -> Tensor:

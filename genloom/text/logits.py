@@ -5,6 +5,7 @@ N rows, V tokens. What a filter takes away becomes -inf.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -38,7 +39,9 @@ class Sampling:
             ("top_k", self.top_k >= 0, "0 (all tokens) or more"),
             ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1 (all tokens)"),
             ("min_p", 0 <= self.min_p <= 1, "from 0 (all tokens) to 1"),
-            ("repetition", self.repetition > 0, "above 0; 1 leaves all as it is"),
+            ("repetition", 0 < self.repetition < math.inf, "above 0; 1 leaves all as it is"),
+            ("presence", math.isfinite(self.presence), "a number; 0 leaves all as it is"),
+            ("frequency", math.isfinite(self.frequency), "a number; 0 leaves all as it is"),
         ):
             if not good:
                 raise UserError(f"{name} is {wanted}, not {getattr(self, name):g}.")
