@@ -192,7 +192,7 @@ def test_rows_are_written_as_one_file_that_reads_back(people: Path, tmp_path: Pa
     assert path.name == "rows.csv" and words_of(again) == words_of(data)
 
 
-def test_empty_cells_are_what_is_to_be_made(people: Path, tmp_path: Path) -> None:
+def test_empty_cells_are_what_is_to_be_made(people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = open_data(people, held_out=0)
     part = save(tmp_path / "part.csv", {"city": ["Oslo", ""], "wage": ["", "1200.00"]})
     rows, names = read_sources(part, data.spec)
@@ -200,6 +200,10 @@ def test_empty_cells_are_what_is_to_be_made(people: Path, tmp_path: Path) -> Non
     assert rows.shape == (2, 6) and names == ["part.csv"]
     assert rows[0, places["city"]] == 1 and rows[:, places["age"]].isnan().all()
     assert rows[0, places["wage"]].isnan() and not rows[1, places["wage"]].isnan()
+    (tmp_path / "here").mkdir()
+    save(tmp_path / "here" / "part.csv", {"city": ["Oslo"]})
+    monkeypatch.chdir(tmp_path / "here")
+    assert read_sources(Path("."), data.spec)[1] == ["here.csv"]
     save(part, {"city": ["Rome"]})
     with pytest.raises(UserError, match=r"Row 1 of .* 'Rome' under 'city'"):
         read_sources(part, data.spec)

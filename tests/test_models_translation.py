@@ -277,6 +277,9 @@ def test_from_folders_to_files_of_the_same_names(tmp_path: Path, command) -> Non
     assert np.abs(pixels - (made[3, 0].numpy() + 1) * 127.5).max() <= 1.01
     assert command("sample", "run", "--source", source / "0003.png", "--out", "one").returncode == 0
     assert [p.name for p in (tmp_path / "one").iterdir()] == ["0003.png"]
+    for asked in ({}, {"source": str(source)}):
+        with pytest.raises(UserError, match="has no latents"):
+            genloom.sample(run, seeds=[3], **asked)
     figures = genloom.evaluate(run, n=20, metrics=["kid"], extractor="digits")
     assert figures["data"].startswith("data (held-out")
 

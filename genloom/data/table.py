@@ -248,4 +248,4 @@ def read_sources(path: Path, spec: Spec, *, targets: bool = False) -> tuple[Tens
                 f"Row {row + 1} of '{path}' has '{own[row]}' under '{column.name}', which takes a {kind_of(column)}."
             )
         cells.append(np.where(empty, np.nan, column.place(numbers)).astype(np.float32))
-    return torch.from_numpy(np.stack(cells, 1)), [f"{path.stem}.csv"]
+    return torch.from_numpy(np.stack(cells, 1)), [f"{path.resolve().stem}.csv"]  # of the folder '.' too

@@ -65,7 +65,13 @@ def space_of(model: Model, **conditions: Any) -> Space:
     """The styles of a model that has them, else its latents. Raises UserError for what makes no pictures from noise."""
     if model.spec.modality != "image":
         raise UserError(f"Seeds stand for pictures, and '{model.name}' makes {model.spec.modality}.")
+    if "source" in model.conditions:
+        raise _without_latents(model)
     return Styles(model, conditions) if isinstance(model, StyleBased) else Latents(model, conditions)
+
+
+def _without_latents(model: Model) -> UserError:
+    return UserError(f"'{model.name}' does not make a picture from one draw of noise: it has no latents.")
 
 
 def styles_of(model: Model, why: str, **conditions: Any) -> Styles:
@@ -101,7 +107,7 @@ class Latents(Space):
         with standing_in(self.model, by_seed):
             self._draw(len(seeds), labels)
         if len(pieces) != ceil(len(seeds) / BATCH):
-            raise UserError(f"'{self.model.name}' does not make a picture from one draw of noise: it has no latents.")
+            raise _without_latents(self.model)
         return Points(torch.cat(pieces), labels)
 
     def paint(self, points: Points) -> Tensor:
