@@ -273,11 +273,13 @@ def _mix(words: list[str]) -> None:
 
 def _with_conditions(form: Any, verb: str, words: list[str]) -> tuple[Any, dict[str, Any]]:
     """The words as values of the form, and those that are conditions of this run's model."""
-    cli_safe.trust(_peek(words, "--code"))
+    code = _peek(words, "--code")
+    number = int(code) if code and code.isdecimal() else None  # a condition of infogan has the same name
+    cli_safe.trust(code if number is None else None)
     folder = first_word(words)
     conditions = make_dataclass("Conditions", forms.condition_fields(folder, form) if folder else [])
     args, asked = parse(tuple[Annotated[form, FLAT], Annotated[conditions, FLAT]], verb, words)  # type: ignore[valid-type]
-    return args, vars(asked)
+    return args, vars(asked) | ({} if number is None else {"code": number})
 
 
 def _evaluate(words: list[str]) -> None:

@@ -34,7 +34,8 @@ TYPED = (int, float, str, bool)  # kinds of values that can be given on a comman
 _NUMBERS = {"int": "a whole number", "INT": "a whole number", "float": "a number", "FLOAT": "a number"}
 
 RunFolder = Annotated[str, Positional, arg(metavar="RUN", help="a run folder")]
-Code = Annotated[str | None, arg(help="the model's own file, when the run's model is yours", metavar="PATH")]
+_CODE = "the model's own file, when the run's model is yours; a number is the code of an infogan's samples"
+Code = Annotated[str | None, arg(help=_CODE, metavar="PATH")]
 FLAT = arg(name="")  # options of a part, without its name before them
 
 

@@ -183,6 +183,22 @@ def test_values_that_a_command_line_cannot_give_are_no_options(verb) -> None:  #
     assert verb("sample", "run", "--style", 0.5, "-n", 1).returncode == 0
 
 
+def test_the_code_of_an_infogan(verb, run: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    """`--code` is otherwise the file of a model."""
+    from genloom import sample
+    from genloom.provenance import read_label
+
+    assert verb("fit", "infogan", "digits", "--recipe", "tiny", "--quiet", "--steps", 1, "--out", "run").returncode == 0
+    assert verb("sample", "run", "--code", 3, "-n", 1, "--out", "three").returncode == 0
+    origin = read_label(tmp_path / "three/00000.png")
+    assert origin and origin.conditions == {"code": 3} and origin.command.endswith("--code 3")
+    pixels = ((sample("run", 1, code=3)[0, 0] + 1) * 127.5).numpy()
+    assert np.abs(np.asarray(Image.open(tmp_path / "three/00000.png"), float) - pixels).max() <= 0.51
+    refused(verb("sample", "run", "--code", 99), "no code 99")
+    refused(verb("sample", run, "--code", 3), "no condition 'code'")
+    refused(verb("sample", run, "--code", "none.py"), "none.py")
+
+
 def test_a_lack_of_memory_is_one_sentence(verb, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
     from genloom import cli
 
