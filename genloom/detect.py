@@ -176,8 +176,21 @@ def table(found: Sequence[Finding]) -> str:
     rows = [tuple(shortened(printable(cell), WIDEST) for cell in row) for row in rows]
     wide = [max(len(row[i]) for row in rows) for i in range(len(head))]
     lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, wide, strict=True)).rstrip() for row in rows]
-    notes = dict.fromkeys(printable(n) for f in found for n in (f.c2pa.reason, *f.notes) if n)
+    said = [by_chance(found), *(n for f in found for n in (f.c2pa.reason, *f.notes))]
+    notes = dict.fromkeys(printable(n) for n in said if n)
     return "\n".join([*lines, *([""] if notes else []), *notes])
+
+
+def by_chance(found: Sequence[Finding]) -> str:
+    """What is to be said where a watermark is all that speaks for some of many files: among these some may have it by chance."""
+    bare = [f.watermark[1] for f in found if f.watermark and not f.label and not f.c2pa.origin]
+    marked = [p for p in bare if p <= SURE]
+    if len(bare) < 2 or all(p <= SURE / len(bare) for p in marked):
+        return ""
+    return (
+        f"Of {len(bare):,} files without a label {len(marked):,} show a watermark at p {SURE:g} or less, as about "
+        f"{SURE * len(bare):.2g} would by chance: what is beyond doubt among so many has p {SURE / len(bare):.1g} or less."
+    )
 
 
 def _row(f: Finding) -> tuple[str, ...]:

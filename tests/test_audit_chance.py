@@ -140,4 +140,6 @@ def test_groups_that_are_alike_are_so_within_the_interval(n: int, m: int, kinds:
 
 def test_silent_windows_are_not_compared() -> None:
     sound = torch.randn(3, 100, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(copies._heard(torch.cat([torch.zeros(2, 100), sound])), sound)
+    noise = 3e-3 * torch.randn(2, 100, generator=torch.Generator().manual_seed(1))  # of a room in which nobody speaks
+    assert torch.equal(copies._heard(torch.cat([torch.zeros(2, 100), noise, sound]), 0.01), sound)
+    assert torch.equal(copies._heard(torch.cat([torch.zeros(2, 100), noise]), 0.0), noise)

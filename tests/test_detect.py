@@ -15,7 +15,7 @@ from PIL import Image
 
 import genloom
 from genloom.cli import main
-from genloom.detect import detect, table
+from genloom.detect import Finding, detect, table
 from genloom.errors import UserError
 from genloom.generate import to_files
 from genloom.provenance import keys, read_label, write_label
@@ -146,6 +146,16 @@ def test_a_watermark_is_looked_for_where_there_is_a_key(
     found = detect([folder / "00002.png", folder / "other.jpg"])
     assert [f.generated for f in found] == ["proved", "says so"]
     assert "9.50, p 1e-12" in table(found)
+
+
+def test_among_many_files_some_have_a_watermark_by_chance_and_that_is_said() -> None:
+    def files(*values: float) -> list[Finding]:
+        return [Finding(Path(f"{i}.png"), watermark=(3.0, p)) for i, p in enumerate(values)]
+
+    told = table(files(5e-4, *[0.5] * 1999))
+    assert "Of 2,000 files without a label 1 show a watermark at p 0.001 or less, as about 2 would by chance" in told
+    assert "has p 5e-07 or less" in told
+    assert "by chance" not in table(files(5e-4)) + table(files(1e-9, 1e-12, 0.5)) + table(files(0.3, 0.5))
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ from genloom.metrics.windows import Windows
 
 LENGTH = 200  # tokens of a text that is made
 SILENT = 1e-3  # of full scale
+QUIET = 0.01  # of the training windows' median power, 20 dB below it: a pause
 SEARCHED = {"digits": 60_000}  # training items that features are compared with; slower extractors see fewer
 SLOWER = 2_000
 PAIRS = 16  # in the gallery
@@ -198,20 +199,28 @@ def _sounds(subject: Subject, holdout: Dataset, found: Found) -> None:
     windows = Windows.at(int(model.spec.extra["rate"]), model.spec.shape[1])
     clips = measure_sound.made(model, train, subject.n, subject.seed)
     memory = measure_sound.remembered(windows, train)
-    made, held = _heard(torch.cat([windows.cut(c) for c in clips])), _heard(measure_sound.some(holdout, windows, 1_000))
+    quiet = QUIET * float(_power(measure_sound.some(train, windows, 1_000)).median())
+    held, made = measure_sound.some(holdout, windows, 1_000), torch.cat([windows.cut(c) for c in clips])
+    made, held = _heard(made, quiet), _heard(held, quiet)
     if not len(made) or not len(held):
         found.cannot.append("Whether samples are copies cannot be concluded: they, or what was held out, are silent.")
         return
     view = View("stretches", memory.nearest(windows, made)[0], torch.zeros(len(made)), memory.nearest(windows, held)[0])
     method = (
-        f"windows of {windows.seconds:.2g} s that are not silent, log mel, against every stretch of the training sound"
+        f"windows of {windows.seconds:.2g} s that are no pauses, log mel, against every stretch of the training sound"
     )
     found.findings.append(concluded(subject, view.copies(), method, "windows", "in their spectra", len(held)))
 
 
-def _heard(windows: Tensor) -> Tensor:
-    """Of windows [n, N] those that are not silent: silence is like silence, and beside it nothing is near."""
-    return windows[windows.abs().amax(1) > SILENT]
+def _heard(windows: Tensor, quiet: float) -> Tensor:
+    """Of windows [n, N] those that are not silent, and of more than such a power: a pause is like any other, and beside one
+    nothing is near."""
+    return windows[(windows.abs().amax(1) > SILENT) & (_power(windows) > quiet)]
+
+
+def _power(windows: Tensor) -> Tensor:
+    """[n] mean squares."""
+    return windows.square().mean(1)
 
 
 # ── text ─────────────────────────────────────────────────────────────────────────────────────────────────────────
