@@ -173,8 +173,8 @@ def optimisers(model: Model, moved: list[nn.Parameter], options: Options) -> lis
     rest = [p for p in moved if p not in chosen]
     fused = model.device.type in ("cpu", "cuda")
     if options.optimiser == "muon" and matrices:
-        muon = Muon(matrices, options.lr, weight_decay=decay)
-        return [muon, AdamW(rest, options.lr, options.betas, weight_decay=0.0, fused=fused)]
+        muon: list[Optimizer] = [Muon(matrices, options.lr, weight_decay=decay)]
+        return muon + ([AdamW(rest, options.lr, options.betas, weight_decay=0.0, fused=fused)] if rest else [])
     groups: Any = [{"params": matrices}, {"params": rest, "weight_decay": 0.0}] if decay else moved
     return [AdamW(groups, options.lr, options.betas, weight_decay=decay, fused=fused)]
 

@@ -135,6 +135,14 @@ def test_lora_begins_as_the_old_run_moves_alone_and_merges(run: Run, tmp_path: P
         torch.testing.assert_close(back.network(ids), new.network(ids), rtol=1e-4, atol=1e-5)
 
 
+def test_lora_learns_by_muon_too_which_leaves_adamw_nothing(run: Run, tmp_path: Path) -> None:
+    given = {"recipe": "tiny", "quiet": True, "init": run, "config": {"lora": 2}, "optimiser": "muon", "lr": 1e-2}
+    for steps in (4, 8):  # the second goes on from the state of the first
+        tuned = genloom.fit("gpt", run.info["data"]["source"], tmp_path / "tuned", steps=steps, **given)
+    new = genloom.load(tuned)
+    assert any(m.lora_b.abs().sum() > 0 for m in new.modules() if isinstance(m, LoRALinear))
+
+
 def test_lora_on_a_layer_that_is_not_there() -> None:
     with pytest.raises(UserError, match="No layer is called 'gate': choose of down, out, qkv, up"):
         build(
