@@ -12,6 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from genloom.core import Spec
 from genloom.data import inspect_table, open_data
 from genloom.data.schema import OTHER, Column, column_of
 from genloom.data.table import numbers_of, read_sources, write
@@ -75,6 +76,44 @@ def test_words_come_back_from_what_a_model_sees(people: Path) -> None:
     told = words_of(data)
     assert told["born"] == PEOPLE["born"] and told["wage"] == PEOPLE["wage"] and told["age"] == PEOPLE["age"]
     assert told["city"] == [w.replace("NA", "") for w in PEOPLE["city"]]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["customerID", "customerId", "CUSTOMER_ID", "PatientNumber", "Nr", "id", "order no.", "id of order", "Kunden-Nr"],
+)
+def test_numbers_that_a_name_says_are_identifiers_are_left_out_where_they_hardly_repeat(name: str) -> None:
+    words = [str(1000 + i * 37 % 1009) for i in range(100)]
+    assert column_of(name, words, 256) == "it numbers the rows, each its own"
+    assert column_of(name, ["", *words[1:], words[5]], 256) == "it numbers the rows, each its own", (
+        "one not given, one twice"
+    )
+    few = column_of(name, [str(int(w) % 30) for w in words], 256)
+    assert isinstance(few, Column) and few.kind == "number", "a customer of several rows"
+
+
+@pytest.mark.parametrize("name", ["paid", "Humid", "grid", "piano", "steno", "income", "number of employees"])
+def test_numbers_of_another_name_are_numbers_though_they_are_all_different(name: str) -> None:
+    made = column_of(name, [str(1000 + i * 37 % 1009) for i in range(100)], 256)
+    assert isinstance(made, Column) and made.kind == "number"
+
+
+@pytest.mark.parametrize(
+    ("form", "words"),
+    [
+        ("%-m/%-d/%Y", ["1/2/2024", "10/12/2023", "3/31/2024"]),
+        ("%Y-%-m-%-d", ["2024-1-2", "2024-12-31", "2020-7-10"]),
+        ("%-d.%-m.%Y", ["1.2.2024", "31.12.2024", "10.7.2020"]),
+        ("%-d-%b-%Y", ["1-Jan-2024", "31-Dec-2023", "9-Jul-2020"]),
+        ("%Y-%m-%d %-H:%M", ["2024-01-02 3:05", "2024-01-02 13:05", "2024-10-02 0:00"]),
+        ("%m/%d/%Y", ["01/02/2024", "10/12/2023", "03/31/2024"]),
+    ],
+)
+def test_dates_are_written_with_or_without_leading_zeros_as_they_were(form: str, words: list[str]) -> None:
+    made = column_of("day", words, 256)
+    assert isinstance(made, Column) and (made.kind, made.form) == ("date", form)
+    assert made.words(made.number(made.place(made.read(words)))) == words
+    assert Column.from_json(json.loads(json.dumps(made.to_json()))) == made
 
 
 @given(st.lists(st.floats(-1e9, 1e9).map(lambda x: round(x, 3)), min_size=3, max_size=300))
@@ -169,8 +208,35 @@ def test_rows_are_held_out_and_the_target_is_the_class(people: Path) -> None:
     assert held is not None and (len(data), len(held)) == (30, 10)
     assert data.spec.classes == ("Bergen", "Oslo", "(none)")
     batch = data.batch(np.arange(4))
-    assert batch["label"].tolist() == [1, 0, 2, 0]  # rows 0, 1, 2 and 4
-    assert torch.equal(batch["label"], data.labels()[:4])
+    own = [data.spec.classes.index(city or "(none)") for city in words_of(data)["city"]]
+    assert batch["label"].tolist() == own[:4] and torch.equal(batch["label"], data.labels()[:4])
+
+
+@pytest.mark.parametrize(("share", "count"), [(0.1, 60), (0.4, 240), (0.33, 198), (0.001, 1)])
+def test_held_out_rows_are_the_share_asked_for_and_no_group_of_rows_that_take_turns(
+    tmp_path: Path, share: float, count: int
+) -> None:
+    columns = {"month": [f"m{i % 10}" for i in range(600)], "n": [str(i * 7 % 600) for i in range(600)]}
+    path = save(tmp_path / "a.csv", columns)
+    data = open_data(path, held_out=share)
+    held = data.held_out()
+    assert held is not None and (len(data), len(held)) == (600 - count, count)
+    assert len(set(words_of(data)["month"])) == 10
+    assert count < 60 or len(set(words_of(held)["month"])) == 10
+    assert not set(words_of(data)["n"]) & set(words_of(held)["n"])
+    moved = open_data(path.rename(tmp_path / "b.csv"), held_out=share)
+    assert words_of(moved) == words_of(data), "wherever the file lies"
+
+
+def test_an_older_run_s_data_is_read_with_the_rows_that_it_held_out(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.csv", {"n": [str(i * 7 % 100) for i in range(100)], "x": ["a", "b"] * 50})
+    new = open_data(path)
+    old = Spec("table", new.spec.shape, extra={k: v for k, v in new.spec.extra.items() if k != "drawn"})
+    data = open_data(path, like=old)
+    held = data.held_out()
+    assert held is not None and words_of(held)["n"] == [str(i * 7 % 100) for i in range(9, 100, 10)]
+    assert data.spec == old and data.fingerprint != new.fingerprint
+    assert words_of(open_data(path, like=new.spec)) == words_of(new)
 
 
 def test_a_schema_says_what_columns_are_before_anyone_looks(people: Path, tmp_path: Path) -> None:

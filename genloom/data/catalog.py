@@ -179,7 +179,7 @@ STREETS = Entry(
 CHURN = Entry(
     name="churn",
     modality="table",
-    summary="Customers of a telephone company and whether they left: 7,043 rows of 20 columns, every tenth held out",
+    summary="Customers of a telephone company and whether they left: 7,043 rows of 20 columns, a tenth of them held out",
     licence="MIT (modeldata)",
     credit="IBM's sample data; the copy in Max Kuhn's modeldata",
     url="https://modeldata.tidymodels.org/reference/wa_churn.html",
@@ -189,7 +189,7 @@ CHURN = Entry(
 CREDIT = replace(
     CHURN,
     name="credit",
-    summary="Loans and whether they were paid back: 4,454 rows of 14 columns, some cells empty, every tenth held out",
+    summary="Loans and whether they were paid back: 4,454 rows of 14 columns, some cells empty, a tenth of them held out",
     credit="Lluís A. Belanche Muñoz and Gaston Sanchez; the copy in Max Kuhn's modeldata",
     url="https://modeldata.tidymodels.org/reference/credit_data.html",
     load=lambda split: EMBEDDED / "credit.zip",

@@ -39,7 +39,10 @@ DATES: tuple[str, ...] = (
 )
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 CODED = re.compile(r"[+-]?0\d")  # a leading zero is of a code, such as a postcode, not of a number
-NAMED_ID = re.compile(r"(^|[^a-z])id$|^id([^a-z]|$)", re.IGNORECASE)
+PARTED = re.compile(r"(?<=[a-z])(?=[A-Z])|[^a-zA-Z]+")  # where customerID and CUSTOMER_ID begin another word
+NAMED_ID = frozenset({"id", "uid", "uuid"})  # the first or last word of an identifier's name
+NUMBERED = frozenset({"nr", "no", "num", "number"})  # the last one: a number of rooms is another thing
+NEARLY_ALL = 0.98  # of the rows: so many different whole numbers in a column that is named so number its rows
 MANY = 20  # rows from which a text that hardly repeats is a name of its own, not a category
 DECIMALS = 6  # digits after the point that are kept; of more, nine that count
 
@@ -183,15 +186,21 @@ def _numbers(name: str, words: Sequence[str], counts: Counter[str], missing: boo
     told = {w: float(w) for w in counts}
     numbers = np.array([told[w] for w in words if w not in MISSING])
     whole = bool((numbers == np.rint(numbers)).all())
-    if whole and not missing and len(counts) == len(numbers) >= MANY:
-        steps = np.diff(numbers)
-        if (steps == 1).all() or NAMED_ID.search(name):
+    if whole and len(numbers) >= MANY:
+        counted = not missing and bool((np.diff(numbers) == 1).all())
+        if counted or (names_rows(name) and len(counts) >= NEARLY_ALL * len(numbers)):
             return "it numbers the rows, each its own"
     if not np.isfinite(numbers).all():
         return "it holds numbers that are infinite"
     written = DECIMALS + 1 if any("e" in w.lower() for w in counts) else max(map(_digits, counts))
     decimals = 0 if whole else written
     return Column(name, "number", knots=knots_of(numbers), decimals=min(decimals, DECIMALS + 1), missing=missing)
+
+
+def names_rows(name: str) -> bool:
+    """Whether a column is called as identifiers are: customerID, PATIENT_NUMBER, id of order, Nr."""
+    parts = [part.lower() for part in PARTED.split(name) if part]
+    return bool(parts) and (parts[0] in NAMED_ID or parts[-1] in NAMED_ID | NUMBERED)
 
 
 def knots_of(numbers: np.ndarray) -> tuple[float, ...]:

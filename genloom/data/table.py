@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genloom.core import Batch, Spec
+from genloom.core import Batch, Spec, mix
 from genloom.data import table_files
 from genloom.data.base import DataOptions, Dataset
 from genloom.data.catalog import Entry
@@ -78,10 +78,11 @@ def make(files: Files, name: str, where: str, options: TableOptions, split: str,
         "target": target,
         "described": options.schema is not None,
     }
+    drawn = like is None or bool(like.extra.get("drawn"))  # an older run is read as it was trained
+    extra |= {"drawn": True} if drawn else {}
     spec = Spec("table", (len(columns),), classes, extra)
-    every = round(1 / options.held_out) if options.held_out else 0
-    out = np.arange(rows) % every == every - 1 if every else np.zeros(rows, bool)
-    print_ = digest(files.fingerprint, options)
+    out = (drawn_rows if drawn else every_kth)(rows, options.held_out)
+    print_ = digest(files.fingerprint, options, *(["drawn"] if drawn else []))
     summary = {
         "items": int((~out).sum()),
         "kind": "rows",
@@ -94,11 +95,28 @@ def make(files: Files, name: str, where: str, options: TableOptions, split: str,
         which: TableSet(name, spec, f"{print_[:-1]}{int(which == 'test')}", summary, [x[part] for x in numbers])
         for which, part in (("train", ~out), ("test", out))
     }
-    if split == "test" and not every:
+    if split == "test" and not out.any():
         raise UserError(f"'{where}' holds out no rows: give --data.held-out 0.1.")
-    if split == "train" and every:
+    if split == "train" and out.any():
         sets["train"].test = lambda: sets["test"]
     return sets[split]
+
+
+def drawn_rows(rows: int, share: float) -> np.ndarray:
+    """bool [rows]: that share of them, to the row, drawn by their number alone: the same wherever the file lies.
+
+    By a seed that nobody else is likely to take: the rows of made-up data are often drawn by 0 themselves.
+    """
+    count = max(round(rows * share), 1) if share else 0
+    out = np.zeros(rows, bool)
+    out[np.argsort(np.random.PCG64(mix(0x5EED)).random_raw(rows), kind="stable")[:count]] = True
+    return out
+
+
+def every_kth(rows: int, share: float) -> np.ndarray:
+    """bool [rows], as runs have it whose Spec does not say that theirs were drawn."""
+    every = round(1 / share) if share else 0
+    return np.arange(rows) % every == every - 1 if every else np.zeros(rows, bool)
 
 
 def columns_of(
