@@ -11,7 +11,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,6 +38,7 @@ DATES: tuple[str, ...] = (
     "%Y年%m月%d日",
 )
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+BARE = re.compile(r"%-([dmH])")  # parts of a date without a leading zero
 CODED = re.compile(r"[+-]?0\d")  # a leading zero is of a code, such as a postcode, not of a number
 PARTED = re.compile(r"(?<=[a-z])(?=[A-Z])|[^a-zA-Z]+")  # where customerID and CUSTOMER_ID begin another word
 NAMED_ID = frozenset({"id", "uid", "uuid"})  # the first or last word of an identifier's name
@@ -135,7 +136,7 @@ class Column:
 
     def _word(self, x: float) -> str:
         if self.kind == "date":
-            return datetime.fromtimestamp(x, UTC).strftime(self.form)
+            return _written(self.form, x)
         return f"{x:.{self.decimals}f}" if self.decimals <= DECIMALS else f"{x:.9g}"
 
 
@@ -171,6 +172,7 @@ def column_of(name: str, words: Sequence[str], most: int) -> Column | str:
     if len(counts) > 2 and all(map(_is_number, counts)):
         return _numbers(name, words, counts, missing)
     if len(counts) > 2 and (form := next((f for f in DATES if all(_is_date(f, w) for w in counts)), "")):
+        form = _as_written(form, counts)
         told = {w: at(form, w) for w in counts}
         numbers = np.array([told[w] for w in given])
         return Column(name, "date", knots=knots_of(numbers), form=form, missing=missing)
@@ -224,16 +226,32 @@ def read_schema(path: Path) -> list[Column]:
 
 
 def at(form: str, word: str) -> float:
-    """A date in seconds from 1970 on; NaN for what is none."""
+    """A date in seconds from 1970 on; NaN for what is none. In a form %-d is a day without a leading zero."""
     try:
-        return datetime.strptime(word.strip(), form).replace(tzinfo=UTC).timestamp()
+        return datetime.strptime(word.strip(), form.replace("%-", "%")).replace(tzinfo=UTC).timestamp()
     except ValueError:
         return math.nan
 
 
+def _written(form: str, x: float) -> str:
+    """A date in that form: %-d is ours to fill in, for not every system's strftime knows it."""
+    date = datetime.fromtimestamp(x, UTC)
+    return date.strftime(BARE.sub(lambda part: str(int(date.strftime(f"%{part[1]}"))), form))
+
+
+def _as_written(form: str, words: Iterable[str]) -> str:
+    """The form with or without leading zeros, in days and months or in hours, as all words have it."""
+    for parts in ("", "dm", "H", "dmH"):
+        bare = re.sub(f"%([{parts}])", r"%-\1", form) if parts else form
+        if all(_written(bare, at(bare, word)) == word.strip() for word in words):
+            return bare
+    return form
+
+
 def _step(form: str) -> float:
     """Seconds of the smallest part that a date tells."""
-    return next((step for part, step in (("%S", 1.0), ("%M", 60.0), ("%H", 3600.0)) if part in form), 86400.0)
+    steps = (("%S", 1.0), ("%M", 60.0), ("%H", 3600.0))
+    return next((step for part, step in steps if part in form.replace("%-", "%")), 86400.0)
 
 
 def _number(word: str) -> float:
