@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -89,18 +89,29 @@ def _spread(
         "trends": "mean over pairs of columns of how alike their correlation, or their table of counts, is",
     }
     for name, of in (("shapes", shapes), ("trends", trends)):
-        if name in wanted:
-            beside = {} if train is None else {"real rows": of(real, train)}
-            _row(result, name, around(of, real, fake, seed), fake, real, notes[name], beside)
+        if name not in wanted:
+            continue
+        found = around(of, real, fake, seed)
+        if math.isnan(found[0]):
+            why = "there is one column alone" if len(real) == 1 else "no columns hold enough values that vary"
+            result["warnings"].append(f"{name.capitalize()} were not measured: {why}.")
+            continue
+        beside = {} if train is None else {"real rows": of(real, train)}
+        _row(result, name, found, fake, real, notes[name], beside)
 
 
 def shapes(real: Table, fake: Table) -> float:
-    return float(np.nanmean(list(figures.shapes(real, fake).values())))
+    return _mean(figures.shapes(real, fake).values())
 
 
 def trends(real: Table, fake: Table) -> float:
-    found = list(figures.trends(real, fake).values())
-    return float(np.nanmean(found)) if np.isfinite(found).any() else math.nan
+    return _mean(figures.trends(real, fake).values())
+
+
+def _mean(values: Iterable[float]) -> float:
+    """Of those that are defined; NaN where none is."""
+    known = [v for v in values if not math.isnan(v)]
+    return float(np.mean(known)) if known else math.nan
 
 
 def around(of: Callable[[Table, Table], float], real: Table, fake: Table, seed: int) -> Figure:
@@ -132,7 +143,7 @@ def _learnt(
         note = "AUC of boosted trees that tell samples from real rows, on rows they were not shown; 0.5 is not at all"
         beside = {} if train is None else {"real rows": trees.told_apart(train, real, seed)[0]}
         _row(result, "detection", found, fake, shown, note, beside)
-    if "utility" in wanted and train is not None:
+    if "utility" in wanted and train is not None and len(real) > 1:
         target = spec.extra["target"]
         target = _last_category(fake) if target is None else int(target)
         if target is not None:

@@ -167,6 +167,17 @@ def test_without_held_out_rows_it_says_what_cannot_be_concluded(table: Path, tmp
     assert any("Whether rows are copies cannot be concluded" in s for s in result["cannot"])
 
 
+@pytest.mark.parametrize("words", [["1", "2", "3", "4", "5"], ["red", "blue", "red", "red", "blue"]])
+def test_of_one_column_no_pairs_are_measured_and_that_is_said(words: list[str], tmp_path: Path, verb: Verb) -> None:
+    (tmp_path / "one.csv").write_text("\n".join(["x", *words * 20]))
+    run = genloom.fit("ardm", tmp_path / "one.csv", tmp_path / "run", recipe="tiny", quiet=True)
+    done = verb("evaluate", run.folder)
+    assert done.returncode == 0, done.stderr
+    result = read_json(run.folder / "metrics.json")
+    assert value(result, "shapes") and not [m for m in result["metrics"] if m["value"] != m["value"]]
+    assert "Trends were not measured: there is one column alone." in result["warnings"]
+
+
 def test_numbers_that_are_none_are_one_sentence(runs: dict[str, Run], table: Path, tmp_path: Path) -> None:
     run = genloom.fit("test_rows", table, tmp_path / "run", quiet=True)
     run.save_tensors("weights.safetensors", {"memory": torch.full((ROWS, 4), torch.nan), "bias": torch.zeros(1)}, {})
