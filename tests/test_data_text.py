@@ -160,6 +160,30 @@ def test_the_loss_counts_on_answers_alone(tmp_path, row):
     assert own.decode(batch["text"][0].tolist()) == "2+2=4"
 
 
+def chats(*questions: str) -> str:
+    return "\n".join(json.dumps({"prompt": q, "response": "yes"}) for q in questions)
+
+
+def test_examples_whose_answer_lies_behind_the_context_are_left_out_and_counted(tmp_path):
+    path = folder(tmp_path, a_jsonl=chats(*["long " * 10, "ok?", "14 characters."] * 20))
+    data = open_data(path, context=16, held_out=0.0)
+    assert len(data) == 40 and data.batch(np.arange(40))["weight"].sum(1).min() >= 1
+    said = "Of 60 examples 20 have no answer within the 16 tokens that are seen at once and are left out, and 20 more are cut"
+    assert [n for n in data.summary["notes"] if said in n and "--data.context 53 with --model.context 53" in n]
+    assert not open_data(path, context=53, held_out=0.0).summary["notes"]
+
+
+def test_texts_among_examples_are_one_sentence(tmp_path):
+    path = folder(tmp_path, a_jsonl=chats(*["ok?"] * 5), b_txt="A text of its own.\n" * 20)
+    with pytest.raises(UserError, match=r"cannot be learnt together, and 'b.txt'"):
+        open_data(path, context=16)
+
+
+def test_examples_without_any_answer_in_sight_are_one_sentence(tmp_path):
+    with pytest.raises(UserError, match="No answer in .* 16 tokens .* give --model.context 53 and --data.context 53"):
+        open_data(folder(tmp_path, a_jsonl=chats(*["long " * 10] * 40)), context=16)
+
+
 @pytest.mark.parametrize("kind", ["char", "byte", "bpe"])
 def test_tokenizers_by_name_and_by_path(tmp_path, kind):
     data = open_data(folder(tmp_path, a_txt=POEM * 50), context=16, tokenizer=kind, vocabulary=300)

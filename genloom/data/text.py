@@ -97,7 +97,12 @@ def make(
     if not counted or not kept.parts["train"]:
         raise nothing_usable(where, found)
     kept.close()
-    print_ = digest(fingerprint, options, tokens.size)
+    if kept.beyond and not any(kept.reached.values()):
+        raise UserError(
+            f"No answer in '{where}' begins within the {context} tokens that are seen at once: give --model.context "
+            f"{kept.longest} and --data.context {kept.longest}, or shorter questions."
+        )
+    print_ = digest(fingerprint, options, tokens.size, *([kept.beyond] if kept.beyond else []))
     spec = Spec("text", (context + 1,), extra={"vocabulary": tokens.size, "tokenizer": tokens.to_json()})
     summary = {
         "items": counted,
@@ -180,25 +185,50 @@ class Kept:
         self.parts = {which: Growing(dtype) for which in ("train", "test")}
         self.learnt = {which: Growing(np.uint8) for which in ("train", "test")}
         self.starts: dict[str, list[int]] = {"train": [0], "test": [0]}
+        self.reached: dict[str, list[tuple[int, int]]] = {"train": [], "test": []}  # examples with an answer in sight
         self.examples = False
+        self.beyond, self.cut, self.longest = (
+            0,
+            0,
+            0,
+        )  # examples with none, and with a part of one; targets of the longest
         self.count = 0
         self.notes: list[str] = []
 
     def add(self, document: Document) -> None:
+        if self.count and self.examples != bool(document.turns):
+            raise UserError(
+                f"Texts and questions with answers cannot be learnt together, and '{document.name}' is of the other kind than "
+                "what came before it: keep them in separate files."
+            )
         every = round(1 / self.held_out) if self.held_out else 0
         which = "test" if every and self.count % every == every - 1 else "train"
         self.count += 1
         part = self.parts[which]
         if document.turns:
-            self.examples = True
-            for ids, learnt in self._turns(document.turns):
-                part.add(ids)
-                self.learnt[which].add([learnt] * len(ids))
+            self._example(which, document.turns)
         else:
             for piece in document.pieces:
                 part.add(self.tokens.array(piece))
             part.add([self.tokens.end])
         self.starts[which].append(len(part))
+
+    def _example(self, which: str, turns: list[Turn]) -> None:
+        """Of one whose answers all lie behind what is seen at once nothing would be learnt: it is no item."""
+        begin, window, answered = len(self.parts[which]), self.context + 1, False
+        for ids, learnt in self._turns(turns):
+            at = len(self.parts[which]) - begin
+            answered |= learnt and max(at, 1) < min(at + len(ids), window)
+            self.parts[which].add(ids)
+            self.learnt[which].add([learnt] * len(ids))
+        end = len(self.parts[which])
+        self.examples = True
+        self.longest = max(self.longest, end - begin - 1)
+        if answered:
+            self.reached[which].append((begin, min(end, begin + window)))
+            self.cut += end - begin > window
+        else:
+            self.beyond += 1
 
     def _turns(self, turns: list[Turn]) -> Iterator[tuple[list[int], bool]]:
         """Tokens of each turn and whether they are learnt: in the marks of a chat where the tokenizer has them."""
@@ -216,6 +246,12 @@ class Kept:
     def close(self) -> None:
         """Hold out the end of a few long texts where no document was held out."""
         self.arrays = {which: part.array() for which, part in self.parts.items()}
+        if self.beyond or self.cut:
+            self.notes.append(
+                f"Of {self.count:,} examples {self.beyond:,} have no answer within the {self.context} tokens that are seen "
+                f"at once and are left out, and {self.cut:,} more are cut: the longest takes --data.context {self.longest} "
+                f"with --model.context {self.longest}."
+            )
         if len(self.arrays["test"]) or not self.held_out or self.examples:
             return
         tokens = self.arrays["train"]
@@ -228,8 +264,8 @@ class Kept:
     def dataset(self, which: str, name: str, spec: Spec, fingerprint: str, summary: dict[str, Any]) -> TextSet | None:
         about = (name, spec, fingerprint, summary, self.arrays[which])
         if self.examples:
-            learnt, starts = self.learnt[which].array(), np.array(self.starts[which])
-            return Examples(*about, learnt=learnt, starts=starts, end=self.tokens.end) if len(starts) > 1 else None
+            learnt, spans = self.learnt[which].array(), np.array(self.reached[which])
+            return Examples(*about, learnt=learnt, spans=spans, end=self.tokens.end) if len(spans) else None
         if len(about[-1]) <= self.context:
             return None
         return TextSet(*about, shifts=which == "train", starts=np.array(self.starts[which]) if self.separate else None)
@@ -282,18 +318,21 @@ class TextSet(Dataset):
 
 
 class Examples(TextSet):
-    """One question with its answer an item, filled up at the end; `weight` is 1 on the targets that are learnt."""
+    """One question with its answer an item, filled up at the end; `weight` is 1 on the targets that are learnt.
 
-    def __init__(self, *about: Any, learnt: np.ndarray | OnDisk, starts: np.ndarray, end: int):
+    `spans` [N, 2]: where each begins and ends, or is cut, among the tokens.
+    """
+
+    def __init__(self, *about: Any, learnt: np.ndarray | OnDisk, spans: np.ndarray, end: int):
         super().__init__(*about, shifts=False)
-        self.learnt, self.spans, self.end = learnt, starts, end
+        self.learnt, self.spans, self.end = learnt, spans, end
         self.unit = "example"
 
     def __len__(self) -> int:
-        return len(self.spans) - 1
+        return len(self.spans)
 
     def batch(self, indices: np.ndarray, *, seed: int = 0) -> Batch:
-        spans = [(self.spans[i], min(self.spans[i + 1], self.spans[i] + self.window)) for i in indices]
+        spans = self.spans[indices]
         longest = max(max(b - a for a, b in spans), 2)
         text = np.full((len(spans), longest), self.end, np.int64)
         weight = np.zeros((len(spans), longest - 1), np.float32)
