@@ -312,6 +312,47 @@ def test_schemas_that_are_none_are_refused(tmp_path: Path, told: str) -> None:
         open_data(tmp_path / "a.csv", schema=tmp_path / "s.json")
 
 
+@pytest.mark.parametrize(
+    ("column", "said"),
+    [
+        ({"kind": "number", "low": 0, "high": 2}, "has no name"),
+        ({"name": "a"}, "'a' of the schema needs a kind .* not None"),
+        ({"name": "a", "kind": ["number"]}, "'a' of the schema needs a kind"),
+        ({"name": "a", "kind": "number", "low": "0", "high": "2"}, "'a' .* low and high, two numbers"),
+        ({"name": "a", "kind": "number", "low": 0, "high": float("inf")}, "'a' .* low and high"),
+        ({"name": "a", "kind": "number", "low": 0}, "'a' .* low and high"),
+        ({"name": "a", "kind": "number", "low": 0, "high": 2, "decimals": "two"}, "'a' .* decimals .* not 'two'"),
+        ({"name": "a", "kind": "number", "low": 0, "high": 2, "decimals": -1}, "'a' .* decimals"),
+        ({"name": "a", "kind": "number", "low": 0, "high": 2, "missing": "no"}, "'a' .* 'missing'"),
+        ({"name": "a", "kind": "number", "lo": 0, "high": 2}, "'a'.* 'lo'"),
+        ({"name": "a", "kind": "number", "knots": 3}, "'a' .* low and high"),
+        ({"name": "a", "kind": "date", "form": 3, "low": "2020-01-01", "high": "2021-01-01"}, "'a' .* form"),
+        ({"name": "a", "kind": "date", "form": "%Q", "low": "2020-01-01", "high": "2021-01-01"}, "'a' .* form"),
+        ({"name": "a", "kind": "date", "low": 3, "high": "2021-01-01"}, "'a' .* two dates"),
+        ({"name": "a", "kind": "category", "values": 3}, "'a' .* list of words"),
+        ({"name": "a", "kind": "category", "values": "abc"}, "'a' .* list of words"),
+        ({"name": "a", "kind": "category", "values": [["x"]]}, "'a' .* list of words"),
+        ({"name": "a", "kind": "category", "values": ["x", "x"]}, "'a' .* value twice"),
+        ({"name": "b", "kind": "number", "low": 0, "high": 2}, "no column 'b'"),
+        ({"name": "c", "kind": "number", "low": 0, "high": 2}, "No cell of 'c' is a number"),
+        ({"name": "c", "kind": "number", "low": 0, "high": 2, "missing": True}, "No cell of 'c' is a number"),
+        ({"name": "c", "kind": "category", "values": ["p", "q"]}, "No cell of 'c' is one of its values"),
+    ],
+)
+def test_a_wrong_column_of_a_schema_is_one_sentence_that_names_it(tmp_path: Path, column: dict, said: str) -> None:
+    (tmp_path / "s.json").write_text(json.dumps([column]))
+    save(tmp_path / "a.csv", {"a": ["1", "2", "3"] * 10, "c": ["x", "y", "z"] * 10})
+    with pytest.raises(UserError, match=said) as error:
+        open_data(tmp_path / "a.csv", schema=tmp_path / "s.json")
+    assert "\n" not in str(error.value)
+
+
+def test_a_schema_with_a_column_twice_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "s.json").write_text(json.dumps([{"name": "a", "kind": "number", "low": 0, "high": 2}] * 2))
+    with pytest.raises(UserError, match="'a' twice"):
+        open_data(save(tmp_path / "a.csv", {"a": ["1", "2", "3"] * 10}), schema=tmp_path / "s.json")
+
+
 def test_broken_lines_and_lines_without_names_are_told(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes(b"a,b\n" + b"1,x\n2,y\n3,x\n" * 20 + b"1\n1,2,3\n")
     data = open_data(tmp_path / "a.csv", held_out=0)

@@ -180,7 +180,7 @@ def test_texts_among_examples_are_one_sentence(tmp_path):
 
 
 def test_examples_without_any_answer_in_sight_are_one_sentence(tmp_path):
-    with pytest.raises(UserError, match="No answer in .* 16 tokens .* give --model.context 53 and --data.context 53"):
+    with pytest.raises(UserError, match=r"No answer in .* 16 tokens .* give --model.context 53 and --data.context 53"):
         open_data(folder(tmp_path, a_jsonl=chats(*["long " * 10] * 40)), context=16)
 
 

@@ -12,16 +12,17 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from genloom.errors import UserError
+from genloom.errors import UserError, unknown
 
 MISSING = frozenset({"", "NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "#N/A", "<NA>"})
+KINDS = ("number", "date", "category")
 OTHER = "(other)"  # what rare categories are called together
 KNOTS = 256  # stretches between quantiles
 DATES: tuple[str, ...] = (
@@ -75,20 +76,33 @@ class Column:
     def from_json(cls, told: Mapping[str, Any]) -> Column:
         """Also of a schema written by hand, where `low` and `high` stand for knots. Raises UserError for a wrong one."""
         name, kind = told.get("name"), told.get("kind")
-        if not isinstance(name, str) or kind not in ("number", "date", "category"):
-            raise UserError(
-                f"A column of the schema needs a name, and a kind that is number, date or category: {told}."
-            )
-        form, decimals = str(told.get("form", DATES[0])) if kind == "date" else "", told.get("decimals", 0)
-        knots, values = told.get("knots"), tuple(map(str, told.get("values", ())))
-        if kind != "category" and not knots:
-            ends = [at(form, str(told[k])) if form and k in told else told.get(k) for k in ("low", "high")]
-            knots = ends if all(isinstance(x, (int, float)) for x in ends) else ()
-        if kind == "category" and not values:
-            raise UserError(f"The column '{name}' of the schema needs its values, a list of words.")
-        if kind != "category" and not _ascends(knots):
-            raise UserError(f"The column '{name}' of the schema needs low and high, of which the second is larger.")
-        return cls(name, kind, values, tuple(map(float, knots or ())), int(decimals), form, bool(told.get("missing")))
+        if not isinstance(name, str) or not name:
+            raise UserError(f"A column of the schema has no name: {json.dumps(told)[:200]}.")
+        of = f"The column '{name}' of the schema"
+        if kind not in KINDS:
+            raise UserError(f"{of} needs a kind that is number, date or category, not {kind!r}.")
+        values, decimals, form = told.get("values", []), told.get("decimals", 0), told.get("form", DATES[0])
+        if not isinstance(told.get("missing", False), bool):
+            raise UserError(f"{of} has 'missing' that is neither true nor false.")
+        if kind == "category":
+            return cls(name, kind, _values(of, values), missing=told.get("missing", False))
+        if not isinstance(decimals, int) or not 0 <= decimals <= DECIMALS + 1:
+            raise UserError(f"{of} needs decimals that are a whole number from 0 to {DECIMALS + 1}, not {decimals!r}.")
+        if kind == "date" and not (isinstance(form, str) and _is_date(form, _written(form, 0))):
+            raise UserError(f"{of} needs a form such as {DATES[0]}, which a date can be read from, not {form!r}.")
+        ends = [at(form, str(x)) if kind == "date" else x for x in (told.get("low"), told.get("high"))]
+        knots = told.get("knots") or ends
+        if not _ascends(knots):
+            raise UserError(f"{of} needs low and high, two {kind}s of which the second is larger.")
+        return cls(
+            name,
+            kind,
+            (),
+            tuple(map(float, knots)),
+            decimals,
+            form if kind == "date" else "",
+            told.get("missing", False),
+        )
 
     # words to numbers
     def read(self, words: Sequence[str]) -> np.ndarray:
@@ -222,7 +236,24 @@ def read_schema(path: Path) -> list[Column]:
     told = told.get("columns") if isinstance(told, dict) else told
     if not isinstance(told, list) or not told or not all(isinstance(c, dict) for c in told):
         raise UserError(f"The schema '{path}' is no list of columns such as {{'name': 'age', 'kind': 'number', …}}.")
-    return [Column.from_json(column) for column in told]
+    known = {f.name for f in fields(Column)} | {"low", "high"}
+    for column in told:
+        if odd := next((key for key in column if key not in known), ""):
+            raise unknown(f"entry of the schema's column '{column.get('name')}'", odd, known - {"knots"})
+    columns = [Column.from_json(column) for column in told]
+    if twice := next((n for n, count in Counter(c.name for c in columns).items() if count > 1), ""):
+        raise UserError(f"The schema has the column '{twice}' twice: leave one out.")
+    return columns
+
+
+def _values(of: str, told: Any) -> tuple[str, ...]:
+    """What a category may be. Raises UserError for what is no list of different words."""
+    if not isinstance(told, (list, tuple)) or not told or not all(isinstance(v, (str, int, float)) for v in told):
+        raise UserError(f"{of} needs its values, a list of words.")
+    values = tuple(map(str, told))
+    if len(set(values)) < len(values):
+        raise UserError(f"{of} has a value twice: leave one out.")
+    return values
 
 
 def at(form: str, word: str) -> float:
@@ -274,5 +305,6 @@ def _ascends(knots: Any) -> bool:
     return (
         isinstance(knots, (list, tuple))
         and len(knots) >= 2
+        and all(isinstance(x, (int, float)) and not isinstance(x, bool) and math.isfinite(x) for x in knots)
         and bool((np.diff(knots) >= 0).all() and knots[0] < knots[-1])
     )

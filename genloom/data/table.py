@@ -146,6 +146,8 @@ def columns_of(
         raise UserError(f"'{where}' holds no column that can be learnt: {' '.join(found.notes) or 'none is left'}")
     numbers = [c.read(by_name[c.name]) for c in columns]
     for i, (column, x) in enumerate(zip(columns, numbers, strict=True)):
+        if options.schema and not like:
+            check_told(column, by_name[column.name], x)
         lost = np.isnan(x) if column.kind != "category" else x >= column.codes
         if lost.any() and not column.missing:
             found.notes.append(
@@ -154,6 +156,16 @@ def columns_of(
             near = float(np.median(column.knots)) if column.kind != "category" else column.codes - 1.0
             numbers[i] = np.where(lost, near, x)
     return columns, numbers
+
+
+def check_told(column: Column, words: list[str], numbers: np.ndarray) -> None:
+    """Raises UserError for a column of which no cell is what the schema says."""
+    given = np.array([w not in MISSING for w in words])
+    fits = np.isfinite(numbers) if column.kind != "category" else numbers < len(column.values)
+    if given.any() and not (given & fits).any():
+        what = "one of its values" if column.kind == "category" else f"a {column.kind}"
+        form = f" of the form {column.form}" if column.form else ""
+        raise UserError(f"No cell of '{column.name}' is {what}{form}, as the schema has it: mend its line there.")
 
 
 def find_target(columns: list[Column], options: TableOptions, like: Spec | None) -> int | None:
