@@ -192,6 +192,62 @@ def test_parquet_is_the_same_table(people: Path, tmp_path: Path) -> None:
     assert [c["kind"] for c in ours.spec.extra["columns"]] == [c["kind"] for c in theirs.spec.extra["columns"]]
 
 
+def test_parquet_s_own_kinds_are_read_and_written_back_in_kind(tmp_path: Path) -> None:
+    arrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    day, each = 86_400_000_000_000, range(40)
+    columns = {
+        "clock": arrow.array([(k * 1800 + 5) * 10**6 for k in each], arrow.time64("us")),
+        "at": arrow.array([k * day + 250_000_000 for k in each], arrow.timestamp("ns")),
+        "plain": arrow.array([k * day // 10**6 for k in each], arrow.timestamp("ms")),
+        "zoned": arrow.array([k * day // 10**3 for k in each], arrow.timestamp("us", "Europe/Berlin")),
+        "single": arrow.array(np.array([k % 17 / 10 for k in each], np.float32)),
+        "money": arrow.array([f"{k % 13}.50" for k in each]).cast(arrow.decimal128(10, 2)),
+        "member": arrow.array([None if k % 5 == 0 else k % 2 == 0 for k in each]),
+        "colour": arrow.array([("red", "blue", None)[k % 3] for k in each]).dictionary_encode(),
+        "lasted": arrow.array([k % 9 * 10**6 for k in each], arrow.duration("us")),
+    }
+    parquet.write_table(arrow.table(columns), tmp_path / "a.parquet")
+    data = open_data(tmp_path / "a.parquet", held_out=0)
+    told = {c["name"]: c for c in data.spec.extra["columns"]}
+    kinds = {
+        "clock": "date",
+        "at": "date",
+        "plain": "date",
+        "zoned": "date",
+        "member": "category",
+        "colour": "category",
+    }
+    assert {k: c["kind"] for k, c in told.items()} == dict.fromkeys(columns, "number") | kinds
+    assert {k: w[4] for k, w in words_of(data).items()} == {
+        "clock": "02:00:05",
+        "at": "1970-01-05 00:00:00.250000",
+        "plain": "1970-01-05 00:00:00",
+        "zoned": "1970-01-05T00:00:00Z",
+        "single": "0.4",
+        "money": "4.50",
+        "member": "True",
+        "colour": "blue",
+        "lasted": "4",
+    }
+    assert [words_of(data)[k][5] for k in ("member", "colour")] == ["", ""]
+    for own, back in zip(data.numbers, numbers_of(data.table, data.spec), strict=True):
+        np.testing.assert_allclose(own, back, rtol=1e-6)
+
+
+def test_parquet_of_lists_is_one_sentence_that_names_the_column(tmp_path: Path) -> None:
+    arrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    for name, cells in (("tags", [[1, 2]] * 30), ("place", [{"x": 1}] * 30)):
+        parquet.write_table(arrow.table({"x": list(range(30)), name: cells}), tmp_path / "a.parquet")
+        with pytest.raises(UserError, match=f"column '{name}' hold several values"):
+            open_data(tmp_path / "a.parquet")
+        with pytest.raises(UserError, match=f"column '{name}' hold several values"):
+            inspect_table.inspect(tmp_path / "a.parquet")
+
+
 def test_several_files_are_one_table_and_another_kind_is_named(people: Path, tmp_path: Path) -> None:
     both = tmp_path / "both"
     both.mkdir()

@@ -13,7 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -37,7 +37,13 @@ DATES: tuple[str, ...] = (
     "%d.%m.%Y",
     "%d-%b-%Y",
     "%Y年%m月%d日",
+    "%Y-%m-%d %H:%M:%S.%f",
+    "%Y-%m-%dT%H:%M:%S.%fZ",
+    "%H:%M",
+    "%H:%M:%S",
+    "%H:%M:%S.%f",
 )
+EPOCH = datetime(1970, 1, 1)
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 BARE = re.compile(r"%-([dmH])")  # parts of a date without a leading zero
 CODED = re.compile(r"[+-]?0\d")  # a leading zero is of a code, such as a postcode, not of a number
@@ -266,7 +272,7 @@ def at(form: str, word: str) -> float:
 
 def _written(form: str, x: float) -> str:
     """A date in that form: %-d is ours to fill in, for not every system's strftime knows it."""
-    date = datetime.fromtimestamp(x, UTC)
+    date = EPOCH + timedelta(seconds=x)  # before it too, on any system
     return date.strftime(BARE.sub(lambda part: str(int(date.strftime(f"%{part[1]}"))), form))
 
 
@@ -281,7 +287,7 @@ def _as_written(form: str, words: Iterable[str]) -> str:
 
 def _step(form: str) -> float:
     """Seconds of the smallest part that a date tells."""
-    steps = (("%S", 1.0), ("%M", 60.0), ("%H", 3600.0))
+    steps = (("%f", 1e-6), ("%S", 1.0), ("%M", 60.0), ("%H", 3600.0))
     return next((step for part, step in steps if part in form.replace("%-", "%")), 86400.0)
 
 

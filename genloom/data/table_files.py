@@ -6,11 +6,14 @@ import csv
 import io
 import re
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any, BinaryIO
+
+import numpy as np
 
 from genloom.data.documents import Found, beginning, text_of
 from genloom.data.files import Files, UnreadableError, noting, shown, suffix
-from genloom.data.schema import MISSING, NUMBER
+from genloom.data.schema import EPOCH, MISSING, NUMBER
 from genloom.errors import needs_extra
 
 WIDEST = 4096  # columns
@@ -133,15 +136,49 @@ def _parquet(stream: BinaryIO, name: str, words: Words, found: Found) -> None:
     except ImportError:
         raise needs_extra("pyarrow", "table", "Reading Parquet") from None
     try:
-        file = parquet.ParquetFile(io.BytesIO(stream.read()))
-        words.head(named(list(file.schema_arrow.names)))
-        for batch in file.iter_batches(8192):
-            columns = [[_word(x) for x in column.to_pylist()] for column in batch.columns]
-            for row in zip(*columns, strict=True):
-                words.add(list(row))
+        table = parquet.ParquetFile(io.BytesIO(stream.read())).read()
+        names = named(list(table.column_names))
+        columns = [
+            _words(column, own) for column, own in zip(table.columns, names, strict=True)
+        ]  # all, or none is kept
+        words.head(names)
+        for place, column in zip(words.columns, columns, strict=True):
+            place += [words.known.setdefault(word, word) for word in column]
+    except OverflowError:
+        raise UnreadableError("it holds dates beyond the year 9999, or before the year 1") from None
     except (arrow.ArrowException, OSError) as error:
         raise UnreadableError(f"no whole Parquet file ({str(error).splitlines()[0]})") from None
 
 
-def _word(x: Any) -> str:
-    return "" if x is None else x.isoformat(sep=" ") if hasattr(x, "hour") else str(x)
+def _words(column: Any, name: str) -> list[str]:
+    """The cells of a column of Parquet, written as a CSV file would have them; instants of any time zone in UTC."""
+    import pyarrow as arrow
+    from pyarrow import types
+
+    kind = column.type
+    if types.is_dictionary(kind):
+        return _words(column.cast(kind.value_type), name)
+    if types.is_nested(kind):
+        raise UnreadableError(f"the cells of its column '{name}' hold several values each: write the file without it")
+    if types.is_time(kind):
+        clock = column.cast(arrow.time64("us"), safe=False).to_pylist()
+        exact = "microseconds" if any(x and x.microsecond for x in clock) else "seconds"
+        return _told([None if x is None else x.isoformat(exact) for x in clock])
+    if types.is_timestamp(kind):
+        zone = "Z" if kind.tz else ""
+        passed = column.cast(arrow.timestamp("us", kind.tz), safe=False).cast(arrow.int64()).to_pylist()
+        times = [None if x is None else EPOCH + timedelta(microseconds=x) for x in passed]
+        exact = "microseconds" if any(x and x.microsecond for x in times) else "seconds"
+        return _told([None if x is None else x.isoformat("T" if zone else " ", exact) + zone for x in times])
+    if types.is_duration(kind):
+        passed = column.cast(arrow.duration("us"), safe=False).cast(arrow.int64()).to_pylist()
+        return _told([None if x is None else str(x / 1e6) for x in passed])
+    if types.is_float16(kind) or types.is_float32(kind):  # 0.1, which in 64 bits is 0.10000000149011612
+        return _told([None if x is None else str(np.float32(x)) for x in column.to_pylist()])
+    if types.is_decimal(kind):
+        return _told([None if x is None else f"{x:f}" for x in column.to_pylist()])
+    return _told([x.decode("utf-8", "replace") if isinstance(x, bytes) else x for x in column.to_pylist()])
+
+
+def _told(cells: list[Any]) -> list[str]:
+    return ["" if x is None else str(x).strip() for x in cells]
