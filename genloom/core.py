@@ -333,6 +333,13 @@ def hyper_parameters(cls: type[Model]) -> dict[str, inspect.Parameter]:
     return {k: p for k, p in signature.parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY}
 
 
+def within(least: float, most: float, **options: float) -> None:
+    """Raises UserError for the first hyper-parameter that is not in [least, most]."""
+    for name, value in options.items():
+        if not least <= value <= most:
+            raise UserError(f"--model.{name.replace('_', '-')} must be from {least:,g} to {most:,g}, not {value}.")
+
+
 def build(cls: type[Made], spec: Spec, config: Mapping[str, Any]) -> Made:
     """Make a model for this data. Raises UserError for data of another kind or an unknown hyper-parameter."""
     if spec.modality != cls.modality:

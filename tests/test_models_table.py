@@ -16,6 +16,7 @@ import genloom
 from genloom.core import Spec, build, find
 from genloom.data import open_data
 from genloom.data.base import Dataset
+from genloom.errors import UserError
 from genloom.nn.columns import Columns, made_up, pick, uniform
 
 COLUMNS = [
@@ -201,3 +202,22 @@ def test_the_best_decoder_is_kept_by_its_own_encoder_s_loss(name: str, linked: D
     ticks = [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]
     kept = run.load_tensors("state/latest.safetensors")[1]
     assert kept["best_step"] > 60 and "least held-out loss" in ticks[-1]["message"], "the loss still falls"
+
+
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [("ardm", o) for o in ("width", "depth", "bins", "dropout")]
+    + [("tvae", o) for o in ("width", "latent", "emphasis")]
+    + [("ctgan", o) for o in ("width", "latent", "pack", "penalty", "dropout", "temperature")]
+    + [("gpt", o) for o in ("layers", "width", "heads", "head", "hidden", "band", "dropout", "lora", "eps")]
+    + [("llama", o) for o in ("groups", "theta", "lora_alpha", "layers", "width", "heads")],
+)
+def test_options_that_no_model_can_have_are_one_sentence(name: str, option: str) -> None:
+    spec = SPEC if name in ("ardm", "tvae", "ctgan") else Spec("text", (9,), extra={"vocabulary": 5})
+    for value in (-1, 10**13, math.nan):
+        with pytest.raises(UserError, match=f"--model.{option.replace('_', '-')} must be from ") as error:
+            build(find(name), spec, {option: value})
+        assert "\n" not in str(error.value)
+    if option in ("bins", "width", "latent", "pack", "heads", "layers"):
+        with pytest.raises(UserError, match=f"--model.{option} must be from 1 to .* not 0"):
+            build(find(name), spec, {option: 0})

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genloom import parallel
-from genloom.core import Batch, Card, Model, Recipe, Spec, register
+from genloom.core import Batch, Card, Model, Recipe, Spec, register, within
 from genloom.errors import UserError
 from genloom.nn.columns import Columns, pick, uniform
 
@@ -61,6 +61,9 @@ class ARDM(Model):
     spread: Tensor
 
     def __init__(self, spec: Spec, *, width: int = 256, depth: int = 3, bins: int = 64, dropout: float = 0.1):
+        within(1, 16_384, width=width, bins=bins)
+        within(0, 1_000, depth=depth)
+        within(0, 0.99, dropout=dropout)
         super().__init__(spec)
         columns = Columns(spec)
         self.columns, self.bins = columns, bins

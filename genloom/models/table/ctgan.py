@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genloom import parallel
-from genloom.core import Batch, Card, Model, Phase, Recipe, Spec, register
+from genloom.core import Batch, Card, Model, Phase, Recipe, Spec, register, within
 from genloom.nn.columns import Columns, Part, pick, uniform
 from genloom.nn.norm import BatchNorm
 from genloom.objectives.adversarial import lipschitz_penalty, wasserstein_critic, wasserstein_generator
@@ -74,6 +74,10 @@ class CTGAN(Model):
         dropout: float = 0.5,
         temperature: float = 0.2,
     ):
+        within(1, 16_384, width=width, latent=latent, pack=pack)
+        within(0, 1e6, penalty=penalty)
+        within(0, 0.99, dropout=dropout)
+        within(0.001, 1e3, temperature=temperature)
         super().__init__(spec)
         self.columns, self.latent, self.pack = Columns(spec), latent, pack
         self.penalty, self.temperature = penalty, temperature

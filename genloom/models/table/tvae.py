@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genloom.core import Batch, Card, Model, Recipe, Spec, register
+from genloom.core import Batch, Card, Model, Recipe, Spec, register, within
 from genloom.nn.columns import Columns, pick, uniform
 from genloom.objectives.variational import gaussian_log_likelihood, kl_to_standard_normal, reparametrise
 
@@ -44,6 +44,8 @@ class TVAE(Model):
     samples_with = ("decoder", "log_variance")
 
     def __init__(self, spec: Spec, *, width: int = 128, latent: int = 128, emphasis: float = 2.0):
+        within(1, 16_384, width=width, latent=latent)
+        within(0, 1e6, emphasis=emphasis)
         super().__init__(spec)
         self.columns, self.latent, self.emphasis = Columns(spec), latent, emphasis
         self.encoder = mlp(self.columns.width, width, 2 * latent)

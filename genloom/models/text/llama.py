@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from genloom.core import Card, Recipe, Result, Spec, build, register
+from genloom.core import Card, Recipe, Result, Spec, build, register, within
 from genloom.errors import UserError
 from genloom.nn.transformer import Plan, Transformer
 from genloom.nn.weights import load_exactly
@@ -104,6 +104,13 @@ class Llama(LanguageModel):
         lora_alpha: float = 16.0,
         eps: float = 1e-6,
     ):
+        within(1, 100_000, layers=layers, width=width, heads=heads)
+        within(1, 10_000_000, context=context)
+        within(0, 1_000_000, head=head, hidden=hidden, lora=lora, groups=groups)
+        within(0, 0.99, dropout=dropout)
+        within(1e-12, 1, eps=eps)
+        within(1e-6, 1e6, lora_alpha=lora_alpha)
+        within(1, 1e12, theta=theta)
         super().__init__(spec, context)
         if not head and width % heads:
             raise UserError(
