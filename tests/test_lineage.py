@@ -274,6 +274,20 @@ def test_the_data_card_keeps_what_its_reader_wrote(tmp_path: Path) -> None:
     assert (tmp_path / "card.edited.md").read_bytes() == b"\xff\xfe\x00"
 
 
+@pytest.mark.parametrize(("mark", "end"), [("", "\r\n"), ("\ufeff", "\r\n"), ("", "\r")])
+def test_a_card_keeps_what_was_written_whatever_the_editor(tmp_path: Path, mark: str, end: str) -> None:
+    card, opened = tmp_path / "card.md", "<!-- yours: consent -->\n"
+    text = write_data_card(card, "faces", "image", {}).read_text()
+    whole = text.replace(opened, f"{opened}All signed.\nBy hand.\n").replace(
+        "yours: head\n", "yours: head\nlicense: mit\n"
+    )
+    card.write_bytes((mark + whole).replace("\n", end).encode())
+    assert not any("edited outside" in s for s in check_card(card))
+    again = write_data_card(card, "faces", "image", {}).read_text()
+    assert f"{opened}All signed.\nBy hand.\n<!-- end" in again and "license: mit\n" in again
+    assert 'license: "unknown"' not in again and not list(tmp_path.glob("*edited*"))
+
+
 def test_a_card_that_was_edited_elsewhere_is_put_aside(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write_model_card(runs / "child")
     edited = path.read_text().replace("It knows that data and nothing else", "It knows all")
