@@ -12,9 +12,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genloom.data import inspect_table, open_data
+from genloom.data import inspect_table, open_data, table_files
+from genloom.data.documents import Found
+from genloom.data.files import streams
+from genloom.data.records import CELL
 from genloom.data.schema import OTHER, Column, column_of
-from genloom.data.table import numbers_of, read_sources, write
+from genloom.data.table import SUFFIXES, numbers_of, read_sources, write
 from genloom.errors import UserError
 
 PEOPLE = {
@@ -253,6 +256,41 @@ def test_broken_lines_and_lines_without_names_are_told(tmp_path: Path) -> None:
     (tmp_path / "b.csv").write_bytes(b"1,2\n3,4\n5,7\n" * 20)
     plain = open_data(tmp_path / "b.csv", held_out=0)
     assert len(plain) == 60 and [c["name"] for c in plain.spec.extra["columns"]] == ["column 1", "column 2"]
+
+
+@pytest.mark.parametrize(
+    ("before", "delimiter", "encoding"),
+    [
+        ("\n\n", ",", "utf-8"),
+        ("   \n;;\n", ";", "utf-8-sig"),
+        ("sep=;\n", ";", "utf-8"),
+        ('"sep=;"\r\n\r\n', ";", "utf-16"),
+        ("sep=\t\n", "\t", "utf-16"),
+        ("sep=:\n", ":", "cp1252"),
+    ],
+)
+def test_what_stands_above_the_names_is_no_row(tmp_path: Path, before: str, delimiter: str, encoding: str) -> None:
+    rows = [f"{city}{delimiter}{i % 5}\n" for i in range(15) for city in ("Tromsø", '"Mo, Rana"')]
+    (tmp_path / "a.csv").write_bytes(f"{before}city{delimiter}x\n{''.join(rows)}".encode(encoding))
+    data = open_data(tmp_path / "a.csv", held_out=0)
+    assert set(words_of(data)["city"]) == {"Tromsø", "Mo, Rana"} and len(words_of(data)["x"]) == 30
+
+
+def test_stray_quotes_are_letters_and_swallow_no_line(tmp_path: Path) -> None:
+    odd = ['"twelve inch,1', '5" pipe,2', '"a "b"" c",3', '"both\nlines",4', '"x" ,5', '"6,000",6', '"never closed,7']
+    (tmp_path / "a.csv").write_text("\n".join(["kind,x", *odd[:6], *["plain,9"] * 30, odd[6], "last,8"]) + "\n")
+    words = table_files.read(streams(tmp_path / "a.csv", SUFFIXES), found := Found())
+    kinds = dict(zip(words.columns[1], words.columns[0], strict=True))
+    assert kinds == {
+        "1": '"twelve inch', "2": '5" pipe', "3": '"a "b"" c"', "4": "both\nlines", "5": "x", "6": "6,000",
+        "7": '"never closed', "8": "last", "9": "plain",
+    } and not found.notes and not found.bad  # fmt: skip
+    (tmp_path / "a.csv").write_text("name\n1,2\n3,4\n")
+    with pytest.raises(UserError, match="no row has 1 cell as line 1, its line of names"):
+        open_data(tmp_path / "a.csv")
+    (tmp_path / "a.csv").write_text("a,b\n3," + "x" * (CELL + 1) + "\n")
+    with pytest.raises(UserError, match="line 2 has a cell of more than 1,048,576 characters"):
+        open_data(tmp_path / "a.csv")
 
 
 @given(st.binary(max_size=400))

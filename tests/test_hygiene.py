@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import importlib
 import io
 import json
@@ -209,6 +210,22 @@ def test_places_are_files_lines_and_columns(tmp_path: Path) -> None:
     }
     assert made["personal"][MAIL]["count"] == 4 and made["looked_at"] == {"texts": 4}
     assert any("e-mail addresses 4" in s and "remove or replace" in s for s in made["sentences"])
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+def test_the_column_is_named_whatever_parts_it(tmp_path: Path, delimiter: str) -> None:
+    rows = (["note", "mail", "x"], ["a, b and c", "ada@x.com", "1"], ["d; e", "bob@y.org", "2"])
+    with open(tmp_path / "a.csv", "w", newline="") as file:
+        csv.writer(file, delimiter=delimiter).writerows([[], *rows])
+    found = genloom.inspect(tmp_path / "a.csv", audit=True)["audit"]["personal"][MAIL]["places"]
+    assert [p["place"] for p in found] == ["a.csv:3 (mail)", "a.csv:4 (mail)"]
+
+
+def test_parquet_is_looked_at_too(tmp_path: Path) -> None:
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    parquet.write_table(arrow.table({"x": [1, 2], "mail": [None, "ada@x.com"]}), tmp_path / "a.parquet")
+    made = genloom.inspect(tmp_path / "a.parquet", audit=True)["audit"]
+    assert made["personal"][MAIL]["places"] == [{"place": "a.parquet:2 (mail)", "value": "a***@x.com"}]
 
 
 def test_of_many_findings_all_are_counted_and_few_are_kept(tmp_path: Path) -> None:

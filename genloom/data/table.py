@@ -17,11 +17,12 @@ from genloom.data.base import DataOptions, Dataset
 from genloom.data.catalog import Entry
 from genloom.data.documents import Found
 from genloom.data.files import Files, digest, streams
+from genloom.data.records import TABLES
 from genloom.data.schema import MISSING, Column, found_out, read_schema
 from genloom.errors import UserError, unknown
 from genloom.run import make_folder, writing
 
-SUFFIXES = frozenset({".csv", ".tsv", ".parquet"})
+SUFFIXES = TABLES
 FEWEST = 20  # rows
 
 

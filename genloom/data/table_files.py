@@ -1,21 +1,18 @@
-"""CSV, TSV and Parquet files to columns of words: delimiters and encodings found out, broken lines named."""
+"""Files of tables to columns of words: lines of other lengths left out and named, numbers written as people do understood."""
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from collections.abc import Iterator
-from typing import Any, BinaryIO
+from itertools import chain
+from typing import BinaryIO
 
-from genloom.data.documents import Found, beginning, text_of
-from genloom.data.files import Files, UnreadableError, noting, shown, suffix
+from genloom.data.documents import Found
+from genloom.data.files import Files, UnreadableError, noting, shown
+from genloom.data.records import sheet
 from genloom.data.schema import MISSING, NUMBER
-from genloom.errors import needs_extra
 
 WIDEST = 4096  # columns
-CELL = 2**20  # characters of one cell: more is a mistake or an attack
-DELIMITERS = ",;\t|"
 COMMA = re.compile(r"[+-]?\d+(,\d+)?")
 
 
@@ -49,63 +46,42 @@ def read(files: Files, found: Found) -> Words:
     words = Words()
     for name in files.names:
         with noting(found.bad, name), files.open(name) as stream:
-            (_parquet if suffix(name) == ".parquet" else _csv)(stream, name, words, found)
+            _read(stream, name, words, found)
     return words
 
 
-def _csv(stream: BinaryIO, name: str, words: Words, found: Found) -> None:
-    first, encoding, start = beginning(stream, name, found)
-    sample = first[start:].decode(encoding, "replace")
-    delimiter = "\t" if suffix(name) == ".tsv" else _delimiter(sample)
-    csv.field_size_limit(CELL)
-    lines = _lines(text_of(first, stream, encoding, start, name, found))
-    rows = csv.reader(lines, delimiter=delimiter, strict=False)
-    try:
-        head = next(rows, [])
-        if head and all(NUMBER.fullmatch(cell.strip()) for cell in head):
-            names = [f"column {i + 1}" for i in range(len(head))]
-            found.notes.append(f"{shown(name)} has no line of names: its columns are called {names[0]}, …")
-            body: Iterator[list[str]] = iter([head])
+def _read(stream: BinaryIO, name: str, words: Words, found: Found) -> None:
+    delimiter, rows = sheet(stream, name, found)
+    line, head = next(rows, (1, []))
+    body: Iterator[tuple[int, list[str]]] = rows
+    if head and all(NUMBER.fullmatch(cell.strip()) for cell in head):
+        names = [f"column {i + 1}" for i in range(len(head))]
+        found.notes.append(f"{shown(name)} has no line of names: its columns are called {names[0]}, …")
+        body = chain([(line, head)], rows)
+    else:
+        names = named(head)
+    if len(names) > WIDEST:
+        raise UnreadableError(f"more than {WIDEST:,} columns")
+    words.head(names)
+    began, wrong = len(words), list[int]()
+    for number, row in body:
+        if len(row) == len(names):
+            words.add(row)
         else:
-            names, body = named(head), iter(())
-        if len(names) > WIDEST:
-            raise UnreadableError(f"more than {WIDEST:,} columns")
-        words.head(names)
-        began, wrong = len(words), list[int]()
-        for part in (body, rows):
-            for row in part:
-                if len(row) == len(names):
-                    words.add(row)
-                elif any(cell.strip() for cell in row):
-                    wrong.append(rows.line_num)
-    except csv.Error as error:
-        raise UnreadableError(f"line {rows.line_num:,}: {error}") from None
+            wrong.append(number)
+    cells = f"{len(names)} cell{'s' * (len(names) != 1)}"
+    if len(words) == began:
+        raise UnreadableError(
+            f"no row has {cells} as line {line:,}, its line of names, has"
+            if wrong
+            else "no row below its line of names"
+        )
     if wrong:
         found.notes.append(
-            f"{len(wrong):,} lines of {shown(name)} have not {len(names)} cells and are left out, the first line {wrong[0]:,}."
+            f"{len(wrong):,} lines of {shown(name)} have not {cells} and are left out, the first line {wrong[0]:,}."
         )
-    if len(words) == began:
-        raise UnreadableError("no row below its line of names")
     if delimiter == ";":
         _decimal_commas(words, began)
-
-
-def _delimiter(sample: str) -> str:
-    """What the first line has most of, outside of quotes."""
-    line = re.sub(r'"[^"]*"', "", sample.split("\n", 1)[0])
-    return max(DELIMITERS, key=line.count)
-
-
-def _lines(pieces: Iterator[str]) -> Iterator[str]:
-    rest = ""
-    for piece in pieces:
-        *whole, rest = (rest + piece).split("\n")
-        for line in whole:
-            yield line + "\n"
-        if len(rest) > 8 * CELL:
-            raise UnreadableError("a line without end")
-    if rest:
-        yield rest
 
 
 def named(head: list[str]) -> list[str]:
@@ -124,24 +100,3 @@ def _decimal_commas(words: Words, began: int) -> None:
         given = [w for w in column[began:] if w not in MISSING]
         if any("," in w for w in given) and all(COMMA.fullmatch(w) for w in given):
             column[began:] = [w.replace(",", ".") for w in column[began:]]
-
-
-def _parquet(stream: BinaryIO, name: str, words: Words, found: Found) -> None:
-    try:
-        import pyarrow as arrow
-        import pyarrow.parquet as parquet
-    except ImportError:
-        raise needs_extra("pyarrow", "table", "Reading Parquet") from None
-    try:
-        file = parquet.ParquetFile(io.BytesIO(stream.read()))
-        words.head(named(list(file.schema_arrow.names)))
-        for batch in file.iter_batches(8192):
-            columns = [[_word(x) for x in column.to_pylist()] for column in batch.columns]
-            for row in zip(*columns, strict=True):
-                words.add(list(row))
-    except (arrow.ArrowException, OSError) as error:
-        raise UnreadableError(f"no whole Parquet file ({str(error).splitlines()[0]})") from None
-
-
-def _word(x: Any) -> str:
-    return "" if x is None else x.isoformat(sep=" ") if hasattr(x, "hour") else str(x)
