@@ -228,6 +228,33 @@ def test_parquet_is_looked_at_too(tmp_path: Path) -> None:
     assert made["personal"][MAIL]["places"] == [{"place": "a.parquet:2 (mail)", "value": "a***@x.com"}]
 
 
+def test_a_table_of_nothing_but_personal_data_is_looked_at(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = "".join(f"Person {i},user{i}@example.com\n" for i in range(40))
+    (tmp_path / "a.csv").write_text(f"name,mail\n{rows}")
+    importlib.import_module("genloom.cli_data").inspect([str(tmp_path / "a.csv"), "--audit"])
+    out = capsys.readouterr().out
+    assert "e-mail addresses 40" in out and "PROBLEM      No column can be learnt" in out
+    with pytest.raises(UserError, match="holds no column that can be learnt"):
+        open_data(tmp_path / "a.csv")
+
+
+def test_a_lone_file_is_looked_at_whatever_it_is(tmp_path: Path) -> None:
+    pytest.importorskip("av")
+    with wave.open(str(tmp_path / "a.wav"), "wb") as file:
+        file.setnchannels(1), file.setsampwidth(2), file.setframerate(8000)
+        file.writeframes((9000 * np.sin(np.arange(8000) / 9)).astype("<i2").tobytes())
+    film = importlib.import_module("films")
+    film.save(tmp_path / "a.mp4", film.moving(20))
+    for name in ("a.txt", "a.html"):
+        (tmp_path / name).write_text("ada@x.com")
+    looked_at = {"a.wav": {"sounds": 1}, "a.mp4": {}, "a.txt": {"texts": 1}, "a.html": {"texts": 1}}
+    for name, counts in looked_at.items():
+        assert genloom.inspect(tmp_path / name, audit=True)["audit"]["looked_at"] == counts, name
+    picture(0).save(tmp_path / "a.png")
+    with pytest.raises(UserError, match="is one picture: give a folder"):
+        genloom.inspect(tmp_path / "a.png", audit=True)
+
+
 def test_of_many_findings_all_are_counted_and_few_are_kept(tmp_path: Path) -> None:
     path = tmp_path / "many.txt"
     path.write_text("".join(f"line {i}: user{i}@example.com\n" for i in range(50_000)))  # over several blocks

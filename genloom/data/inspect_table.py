@@ -20,7 +20,7 @@ SHARED = 5  # rows that have a value in common, at least, where it is named: a v
 
 def inspect(source: str | Path, **given: Any) -> dict[str, Any]:
     """Keys: source, kind, rows, columns (of each its name, kind, missing, distinct and common values), duplicates (groups of
-    row numbers, the first row 1), unreadable (name: why), notes. Raises UserError when nothing can be read."""
+    row numbers, the first row 1), unreadable (name: why), notes, problems. Raises UserError when nothing can be read."""
     options, found, seen = TableOptions.of(given), resolve(source), Found()
     files = streams(found.load("train") if isinstance(found, Entry) else found, SUFFIXES)
     where = found.name if isinstance(found, Entry) else str(found)
@@ -41,6 +41,7 @@ def inspect(source: str | Path, **given: Any) -> dict[str, Any]:
         "duplicates": same((f"row {number}", row) for number, row in rows),
         "unreadable": seen.bad,
         "notes": [*about, *seen.notes],
+        "problems": [] if columns else ["No column can be learnt: fit would refuse this table."],
     }
 
 

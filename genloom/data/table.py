@@ -69,6 +69,8 @@ def make(files: Files, name: str, where: str, options: TableOptions, split: str,
     if not len(words):
         raise nothing_usable(where, found)
     columns, numbers = columns_of(words, options, like, where, found)
+    if not columns:
+        raise UserError(f"'{where}' holds no column that can be learnt: {' '.join(found.notes) or 'none is left'}")
     rows = len(words)
     if rows < FEWEST:
         raise UserError(f"'{where}' holds {rows} rows: {FEWEST} or more are needed to learn from.")
@@ -125,8 +127,6 @@ def columns_of(
         seen = found_out(kept, [by_name[n] for n in kept], options.categories)
         found.notes += seen.notes
         columns = seen.columns
-    if not columns:
-        raise UserError(f"'{where}' holds no column that can be learnt: {' '.join(found.notes) or 'none is left'}")
     numbers = [c.read(by_name[c.name]) for c in columns]
     for i, (column, x) in enumerate(zip(columns, numbers, strict=True)):
         lost = np.isnan(x) if column.kind != "category" else x >= column.codes
