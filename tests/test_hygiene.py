@@ -27,7 +27,7 @@ from genloom.data import hygiene, open_data, resolve, unsafe
 from genloom.data.alike import LIKE, SIDE, Alike, correlation
 from genloom.data.decode import Plan, decode
 from genloom.data.files import streams
-from genloom.data.personal import ADDRESS, CARD, IBAN, MAIL, NAME, PHONE, RESIDENT, SOCIAL, Names, find
+from genloom.data.personal import ADDRESS, CARD, IBAN, MAIL, NAME, PHONE, RESIDENT, SOCIAL, Names, find, hidden
 from genloom.errors import UserError
 from genloom.request import terms
 
@@ -106,7 +106,9 @@ def test_digits_within_an_account_number_are_no_card() -> None:
 def test_values_are_never_shown_whole(value: str, before: str, after: str) -> None:
     (found,) = find(f"{before}{value}{after}")
     shown = found.masked.replace("***", "")
-    assert "***" in found.masked and len(shown) <= 4 and found.start == len(before)
+    assert "***" in found.masked and len(shown) <= 4
+    assert (found.start, found.end) == (len(before), len(before + value))
+    assert hidden(f"{before}{value}{after} ada@x.com") == f"{before}{found.masked}{after} a***@x.com"
 
 
 @pytest.mark.parametrize(
@@ -236,6 +238,27 @@ def test_a_table_of_nothing_but_personal_data_is_looked_at(tmp_path: Path, capsy
     assert "e-mail addresses 40" in out and "PROBLEM      No column can be learnt" in out
     with pytest.raises(UserError, match="holds no column that can be learnt"):
         open_data(tmp_path / "a.csv")
+
+
+def test_the_preflight_of_a_table_masks_what_it_shows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    values = {
+        "ada@first.org": ["ada@x.com", "bob@y.org", "eve@z.net"],
+        "phone": ["13800138000", "13912345678", "13700137000"],
+        "card": ["4111111111111111", "5500005555555559", "4012888888881881"],
+        "account": ["DE89370400440532013000", "GB82WEST12345698765432", "ada of 078-05-1120"],
+        "text": [f"eve{i}@z.net" for i in range(60)],
+    }
+    table, card = tmp_path / "people.csv", tmp_path / "card.md"
+    with open(table, "w", newline="") as file:
+        csv.writer(file).writerows([values, *([v[i % len(v)] for v in values.values()] for i in range(60))])
+    inspect = importlib.import_module("genloom.cli_data").inspect
+    inspect([str(table), "--card", str(card)])
+    inspect([str(table), "--json"])
+    inspect([str(table), "--audit"])
+    told = capsys.readouterr().out + card.read_text(encoding="utf-8")
+    assert "a***@x.com" in told and "DE***00" in told and "ada of 07***20" in told and "1.37e+10 to 1.39e+10" in told
+    for value in ("ada@first.org", "078-05-1120", "@z.net is", *(v for own in values.values() for v in own)):
+        assert value not in told, value
 
 
 def test_a_lone_file_is_looked_at_whatever_it_is(tmp_path: Path) -> None:

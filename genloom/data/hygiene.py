@@ -87,7 +87,7 @@ def personal(read: Iterable[Block], names: Names | None = None) -> dict[str, dic
     """Kind of personal data: how often it is there, and the first places, with the values masked. The most frequent first."""
     found: dict[str, dict[str, Any]] = {}
     for block in read:
-        for kind, start, value in find(block.text, names):
+        for kind, start, _, value in find(block.text, names):
             entry = found.setdefault(kind, {"count": 0, "places": []})
             entry["count"] += 1
             if len(entry["places"]) < SHOWN:

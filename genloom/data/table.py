@@ -24,6 +24,7 @@ from genloom.run import make_folder, writing
 
 SUFFIXES = TABLES
 FEWEST = 20  # rows
+LONG = 1e9  # numbers from here on may be a person's (a telephone, a card): three digits of them are shown
 
 
 @dataclass(frozen=True)
@@ -162,7 +163,10 @@ def kind_of(column: Column) -> str:
     if column.kind == "category":
         what = f"category of {len(column.values)}"
     else:
-        low, high = column.words(np.array([column.knots[0], column.knots[-1]]))
+        ends = np.array([column.knots[0], column.knots[-1]])
+        low, high = column.words(ends)
+        if column.kind == "number" and abs(ends).max() >= LONG:
+            low, high = (f"{x:.3g}" for x in ends)
         what = f"{column.kind}, {low} to {high}"
     return what + (", some missing" if column.missing else "")
 

@@ -10,6 +10,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from genloom.data.documents import LINE, LOOKED_AT, Found, text_of, told
 from genloom.data.files import READING, Files, UnreadableError, shown, suffix
+from genloom.data.personal import hidden
 from genloom.data.records import TABLES, sheet
 
 LINES = frozenset({".jsonl", ".ndjson"})
@@ -45,7 +46,7 @@ class Values:
 
     def block(self) -> Block:
         def place(row: int) -> str:
-            return f"{self.name}:{self.lines[bisect_right(self.starts, row) - 1]} ({self.keys[row]})"
+            return f"{self.name}:{self.lines[bisect_right(self.starts, row) - 1]} ({hidden(self.keys[row])})"
 
         return Block("\n".join(self.rows), place)
 
