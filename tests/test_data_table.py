@@ -143,6 +143,61 @@ def test_decimal_commas_are_points_where_semicolons_part_cells(tmp_path: Path) -
     assert words_of(data)["y"][0] == "a,b"
 
 
+@pytest.mark.parametrize(
+    ("delimiter", "cells", "plain"),
+    [
+        ("\t", ["3,14", "-2", "0,5", "NA"], ["3.14", "-2", "0.5", "NA"]),
+        (",", ["1.234,5", "7"], ["1234.5", "7"]),
+        ("\t", ["1,234.5", "7"], ["1234.5", "7"]),
+        (",", ["1,234,567", "1,234"], ["1234567", "1234"]),
+        ("|", ["1 234", "999", "12\u202f345"], ["1234", "999", "12345"]),
+        (";", ["1'234.50", "-9.00"], ["1234.50", "-9.00"]),
+        (";", ["1,234", "999"], ["1.234", "999"]),  # commas are decimal where cells are parted by ;
+    ],
+)
+def test_numbers_are_understood_as_people_write_them(
+    tmp_path: Path, delimiter: str, cells: list[str], plain: list[str]
+) -> None:
+    save(tmp_path / "a.csv", {"x": cells * 9, "y": ["a, b"] * 9 * len(cells)}, delimiter)
+    words = table_files.read(streams(tmp_path / "a.csv", SUFFIXES), found := Found())
+    assert words.columns[0] == plain * 9 and found.notes[0].startswith("'x' is read as numbers with ")
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        ["1,234", "999"],  # of a thousand, or a little more than one
+        ["1,2", "3,14"],  # lists of two
+        ["3,14", "3.14"],
+        ["1.234", "0.5"],
+        ["192.168.100.200", "10.100.100.100"],
+        ["123 456", "110 001"],  # postcodes
+        ["12 345 678", "123 456 789"],
+        ["007", "01,5"],
+        ["01.02.2024", "11.12.2024"],
+        ["2024-01-02", "2024-11-12"],
+        ["1,23,456", "7"],
+    ],
+)
+def test_what_may_be_something_else_stays_as_it_is(tmp_path: Path, cells: list[str]) -> None:
+    save(tmp_path / "a.csv", {"x": cells * 9, "y": ["a", "b"] * 9})
+    words = table_files.read(streams(tmp_path / "a.csv", SUFFIXES), Found())
+    assert words.columns[0] == cells * 9
+    notes = inspect_table.inspect(tmp_path / "a.csv")["notes"]
+    assert any("'x' is left as text" in n for n in notes) == (cells[0] in ("1,234", "1,2"))
+
+
+def test_another_column_of_the_file_says_what_a_mark_stands_for(tmp_path: Path) -> None:
+    save(tmp_path / "de.csv", {"x": ["1,234", "9"] * 9, "y": ["1.234", "9"] * 9, "z": ["0,5", "9"] * 9}, ";")
+    save(tmp_path / "us.csv", {"x": ["1,234", "9"] * 9, "y": ["1.234", "9"] * 9, "z": ["0.5", "9"] * 9}, "\t")
+    words = table_files.read(streams(tmp_path, SUFFIXES), Found())
+    assert words.columns == [
+        ["1.234", "9"] * 9 + ["1234", "9"] * 9,
+        ["1234", "9"] * 9 + ["1.234", "9"] * 9,
+        ["0.5", "9"] * 18,
+    ]
+
+
 def test_parquet_is_the_same_table(people: Path, tmp_path: Path) -> None:
     pyarrow = pytest.importorskip("pyarrow")
     from pyarrow import csv as reader

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
-from itertools import chain
+from itertools import chain, pairwise
 from typing import BinaryIO
 
 from genloom.data.documents import Found
 from genloom.data.files import Files, UnreadableError, noting, shown
+from genloom.data.numerals import ways_of
 from genloom.data.records import sheet
 from genloom.data.schema import MISSING, NUMBER
 
 WIDEST = 4096  # columns
-COMMA = re.compile(r"[+-]?\d+(,\d+)?")
 
 
 class Words:
@@ -22,18 +21,20 @@ class Words:
     def __init__(self) -> None:
         self.names: list[str] = []
         self.columns: list[list[str]] = []
+        self.parts: list[tuple[str, int]] = []  # the delimiter and the first row of each file
         self.known: dict[str, str] = {}  # one object a word, however often it comes
 
     def __len__(self) -> int:
         return len(self.columns[0]) if self.columns else 0
 
-    def head(self, names: list[str]) -> None:
+    def head(self, names: list[str], delimiter: str) -> None:
         """Begin a file with these columns. Raises UnreadableError for others than those of the first."""
         if not self.names:
             self.names, self.columns = names, [[] for _ in names]
         elif names != self.names:
             odd = next((n for n in names if n not in self.names), names[0] if names else "none")
             raise UnreadableError(f"its columns are others than those of the first file, such as '{odd}'")
+        self.parts.append((delimiter, len(self)))
 
     def add(self, row: list[str]) -> None:
         for column, cell in zip(self.columns, row, strict=True):
@@ -47,6 +48,7 @@ def read(files: Files, found: Found) -> Words:
     for name in files.names:
         with noting(found.bad, name), files.open(name) as stream:
             _read(stream, name, words, found)
+    _as_plain_numbers(words, found)
     return words
 
 
@@ -62,7 +64,7 @@ def _read(stream: BinaryIO, name: str, words: Words, found: Found) -> None:
         names = named(head)
     if len(names) > WIDEST:
         raise UnreadableError(f"more than {WIDEST:,} columns")
-    words.head(names)
+    words.head(names, delimiter)
     began, wrong = len(words), list[int]()
     for number, row in body:
         if len(row) == len(names):
@@ -80,8 +82,6 @@ def _read(stream: BinaryIO, name: str, words: Words, found: Found) -> None:
         found.notes.append(
             f"{len(wrong):,} lines of {shown(name)} have not {cells} and are left out, the first line {wrong[0]:,}."
         )
-    if delimiter == ";":
-        _decimal_commas(words, began)
 
 
 def named(head: list[str]) -> list[str]:
@@ -94,9 +94,18 @@ def named(head: list[str]) -> list[str]:
     return names
 
 
-def _decimal_commas(words: Words, began: int) -> None:
-    """Where cells are parted by ; a comma in a number is its point."""
-    for column in words.columns:
-        given = [w for w in column[began:] if w not in MISSING]
-        if any("," in w for w in given) and all(COMMA.fullmatch(w) for w in given):
-            column[began:] = [w.replace(",", ".") for w in column[began:]]
+def _as_plain_numbers(words: Words, found: Found) -> None:
+    """Numbers that are written otherwise get a point alone: files of one delimiter come from one hand, and are looked at together."""
+    edges = [*(start for _, start in words.parts), len(words)]
+    spans: dict[str, list[slice]] = {}
+    for (delimiter, _), (start, end) in zip(words.parts, pairwise(edges), strict=True):
+        spans.setdefault(delimiter, []).append(slice(start, end))
+    for delimiter, own in spans.items():
+        given = (set(chain.from_iterable(column[span] for span in own)) - MISSING for column in words.columns)
+        seen = dict(zip(words.names, given, strict=True))
+        ways, notes = ways_of(seen, delimiter)
+        found.notes += notes
+        for name, way in ways.items():
+            column, plain = words.columns[words.names.index(name)], {word: way.plain(word) for word in seen[name]}
+            for span in own:
+                column[span] = [plain.get(word, word) for word in column[span]]
