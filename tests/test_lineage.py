@@ -219,7 +219,12 @@ def test_a_run_that_was_killed_after_its_seal_has_none(runs: Path, monkeypatch: 
 def test_the_verb_says_it(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["verify", str(runs / "child")])
     said = capsys.readouterr().out
-    assert "whole" in said and f"parent  {runs / 'parent'}" in said
+    assert "whole" in said and f"parent  {runs / 'parent'}" in said and "absent" not in said
+    shutil.rmtree(runs / "child/state")
+    main(["verify", str(runs / "child")])
+    whole, *rest = capsys.readouterr().out.splitlines()
+    assert whole == "whole   run.json, weights.safetensors, log.jsonl"
+    assert "absent  state/latest.safetensors: needed to train on, not to sample or to measure" in rest
     (runs / "child/weights.safetensors").unlink()
     with pytest.raises(SystemExit) as stop:
         main(["verify", str(runs / "child")])
