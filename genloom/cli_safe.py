@@ -72,7 +72,7 @@ def verify(words: list[str]) -> None:
     absent = ", ".join(name for name in sealed["files"] if name not in there)
     print(f"whole   {', '.join(there)}\nseal    {sealed['seal']}, of {sealed['sealed']}")
     if absent:  # nothing but the state of training: any other that is gone is found wrong
-        print(f"absent  {absent}: needed to train on, not to sample or to measure")
+        print(f"absent  {absent}: needed to train on and to audit some models, not to sample")
     print(f"data    {sealed['data']}\ncode    genloom {sealed['genloom']}, {sealed['code'][:16]}")
     print("".join(f"parent  {p}\n" for p in parents), end="")
     if (card := Path(args.RUN) / "README.md").is_file():

@@ -224,7 +224,7 @@ def test_the_verb_says_it(runs: Path, capsys: pytest.CaptureFixture[str]) -> Non
     main(["verify", str(runs / "child")])
     whole, *rest = capsys.readouterr().out.splitlines()
     assert whole == "whole   run.json, weights.safetensors, log.jsonl"
-    assert "absent  state/latest.safetensors: needed to train on, not to sample or to measure" in rest
+    assert "absent  state/latest.safetensors: needed to train on and to audit some models, not to sample" in rest
     (runs / "child/weights.safetensors").unlink()
     with pytest.raises(SystemExit) as stop:
         main(["verify", str(runs / "child")])
