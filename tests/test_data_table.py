@@ -295,7 +295,9 @@ def test_what_cannot_be_is_one_sentence(tmp_path: Path, raw: bytes, options: dic
 
 @pytest.mark.parametrize(
     "told", ["[", "{}", "[3]", '[{"name": "a", "kind": "colour"}]', '[{"name": "a", "kind": "number", "low": 3, "high": 2}]',
-             '[{"name": "a", "kind": "category"}]', '[{"name": "q", "kind": "number", "low": 0, "high": 2}]']
+             '[{"name": "a", "kind": "category"}]', '[{"name": "a", "kind": "category", "values": 3}]',
+             '[{"name": "a", "kind": "number", "knots": [1, "x"]}]', '[{"name": "a", "kind": "number", "knots": [1, 2], "decimals": "x"}]',
+             '[{"name": "a", "kind": "number", "knots": [1, 2], "decimals": -1}]', '[{"name": "q", "kind": "number", "low": 0, "high": 2}]']
 )  # fmt: skip
 def test_schemas_that_are_none_are_refused(tmp_path: Path, told: str) -> None:
     (tmp_path / "s.json").write_text(told)

@@ -75,8 +75,11 @@ class Column:
             raise UserError(
                 f"A column of the schema needs a name, and a kind that is number, date or category: {told}."
             )
-        form, decimals = str(told.get("form", DATES[0])) if kind == "date" else "", told.get("decimals", 0)
-        knots, values = told.get("knots"), tuple(map(str, told.get("values", ())))
+        decimals = told.get("decimals", 0)
+        if not isinstance(told.get("values", []), (list, tuple)) or not isinstance(decimals, int) or decimals < 0:
+            raise UserError(f"The column '{name}' of the schema takes a list of values, and 0 or more decimals.")
+        form = str(told.get("form", DATES[0])) if kind == "date" else ""
+        knots, values = None if kind == "category" else told.get("knots"), tuple(map(str, told.get("values", ())))
         if kind != "category" and not knots:
             ends = [at(form, str(told[k])) if form and k in told else told.get(k) for k in ("low", "high")]
             knots = ends if all(isinstance(x, (int, float)) for x in ends) else ()
@@ -84,7 +87,7 @@ class Column:
             raise UserError(f"The column '{name}' of the schema needs its values, a list of words.")
         if kind != "category" and not _ascends(knots):
             raise UserError(f"The column '{name}' of the schema needs low and high, of which the second is larger.")
-        return cls(name, kind, values, tuple(map(float, knots or ())), int(decimals), form, bool(told.get("missing")))
+        return cls(name, kind, values, tuple(map(float, knots or ())), decimals, form, bool(told.get("missing")))
 
     # words to numbers
     def read(self, words: Sequence[str]) -> np.ndarray:
@@ -247,5 +250,6 @@ def _ascends(knots: Any) -> bool:
     return (
         isinstance(knots, (list, tuple))
         and len(knots) >= 2
+        and all(isinstance(knot, (int, float)) for knot in knots)
         and bool((np.diff(knots) >= 0).all() and knots[0] < knots[-1])
     )
