@@ -12,6 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import genloom
 from genloom.data import inspect_table, open_data, table_files
 from genloom.data.documents import Found
 from genloom.data.files import streams
@@ -370,6 +371,31 @@ def test_inspect_says_what_fit_would_do(people: Path) -> None:
     assert facts["rows"] == 41 and facts["duplicates"] == [["row 1", "row 41"]]
     shown = inspect_table.format_report(facts)
     assert "1 exact" in shown and "Oslo" in shown
+
+
+def test_inspect_of_strange_tables_is_right_or_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "tables/a.csv"
+    path.parent.mkdir()
+    with pytest.raises(UserError, match="holds no file of a kind that can be learnt"):
+        genloom.inspect(path.parent)
+    odd = {
+        b"": "empty",
+        b"a,b\n": "no row below",
+        b"a,b\n1,x\0y\n": "binary",
+        b"\n\n": "empty",
+        b";;\n;;\n": "no row below",
+    }
+    for raw, said in odd.items():
+        path.write_bytes(raw)
+        with pytest.raises(UserError, match=f"'a.csv': {said}"):
+            genloom.inspect(path.parent)
+    path.write_text("a,a,,a\n" + "1,2,3,4\n2,3,4,5\n3,4,5,6\n" * 9, encoding="utf-16")
+    assert [c["name"] for c in genloom.inspect(path)["columns"]] == ["a", "a.1", "column 3", "a.2"]
+    save(path, {f"c{i}": [str(i * j % 7) for j in range(25)] for i in range(2000)})
+    assert len(genloom.inspect(path)["columns"]) == 2000
+    save(path, {"\x1b[2Jname": ["one\ntwo", "three"] * 15})
+    shown = inspect_table.format_report(genloom.inspect(path))
+    assert "\\x1b[2Jname" in shown and "\x1b" not in shown and "one\\ntwo" in shown
 
 
 @pytest.mark.parametrize(("name", "rows", "columns"), [("churn", 7043, 20), ("credit", 4454, 14)])

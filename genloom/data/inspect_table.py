@@ -14,6 +14,7 @@ from genloom.data.personal import hidden
 from genloom.data.preflight import INDENT, copies, report, same, unreadable
 from genloom.data.schema import MISSING, Column
 from genloom.data.table import FEWEST, SUFFIXES, TableOptions, columns_of, kind_of, nothing_usable
+from genloom.errors import printable
 
 VALUES = 4  # of a category that are named
 SHARED = 5  # rows that have a value in common, at least, where it is named: a value of one row may be a person's
@@ -65,7 +66,7 @@ def format_report(facts: dict[str, Any]) -> str:
     ]
     rows = [
         ("rows", f"{facts['rows']:,}"),
-        ("columns", INDENT.join([f"{len(told)}", *told])),
+        ("columns", INDENT.join([f"{len(told)}", *map(printable, told)])),
         ("copies", copies(facts)),
         ("unreadable", unreadable(facts)),
     ]

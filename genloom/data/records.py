@@ -32,9 +32,9 @@ def sheet(stream: BinaryIO, name: str, found: Found) -> Sheet:
     if suffix(name) == ".parquet":
         return Sheet("", _parquet(stream))
     first, encoding, start = beginning(stream, name, found)
-    begun = first[start:].decode(encoding, "replace").splitlines()
-    told = SAID.fullmatch(begun[0]) if begun else None
-    named = next((line for line in begun[1 if told else 0 :] if re.search(r"\w", line)), "")
+    begun = first[start:].decode(encoding, "replace").splitlines() or [""]
+    told = SAID.fullmatch(begun[0])
+    named = next((line for line in begun if re.search(r"\w", line)), begun[0])
     delimiter = told[1] if told else "\t" if suffix(name) == ".tsv" else _delimiter(named)
     records = _records(_lines(text_of(first, stream, encoding, start, name, found)), delimiter)
     if told:
