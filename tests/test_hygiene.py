@@ -240,6 +240,27 @@ def test_a_table_of_nothing_but_personal_data_is_looked_at(tmp_path: Path, capsy
         open_data(tmp_path / "a.csv")
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "counts"),
+    [
+        ("a.jsonl", '{"mail": "ada@x.com"}\n{"mail": "bob@x.com"}\n', {MAIL: 2}),  # no text to learn from
+        ("a.csv", "Ada,ada@x.com\n", {MAIL: 1}),  # no row below what would be names
+        ("a.txt", "", {}),
+    ],
+)
+def test_what_nobody_can_learn_from_is_looked_at_too(
+    tmp_path: Path, name: str, content: str, counts: dict[str, int]
+) -> None:
+    (tmp_path / name).write_text(content)
+    facts = genloom.inspect(tmp_path, audit=True)
+    assert {kind: entry["count"] for kind, entry in facts["audit"]["personal"].items()} == counts
+    assert "can be used, such as" in facts["notes"][0] and "ada@x.com" not in json.dumps(facts)
+    with pytest.raises(UserError, match="can be used, such as"):
+        genloom.inspect(tmp_path)
+    with pytest.raises(UserError, match=r"held.out"):
+        genloom.inspect(tmp_path, audit=True, held_out=7.0)
+
+
 def test_the_preflight_of_a_table_masks_what_it_shows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     values = {
         "ada@first.org": ["ada@x.com", "bob@y.org", "eve@z.net"],

@@ -19,14 +19,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from genloom.data import find_modality, resolve, suffixes_of, unsafe
+from genloom.data import find_modality, options_of, resolve, suffixes_of, unsafe
 from genloom.data.alike import SIDE, Alike
 from genloom.data.catalog import Entry
 from genloom.data.decode import SUFFIXES as PICTURES
 from genloom.data.decode import Plan, decode, read_each
 from genloom.data.files import READING, Files, hashed, shown, streams, suffix
 from genloom.data.labels import SPLITS, held_out, spread
-from genloom.data.personal import Names, find
+from genloom.data.personal import Names, find, hidden
 from genloom.data.preflight import listed, report
 from genloom.data.translation import find_sides
 from genloom.data.written import WRITTEN, Block, blocks
@@ -78,9 +78,10 @@ def _written(
             name for name in files.names if suffix(name) in WRITTEN
         ]  # none in a picture that is all there is
         read, count = blocks(files, bad), len(files.names)
-    if count:
-        looked_at["texts"] = count
-    return personal(read, names)
+    found_there = personal(read, names)
+    if count > len(bad):
+        looked_at["texts"] = count - len(bad)
+    return found_there
 
 
 def personal(read: Iterable[Block], names: Names | None = None) -> dict[str, dict[str, Any]]:
@@ -289,6 +290,20 @@ def only_written(source: str | Path) -> tuple[str, ModuleType] | None:
         if streams(Path(source), WRITTEN).names:
             return "", sys.modules[__name__]
     return None
+
+
+def preflight(
+    source: str | Path, modality: str, module: ModuleType, given: Mapping[str, Any]
+) -> tuple[ModuleType, dict[str, Any]]:
+    """What the preflight of that modality finds, and the module that says it in lines; of texts and tables that nobody can learn from,
+    why, for they may hold personal data all the same. Raises UserError for options that make no sense."""
+    try:
+        return module, module.inspect(source, **given)
+    except UserError as error:
+        if modality not in ("text", "table"):
+            raise
+        options_of(modality).of(given)  # type: ignore[attr-defined]
+        return sys.modules[__name__], inspect(source) | {"notes": [hidden(str(error))]}
 
 
 def inspect(source: str | Path) -> dict[str, Any]:
