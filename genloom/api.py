@@ -269,9 +269,11 @@ def inspect(path: Place, *, audit: bool = False, names: Place | None = None, **o
 
     source = _place(path)
     modality, module = (audit and hygiene.only_written(source)) or inspector(source)
-    facts: dict[str, Any] = module.inspect(source, **options)
-    if audit:
-        facts["audit"] = hygiene.audit(source, modality, facts, None if names is None else Path(names))
+    if not audit:
+        facts: dict[str, Any] = module.inspect(source, **options)
+        return facts
+    _, facts = hygiene.preflight(source, modality, module, options)
+    facts["audit"] = hygiene.audit(source, modality, facts, None if names is None else Path(names))
     return facts
 
 

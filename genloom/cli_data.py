@@ -54,7 +54,11 @@ def inspect(words: list[str]) -> None:
     args = parse(form, "data inspect", words)
     if args.names and not args.audit:
         raise UserError("--names belongs to --audit: give both.")
-    facts = module.inspect(args.PATH, **changed(args.data, options()))
+    given = changed(args.data, options())
+    if args.audit:
+        module, facts = hygiene.preflight(args.PATH, modality, module, given)
+    else:
+        facts = module.inspect(args.PATH, **given)
     text = module.format_report(facts)
     if args.audit:
         facts["audit"] = hygiene.audit(args.PATH, modality, facts, args.names)

@@ -68,7 +68,11 @@ def verify(words: list[str]) -> None:
         raise UserError(" ".join(found))
     sealed = read_json(Path(args.RUN) / FILE)
     parents = [p.get("run") or p.get("checkpoint") for p in sealed["parents"]]
-    print(f"whole   {', '.join(sealed['files'])}\nseal    {sealed['seal']}, of {sealed['sealed']}")
+    there = [name for name in sealed["files"] if (Path(args.RUN) / name).is_file()]
+    absent = ", ".join(name for name in sealed["files"] if name not in there)
+    print(f"whole   {', '.join(there)}\nseal    {sealed['seal']}, of {sealed['sealed']}")
+    if absent:  # nothing but the state of training: any other that is gone is found wrong
+        print(f"absent  {absent}: needed to train on and to audit some models, not to sample")
     print(f"data    {sealed['data']}\ncode    genloom {sealed['genloom']}, {sealed['code'][:16]}")
     print("".join(f"parent  {p}\n" for p in parents), end="")
     if (card := Path(args.RUN) / "README.md").is_file():

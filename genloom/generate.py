@@ -96,7 +96,7 @@ def load(run: Run, device: torch.device | None = None) -> Model:
     """
     multiply_fast()  # as in training: the same numbers whether or not this process trained
     keep_freed_memory()
-    model = build(model_of(run), run.spec, run.info["config"])
+    model = built(run)
     weights, _ = run.load_tensors(WEIGHTS)
     if run.has_state() and model.samples_with:
         state, _ = run.load_tensors(STATE)
@@ -109,6 +109,20 @@ def load(run: Run, device: torch.device | None = None) -> Model:
     if lost := [*wrong.unexpected_keys, *(k for k in wrong.missing_keys if k.startswith(needed))]:
         raise UserError(f"'{run.folder}/{WEIGHTS}' is of another model: '{lost[0]}' does not fit '{model.name}'.")
     return model.to(device or parallel.device()).eval()
+
+
+def built(run: Run) -> Model:
+    """The run's model without its weights. Raises UserError for a config or a Spec that somebody edited into what none can have."""
+    try:
+        return build(model_of(run), run.spec, run.info["config"])
+    except UserError:
+        raise
+    except Exception as error:  # whatever a model's own code does about numbers that make no sense
+        why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise UserError(
+            f"'{run.folder}/run.json' has a 'config' or a 'spec' that '{run.info['model']}' cannot be made of ({why}): restore "
+            "it from a copy, or fit into another folder."
+        ) from error
 
 
 @torch.inference_mode()

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from genloom.core import Spec
 from genloom.errors import UserError
+from genloom.recorded import amiss
 
 Place = str | os.PathLike[str]  # where a file or folder is; a Run is one too
 FORMAT = 1  # of the run folder: raised when an older genloom could not read it
@@ -58,14 +59,13 @@ class Run:
         if not (folder / "run.json").is_file():
             raise UserError(f"'{folder}' is not a run folder: it has no run.json.")
         info = read_json(folder / "run.json")
-        for key in ("format", "model", "config", "spec", "options", "data"):
-            if key not in info:
-                raise UserError(f"'{folder}/run.json' lacks '{key}': it is not a whole run; fit into another folder.")
-        if info["format"] != FORMAT:
+        if (form := info.get("format", FORMAT)) != FORMAT:
             raise UserError(
-                f"'{folder}' was written by genloom {info.get('genloom')} in run format {info['format']}, and this "
-                f"genloom reads format {FORMAT}: use that version, or fit again into another folder."
+                f"'{folder}' was written by genloom {info.get('genloom')} in run format {form}, and this genloom reads "
+                f"format {FORMAT}: use that version, or fit again into another folder."
             )
+        if wrong := amiss(info):
+            raise UserError(f"'{folder}/run.json' {wrong}: restore it from a copy, or fit into another folder.")
         return cls(folder, info)
 
     @classmethod

@@ -257,7 +257,7 @@ def test_data_that_moved_is_read_as_it_was_and_changed_data_and_runs_are_told(
     assert [s for s in edited["cannot"] if "run.json' was changed" in s and "may not be what was trained" in s]
     for wrong in ({"name": "x"}, info["data"] | {"canaries": {"count": "many"}}):
         (run.folder / "run.json").write_text(json.dumps(info | {"data": wrong}))
-        with pytest.raises(UserError, match="does not tell its data"):
+        with pytest.raises(UserError, match=r"run\.json' (lacks|should have a whole number under) 'data\."):
             genloom.audit(run.folder, moved, holdout=pictures[1], n=20)
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import operator
 import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +14,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 
@@ -136,6 +141,73 @@ def test_run_folders_that_do_not_fit(tmp_path: Path, verb) -> None:  # type: ign
     (tmp_path / "run/run.json").write_text(json.dumps(info))
     (tmp_path / "run/weights.safetensors").unlink()
     refused(verb("sample", "run"), "weights.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("at", "value", "said"),
+    [
+        (("spec",), {}, "lacks 'spec.modality'"),
+        (("spec", "modality"), "smell", "'smell' under 'spec.modality'"),
+        (("spec", "shape"), [8], "3 numbers under 'spec.shape'"),
+        (("spec", "classes", 1), None, "words under 'spec.classes.1'"),
+        (("model",), 5, "words under 'model'"),
+        (("data", "canaries"), 7, "an object under 'data.canaries'"),
+        (("data", "summary", "items"), True, "a whole number under 'data.summary.items'"),
+        (("config",), [], "an object under 'config'"),
+        (("config", "width"), "x", "'config' or a 'spec'"),
+    ],
+)
+def test_a_run_that_somebody_edited_is_one_sentence_for_every_verb(
+    at: tuple[str | int, ...], value: object, said: str, run: Path, tmp_path: Path, verb
+) -> None:  # type: ignore[no-untyped-def]
+    edited = shutil.copytree(run, tmp_path / "edited")
+    info = json.loads((edited / "run.json").read_text())
+    place = functools.reduce(operator.getitem, at[:-1], info)
+    place[at[-1]] = value
+    (edited / "run.json").write_text(json.dumps(info))
+    picture(tmp_path / "a.png")
+    refused(verb("sample", "edited", "-n", "2"), "run.json' ", said)
+    refused(verb("evaluate", "edited", "-n", "20"), "run.json' ", said)
+    refused(verb("audit", "edited", "-n", "20"), "run.json' ", said)
+    refused(verb("verify", "edited"), "run.json' was changed")
+    fit = ("fit", "cvae", "digits", "--recipe", "tiny", "--quiet", "--steps", "2", "--out", "edited")
+    if at != ("config", "width"):
+        refused(verb("detect", "--run", "edited", "a.png"), "run.json' ", said)
+        refused(verb("compare", "edited"), "run.json' ", said)
+        refused(verb(*fit), "run.json' ", said)
+    else:
+        refused(verb(*fit), "holds another run")
+
+
+def places(value: object, at: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
+    """Where something stands in what JSON holds."""
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [*([at] if at else []), *(place for key, inner in inside for place in places(inner, (*at, key)))]
+
+
+@settings(max_examples=120)
+@given(st.data())
+def test_any_edit_of_a_run_loads_or_is_refused(run: Path, tmp_path_factory: pytest.TempPathFactory, data) -> None:  # type: ignore[no-untyped-def]
+    import genloom
+    from genloom.errors import UserError
+    from genloom.report import write_model_card, write_report
+
+    edited = tmp_path_factory.getbasetemp() / "any-edit"
+    shutil.copytree(run, edited, dirs_exist_ok=True)
+    info = json.loads((run / "run.json").read_text())
+    *before, last = data.draw(st.sampled_from(places(info)))
+    place = functools.reduce(operator.getitem, before, info)
+    if data.draw(st.booleans()):
+        del place[last]
+    else:
+        place[last] = data.draw(st.sampled_from([5, -1, "x", [], {}, None, True]))
+    (edited / "run.json").write_text(json.dumps(info))
+    for step in (genloom.load, write_model_card, write_report):
+        try:
+            step(edited)
+        except UserError as error:
+            assert "any-edit" in str(error) or "There is no model" in str(error)
+            assert "\n" not in str(error)
 
 
 def test_half_written_weights_and_pickle_bombs(tmp_path: Path, verb) -> None:  # type: ignore[no-untyped-def]

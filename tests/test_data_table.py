@@ -12,10 +12,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import genloom
 from genloom.core import Spec
-from genloom.data import inspect_table, open_data
+from genloom.data import inspect_table, open_data, table_files
+from genloom.data.documents import Found
+from genloom.data.files import streams
+from genloom.data.records import CELL
 from genloom.data.schema import OTHER, Column, column_of
-from genloom.data.table import numbers_of, read_sources, write
+from genloom.data.table import SUFFIXES, numbers_of, read_sources, write
 from genloom.errors import UserError
 
 PEOPLE = {
@@ -177,6 +181,61 @@ def test_decimal_commas_are_points_where_semicolons_part_cells(tmp_path: Path) -
     )
     assert data.spec.extra["columns"][0]["kind"] == "number" and data.numbers[0][3] == 3.5
     assert words_of(data)["y"][0] == "a,b"
+
+
+@pytest.mark.parametrize(
+    ("delimiter", "cells", "plain"),
+    [
+        ("\t", ["3,14", "-2", "0,5", "NA"], ["3.14", "-2", "0.5", "NA"]),
+        (",", ["1.234,5", "7"], ["1234.5", "7"]),
+        ("\t", ["1,234.5", "7"], ["1234.5", "7"]),
+        (",", ["1,234,567", "1,234"], ["1234567", "1234"]),
+        ("|", ["1 234", "999", "12\u202f345"], ["1234", "999", "12345"]),
+        (";", ["1'234.50", "-9.00"], ["1234.50", "-9.00"]),
+        (";", ["1,234", "999"], ["1.234", "999"]),  # commas are decimal where cells are parted by ;
+    ],
+)
+def test_numbers_are_understood_as_people_write_them(
+    tmp_path: Path, delimiter: str, cells: list[str], plain: list[str]
+) -> None:
+    save(tmp_path / "a.csv", {"x": cells * 9, "y": ["a, b"] * 9 * len(cells)}, delimiter)
+    words = table_files.read(streams(tmp_path / "a.csv", SUFFIXES), found := Found())
+    assert words.columns[0] == plain * 9 and found.notes[0].startswith("'x' is read as numbers with ")
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        ["1,234", "999"],  # of a thousand, or a little more than one
+        ["1,2", "3,14"],  # lists of two
+        ["3,14", "3.14"],
+        ["1.234", "0.5"],
+        ["192.168.100.200", "10.100.100.100"],
+        ["123 456", "110 001"],  # postcodes
+        ["12 345 678", "123 456 789"],
+        ["007", "01,5"],
+        ["01.02.2024", "11.12.2024"],
+        ["2024-01-02", "2024-11-12"],
+        ["1,23,456", "7"],
+    ],
+)
+def test_what_may_be_something_else_stays_as_it_is(tmp_path: Path, cells: list[str]) -> None:
+    save(tmp_path / "a.csv", {"x": cells * 9, "y": ["a", "b"] * 9})
+    words = table_files.read(streams(tmp_path / "a.csv", SUFFIXES), Found())
+    assert words.columns[0] == cells * 9
+    notes = inspect_table.inspect(tmp_path / "a.csv")["notes"]
+    assert any("'x' is left as text" in n for n in notes) == (cells[0] in ("1,234", "1,2"))
+
+
+def test_another_column_of_the_file_says_what_a_mark_stands_for(tmp_path: Path) -> None:
+    save(tmp_path / "de.csv", {"x": ["1,234", "9"] * 9, "y": ["1.234", "9"] * 9, "z": ["0,5", "9"] * 9}, ";")
+    save(tmp_path / "us.csv", {"x": ["1,234", "9"] * 9, "y": ["1.234", "9"] * 9, "z": ["0.5", "9"] * 9}, "\t")
+    words = table_files.read(streams(tmp_path, SUFFIXES), Found())
+    assert words.columns == [
+        ["1.234", "9"] * 9 + ["1234", "9"] * 9,
+        ["1234", "9"] * 9 + ["1.234", "9"] * 9,
+        ["0.5", "9"] * 18,
+    ]
 
 
 def test_parquet_is_the_same_table(people: Path, tmp_path: Path) -> None:
@@ -359,7 +418,9 @@ def test_what_cannot_be_is_one_sentence(tmp_path: Path, raw: bytes, options: dic
 
 @pytest.mark.parametrize(
     "told", ["[", "{}", "[3]", '[{"name": "a", "kind": "colour"}]', '[{"name": "a", "kind": "number", "low": 3, "high": 2}]',
-             '[{"name": "a", "kind": "category"}]', '[{"name": "q", "kind": "number", "low": 0, "high": 2}]']
+             '[{"name": "a", "kind": "category"}]', '[{"name": "a", "kind": "category", "values": 3}]',
+             '[{"name": "a", "kind": "number", "knots": [1, "x"]}]', '[{"name": "a", "kind": "number", "knots": [1, 2], "decimals": "x"}]',
+             '[{"name": "a", "kind": "number", "knots": [1, 2], "decimals": -1}]', '[{"name": "q", "kind": "number", "low": 0, "high": 2}]']
 )  # fmt: skip
 def test_schemas_that_are_none_are_refused(tmp_path: Path, told: str) -> None:
     (tmp_path / "s.json").write_text(told)
@@ -418,6 +479,41 @@ def test_broken_lines_and_lines_without_names_are_told(tmp_path: Path) -> None:
     assert len(plain) == 60 and [c["name"] for c in plain.spec.extra["columns"]] == ["column 1", "column 2"]
 
 
+@pytest.mark.parametrize(
+    ("before", "delimiter", "encoding"),
+    [
+        ("\n\n", ",", "utf-8"),
+        ("   \n;;\n", ";", "utf-8-sig"),
+        ("sep=;\n", ";", "utf-8"),
+        ('"sep=;"\r\n\r\n', ";", "utf-16"),
+        ("sep=\t\n", "\t", "utf-16"),
+        ("sep=:\n", ":", "cp1252"),
+    ],
+)
+def test_what_stands_above_the_names_is_no_row(tmp_path: Path, before: str, delimiter: str, encoding: str) -> None:
+    rows = [f"{city}{delimiter}{i % 5}\n" for i in range(15) for city in ("Tromsø", '"Mo, Rana"')]
+    (tmp_path / "a.csv").write_bytes(f"{before}city{delimiter}x\n{''.join(rows)}".encode(encoding))
+    data = open_data(tmp_path / "a.csv", held_out=0)
+    assert set(words_of(data)["city"]) == {"Tromsø", "Mo, Rana"} and len(words_of(data)["x"]) == 30
+
+
+def test_stray_quotes_are_letters_and_swallow_no_line(tmp_path: Path) -> None:
+    odd = ['"twelve inch,1', '5" pipe,2', '"a "b"" c",3', '"both\nlines",4', '"x" ,5', '"6,000",6', '"never closed,7']
+    (tmp_path / "a.csv").write_text("\n".join(["kind,x", *odd[:6], *["plain,9"] * 30, odd[6], "last,8"]) + "\n")
+    words = table_files.read(streams(tmp_path / "a.csv", SUFFIXES), found := Found())
+    kinds = dict(zip(words.columns[1], words.columns[0], strict=True))
+    assert kinds == {
+        "1": '"twelve inch', "2": '5" pipe', "3": '"a "b"" c"', "4": "both\nlines", "5": "x", "6": "6,000",
+        "7": '"never closed', "8": "last", "9": "plain",
+    } and not found.notes and not found.bad  # fmt: skip
+    (tmp_path / "a.csv").write_text("name\n1,2\n3,4\n")
+    with pytest.raises(UserError, match="no row has 1 cell as line 1, its line of names"):
+        open_data(tmp_path / "a.csv")
+    (tmp_path / "a.csv").write_text("a,b\n3," + "x" * (CELL + 1) + "\n")
+    with pytest.raises(UserError, match="line 2 has a cell of more than 1,048,576 characters"):
+        open_data(tmp_path / "a.csv")
+
+
 @given(st.binary(max_size=400))
 def test_any_bytes_are_a_table_or_one_sentence(tmp_path_factory: pytest.TempPathFactory, raw: bytes) -> None:
     path = tmp_path_factory.mktemp("raw") / "a.csv"
@@ -438,6 +534,31 @@ def test_inspect_says_what_fit_would_do(people: Path) -> None:
     assert facts["rows"] == 41 and facts["duplicates"] == [["row 1", "row 41"]]
     shown = inspect_table.format_report(facts)
     assert "1 exact" in shown and "Oslo" in shown
+
+
+def test_inspect_of_strange_tables_is_right_or_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "tables/a.csv"
+    path.parent.mkdir()
+    with pytest.raises(UserError, match="holds no file of a kind that can be learnt"):
+        genloom.inspect(path.parent)
+    odd = {
+        b"": "empty",
+        b"a,b\n": "no row below",
+        b"a,b\n1,x\0y\n": "binary",
+        b"\n\n": "empty",
+        b";;\n;;\n": "no row below",
+    }
+    for raw, said in odd.items():
+        path.write_bytes(raw)
+        with pytest.raises(UserError, match=f"'a.csv': {said}"):
+            genloom.inspect(path.parent)
+    path.write_text("a,a,,a\n" + "1,2,3,4\n2,3,4,5\n3,4,5,6\n" * 9, encoding="utf-16")
+    assert [c["name"] for c in genloom.inspect(path)["columns"]] == ["a", "a.1", "column 3", "a.2"]
+    save(path, {f"c{i}": [str(i * j % 7) for j in range(25)] for i in range(2000)})
+    assert len(genloom.inspect(path)["columns"]) == 2000
+    save(path, {"\x1b[2Jname": ["one\ntwo", "three"] * 15})
+    shown = inspect_table.format_report(genloom.inspect(path))
+    assert "\\x1b[2Jname" in shown and "\x1b" not in shown and "one\\ntwo" in shown
 
 
 @pytest.mark.parametrize(("name", "rows", "columns"), [("churn", 7043, 20), ("credit", 4454, 14)])

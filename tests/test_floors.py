@@ -12,7 +12,7 @@ FILES = sorted(HOUSE.rglob("*.py"))
 FLOORS = {
     0: ("errors", "parallel", "machine", "__init__"),
     1: ("core", "nn", "text", "objectives", "metrics"),
-    2: ("models", "data", "run", "reference", "gguf", "provenance", "seal"),
+    2: ("models", "data", "run", "recorded", "reference", "gguf", "provenance", "seal"),
     3: (
         "plugins",
         "state",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import importlib
 import io
 import json
@@ -26,7 +27,7 @@ from genloom.data import hygiene, open_data, resolve, unsafe
 from genloom.data.alike import LIKE, SIDE, Alike, correlation
 from genloom.data.decode import Plan, decode
 from genloom.data.files import streams
-from genloom.data.personal import ADDRESS, CARD, IBAN, MAIL, NAME, PHONE, RESIDENT, SOCIAL, Names, find
+from genloom.data.personal import ADDRESS, CARD, IBAN, MAIL, NAME, PHONE, RESIDENT, SOCIAL, Names, find, hidden
 from genloom.errors import UserError
 from genloom.request import terms
 
@@ -105,7 +106,9 @@ def test_digits_within_an_account_number_are_no_card() -> None:
 def test_values_are_never_shown_whole(value: str, before: str, after: str) -> None:
     (found,) = find(f"{before}{value}{after}")
     shown = found.masked.replace("***", "")
-    assert "***" in found.masked and len(shown) <= 4 and found.start == len(before)
+    assert "***" in found.masked and len(shown) <= 4
+    assert (found.start, found.end) == (len(before), len(before + value))
+    assert hidden(f"{before}{value}{after} ada@x.com") == f"{before}{found.masked}{after} a***@x.com"
 
 
 @pytest.mark.parametrize(
@@ -209,6 +212,91 @@ def test_places_are_files_lines_and_columns(tmp_path: Path) -> None:
     }
     assert made["personal"][MAIL]["count"] == 4 and made["looked_at"] == {"texts": 4}
     assert any("e-mail addresses 4" in s and "remove or replace" in s for s in made["sentences"])
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+def test_the_column_is_named_whatever_parts_it(tmp_path: Path, delimiter: str) -> None:
+    rows = (["note", "mail", "x"], ["a, b and c", "ada@x.com", "1"], ["d; e", "bob@y.org", "2"])
+    with open(tmp_path / "a.csv", "w", newline="") as file:
+        csv.writer(file, delimiter=delimiter).writerows([[], *rows])
+    found = genloom.inspect(tmp_path / "a.csv", audit=True)["audit"]["personal"][MAIL]["places"]
+    assert [p["place"] for p in found] == ["a.csv:3 (mail)", "a.csv:4 (mail)"]
+
+
+def test_parquet_is_looked_at_too(tmp_path: Path) -> None:
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    parquet.write_table(arrow.table({"x": [1, 2], "mail": [None, "ada@x.com"]}), tmp_path / "a.parquet")
+    made = genloom.inspect(tmp_path / "a.parquet", audit=True)["audit"]
+    assert made["personal"][MAIL]["places"] == [{"place": "a.parquet:2 (mail)", "value": "a***@x.com"}]
+
+
+def test_a_table_of_nothing_but_personal_data_is_looked_at(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = "".join(f"Person {i},user{i}@example.com\n" for i in range(40))
+    (tmp_path / "a.csv").write_text(f"name,mail\n{rows}")
+    importlib.import_module("genloom.cli_data").inspect([str(tmp_path / "a.csv"), "--audit"])
+    out = capsys.readouterr().out
+    assert "e-mail addresses 40" in out and "PROBLEM      No column can be learnt" in out
+    with pytest.raises(UserError, match="holds no column that can be learnt"):
+        open_data(tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "counts"),
+    [
+        ("a.jsonl", '{"mail": "ada@x.com"}\n{"mail": "bob@x.com"}\n', {MAIL: 2}),  # no text to learn from
+        ("a.csv", "Ada,ada@x.com\n", {MAIL: 1}),  # no row below what would be names
+        ("a.txt", "", {}),
+    ],
+)
+def test_what_nobody_can_learn_from_is_looked_at_too(
+    tmp_path: Path, name: str, content: str, counts: dict[str, int]
+) -> None:
+    (tmp_path / name).write_text(content)
+    facts = genloom.inspect(tmp_path, audit=True)
+    assert {kind: entry["count"] for kind, entry in facts["audit"]["personal"].items()} == counts
+    assert "can be used, such as" in facts["notes"][0] and "ada@x.com" not in json.dumps(facts)
+    with pytest.raises(UserError, match="can be used, such as"):
+        genloom.inspect(tmp_path)
+    with pytest.raises(UserError, match=r"held.out"):
+        genloom.inspect(tmp_path, audit=True, held_out=7.0)
+
+
+def test_the_preflight_of_a_table_masks_what_it_shows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    values = {
+        "ada@first.org": ["ada@x.com", "bob@y.org", "eve@z.net"],
+        "phone": ["13800138000", "13912345678", "13700137000"],
+        "card": ["4111111111111111", "5500005555555559", "4012888888881881"],
+        "account": ["DE89370400440532013000", "GB82WEST12345698765432", "ada of 078-05-1120"],
+        "text": [f"eve{i}@z.net" for i in range(60)],
+    }
+    table, card = tmp_path / "people.csv", tmp_path / "card.md"
+    with open(table, "w", newline="") as file:
+        csv.writer(file).writerows([values, *([v[i % len(v)] for v in values.values()] for i in range(60))])
+    inspect = importlib.import_module("genloom.cli_data").inspect
+    inspect([str(table), "--card", str(card)])
+    inspect([str(table), "--json"])
+    inspect([str(table), "--audit"])
+    told = capsys.readouterr().out + card.read_text(encoding="utf-8")
+    assert "a***@x.com" in told and "DE***00" in told and "ada of 07***20" in told and "1.37e+10 to 1.39e+10" in told
+    for value in ("ada@first.org", "078-05-1120", "@z.net is", *(v for own in values.values() for v in own)):
+        assert value not in told, value
+
+
+def test_a_lone_file_is_looked_at_whatever_it_is(tmp_path: Path) -> None:
+    pytest.importorskip("av")
+    with wave.open(str(tmp_path / "a.wav"), "wb") as file:
+        file.setnchannels(1), file.setsampwidth(2), file.setframerate(8000)
+        file.writeframes((9000 * np.sin(np.arange(8000) / 9)).astype("<i2").tobytes())
+    film = importlib.import_module("films")
+    film.save(tmp_path / "a.mp4", film.moving(20))
+    for name in ("a.txt", "a.html"):
+        (tmp_path / name).write_text("ada@x.com")
+    looked_at = {"a.wav": {"sounds": 1}, "a.mp4": {}, "a.txt": {"texts": 1}, "a.html": {"texts": 1}}
+    for name, counts in looked_at.items():
+        assert genloom.inspect(tmp_path / name, audit=True)["audit"]["looked_at"] == counts, name
+    picture(0).save(tmp_path / "a.png")
+    with pytest.raises(UserError, match="is one picture: give a folder"):
+        genloom.inspect(tmp_path / "a.png", audit=True)
 
 
 def test_of_many_findings_all_are_counted_and_few_are_kept(tmp_path: Path) -> None:

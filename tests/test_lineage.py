@@ -219,7 +219,12 @@ def test_a_run_that_was_killed_after_its_seal_has_none(runs: Path, monkeypatch: 
 def test_the_verb_says_it(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["verify", str(runs / "child")])
     said = capsys.readouterr().out
-    assert "whole" in said and f"parent  {runs / 'parent'}" in said
+    assert "whole" in said and f"parent  {runs / 'parent'}" in said and "absent" not in said
+    shutil.rmtree(runs / "child/state")
+    main(["verify", str(runs / "child")])
+    whole, *rest = capsys.readouterr().out.splitlines()
+    assert whole == "whole   run.json, weights.safetensors, log.jsonl"
+    assert "absent  state/latest.safetensors: needed to train on and to audit some models, not to sample" in rest
     (runs / "child/weights.safetensors").unlink()
     with pytest.raises(SystemExit) as stop:
         main(["verify", str(runs / "child")])
@@ -272,6 +277,20 @@ def test_the_data_card_keeps_what_its_reader_wrote(tmp_path: Path) -> None:
     card.write_bytes(b"\xff\xfe\x00")
     write_data_card(card, "faces", "image", {})
     assert (tmp_path / "card.edited.md").read_bytes() == b"\xff\xfe\x00"
+
+
+@pytest.mark.parametrize(("mark", "end"), [("", "\r\n"), ("\ufeff", "\r\n"), ("", "\r")])
+def test_a_card_keeps_what_was_written_whatever_the_editor(tmp_path: Path, mark: str, end: str) -> None:
+    card, opened = tmp_path / "card.md", "<!-- yours: consent -->\n"
+    text = write_data_card(card, "faces", "image", {}).read_text()
+    whole = text.replace(opened, f"{opened}All signed.\nBy hand.\n").replace(
+        "yours: head\n", "yours: head\nlicense: mit\n"
+    )
+    card.write_bytes((mark + whole).replace("\n", end).encode())
+    assert not any("edited outside" in s for s in check_card(card))
+    again = write_data_card(card, "faces", "image", {}).read_text()
+    assert f"{opened}All signed.\nBy hand.\n<!-- end" in again and "license: mit\n" in again
+    assert 'license: "unknown"' not in again and not list(tmp_path.glob("*edited*"))
 
 
 def test_a_card_that_was_edited_elsewhere_is_put_aside(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:

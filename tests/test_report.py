@@ -156,7 +156,7 @@ def test_the_page_tells_the_whole_run_and_loads_nothing(run: Path) -> None:
 
 
 def test_what_is_missing_is_said_with_the_command_that_makes_it(tmp_path: Path) -> None:
-    folder = fabricate(tmp_path / "run", steps=range(0), card={})
+    folder = fabricate(tmp_path / "run", steps=range(0), card=None)
     page = Page(write_report(folder).read_text(encoding="utf-8"))
     assert f"genloom evaluate {folder}" in page.words and f"genloom sample {folder}" in page.words
     assert "genloom evaluate ." in write_model_card(folder).read_text(encoding="utf-8")
@@ -165,7 +165,7 @@ def test_what_is_missing_is_said_with_the_command_that_makes_it(tmp_path: Path) 
 
 
 def test_words_from_the_run_have_no_power(tmp_path: Path) -> None:
-    data = {"source": EVIL, "name": EVIL, "summary": {EVIL: EVIL, "classes": {EVIL: 3}}}
+    data = {"source": EVIL, "name": EVIL, "fingerprint": EVIL, "summary": {EVIL: EVIL, "classes": {EVIL: 3}}}
     card = INFO["card"] | {"url": "javascript:alert(1)", "paper": EVIL, "summary": EVIL}
     folder = fabricate(
         tmp_path / "run", metrics=[metric(EVIL, 1.0, 0.9, 1.1)], data=data, card=card, command=EVIL, model=EVIL

@@ -21,7 +21,6 @@ def sides(
     run: Run, data: str | Path | Dataset | None, holdout: str | Path | Dataset | None
 ) -> tuple[Dataset, Dataset | None]:
     """What it was trained on, and what it was not. Raises UserError where the first cannot be had."""
-    check(run)
     own, lost = (data, "") if isinstance(data, Dataset) else own_data(run, data)
     if own is None:
         raise UserError(
@@ -36,17 +35,6 @@ def sides(
     if given is not None and run.spec.classes and given.spec.classes != run.spec.classes:
         given = Renamed(given, run.spec)
     return planted(own, run.info["data"].get("canaries")), given
-
-
-def check(run: Run) -> None:
-    """Raises UserError for a run.json that was edited into something that no fit writes."""
-    about = run.info["data"]
-    planted = about.get("canaries") if isinstance(about, dict) else None
-    whole = (
-        isinstance(about, dict) and isinstance(about.get("source"), str) and isinstance(about.get("options", {}), dict)
-    )
-    if not whole or (planted and not all(isinstance(planted.get(k), int) for k in ("count", "seed"))):
-        raise UserError(f"'{run.folder}/run.json' does not tell its data as fit wrote it: restore it from a copy.")
 
 
 def altered(run: Run, train: Dataset) -> list[str]:

@@ -15,7 +15,17 @@ from genloom.data.catalog import Entry, catalog
 from genloom.data.files import streams, suffix
 from genloom.errors import UserError, nearest, unknown
 
-__all__ = ["Dataset", "Entry", "catalog", "find_modality", "inspector", "open_data", "options_of", "resolve"]
+__all__ = [
+    "Dataset",
+    "Entry",
+    "catalog",
+    "find_modality",
+    "inspector",
+    "open_data",
+    "options_of",
+    "resolve",
+    "suffixes_of",
+]
 
 verb = catalog
 sys.modules[__name__].__class__ = Verb
@@ -82,6 +92,11 @@ def resolve(source: str | Path) -> Entry | Path:
 def options_of(modality: str, needs: str = "") -> type:
     """The dataclass of options that data of this modality takes, and of the kind that a model needs beyond it."""
     return (_kind(needs) if needs else _module(modality)).OPTIONS
+
+
+def suffixes_of(modality: str) -> frozenset[str]:
+    """The endings of files that data of this modality is read from."""
+    return _module(modality).SUFFIXES
 
 
 def inspector(source: str | Path) -> tuple[str, ModuleType]:

@@ -19,14 +19,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from genloom.data import find_modality, resolve, unsafe
+from genloom.data import find_modality, options_of, resolve, suffixes_of, unsafe
 from genloom.data.alike import SIDE, Alike
 from genloom.data.catalog import Entry
 from genloom.data.decode import SUFFIXES as PICTURES
 from genloom.data.decode import Plan, decode, read_each
-from genloom.data.files import READING, Files, hashed, shown, streams
+from genloom.data.files import READING, Files, hashed, shown, streams, suffix
 from genloom.data.labels import SPLITS, held_out, spread
-from genloom.data.personal import Names, find
+from genloom.data.personal import Names, find, hidden
 from genloom.data.preflight import listed, report
 from genloom.data.translation import find_sides
 from genloom.data.written import WRITTEN, Block, blocks
@@ -53,7 +53,7 @@ def audit(source: str | Path, modality: str, facts: Mapping[str, Any], names: Pa
     if isinstance(at, Entry) and modality == "audio":
         at = at.load("train")
     made: dict[str, Any] = {"looked_at": {}, "near": [], "leaks": [], "personal": {}, "unsafe": None, "unreadable": {}}
-    made["personal"] = _written(at, known, made["looked_at"], made["unreadable"])
+    made["personal"] = _written(at, modality, known, made["looked_at"], made["unreadable"])
     if modality == "image":
         made |= pictures(at, made["looked_at"], made["unreadable"])
         made["unsafe"] = judged(at) if isinstance(at, Path) else None
@@ -66,25 +66,29 @@ def audit(source: str | Path, modality: str, facts: Mapping[str, Any], names: Pa
 
 # ── personal data ────────────────────────────────────────────────────────────────────────────────────────────────
 def _written(
-    found: Entry | Path, names: Names | None, looked_at: dict[str, int], bad: dict[str, str]
+    found: Entry | Path, modality: str, names: Names | None, looked_at: dict[str, int], bad: dict[str, str]
 ) -> dict[str, dict[str, Any]]:
     if isinstance(found, Entry):
         texts = found.load("train")[0] if found.modality == "text" else []
         read: Iterator[Block] = (Block(text, lambda row, name=name: f"{name}:{row + 1}") for name, text in texts)  # type: ignore[misc]
         count = len(texts)
     else:
-        files = streams(found, WRITTEN)
+        files = streams(found, WRITTEN | (suffixes_of(modality) if modality else frozenset()))
+        files.names = [
+            name for name in files.names if suffix(name) in WRITTEN
+        ]  # none in a picture that is all there is
         read, count = blocks(files, bad), len(files.names)
-    if count:
-        looked_at["texts"] = count
-    return personal(read, names)
+    found_there = personal(read, names)
+    if count > len(bad):
+        looked_at["texts"] = count - len(bad)
+    return found_there
 
 
 def personal(read: Iterable[Block], names: Names | None = None) -> dict[str, dict[str, Any]]:
     """Kind of personal data: how often it is there, and the first places, with the values masked. The most frequent first."""
     found: dict[str, dict[str, Any]] = {}
     for block in read:
-        for kind, start, value in find(block.text, names):
+        for kind, start, _, value in find(block.text, names):
             entry = found.setdefault(kind, {"count": 0, "places": []})
             entry["count"] += 1
             if len(entry["places"]) < SHOWN:
@@ -279,12 +283,27 @@ def format_audit(made: Mapping[str, Any]) -> str:
 def only_written(source: str | Path) -> tuple[str, ModuleType] | None:
     """What stands for modality and preflight where files hold text and are no data of a modality, such as web pages alone."""
     found = resolve(source)
-    if isinstance(found, Path) and streams(found, WRITTEN).names:
-        try:
+    try:
+        if isinstance(found, Path):
             find_modality(found)
-        except UserError:
+    except UserError:
+        if streams(Path(source), WRITTEN).names:
             return "", sys.modules[__name__]
     return None
+
+
+def preflight(
+    source: str | Path, modality: str, module: ModuleType, given: Mapping[str, Any]
+) -> tuple[ModuleType, dict[str, Any]]:
+    """What the preflight of that modality finds, and the module that says it in lines; of texts and tables that nobody can learn from,
+    why, for they may hold personal data all the same. Raises UserError for options that make no sense."""
+    try:
+        return module, module.inspect(source, **given)
+    except UserError as error:
+        if modality not in ("text", "table"):
+            raise
+        options_of(modality).of(given)  # type: ignore[attr-defined]
+        return sys.modules[__name__], inspect(source) | {"notes": [hidden(str(error))]}
 
 
 def inspect(source: str | Path) -> dict[str, Any]:

@@ -10,17 +10,19 @@ from genloom.data import resolve, table_files
 from genloom.data.catalog import Entry
 from genloom.data.documents import Found
 from genloom.data.files import streams
+from genloom.data.personal import hidden
 from genloom.data.preflight import INDENT, copies, report, same, unreadable
 from genloom.data.schema import MISSING, Column
 from genloom.data.table import FEWEST, SUFFIXES, TableOptions, columns_of, kind_of, nothing_usable
+from genloom.errors import printable
 
 VALUES = 4  # of a category that are named
 SHARED = 5  # rows that have a value in common, at least, where it is named: a value of one row may be a person's
 
 
 def inspect(source: str | Path, **given: Any) -> dict[str, Any]:
-    """Keys: source, kind, rows, columns (of each its name, kind, missing, distinct and common values), duplicates (groups of
-    row numbers, the first row 1), unreadable (name: why), notes. Raises UserError when nothing can be read."""
+    """Keys: source, kind, rows, columns (of each its name, kind, missing, distinct and common values, personal data masked), duplicates (groups of
+    row numbers, the first row 1), unreadable (name: why), notes, problems. Raises UserError when nothing can be read."""
     options, found, seen = TableOptions.of(given), resolve(source), Found()
     files = streams(found.load("train") if isinstance(found, Entry) else found, SUFFIXES)
     where = found.name if isinstance(found, Entry) else str(found)
@@ -40,16 +42,17 @@ def inspect(source: str | Path, **given: Any) -> dict[str, Any]:
         "columns": [_told(n, own, known.get(n)) for n, own in zip(words.names, words.columns, strict=True)],
         "duplicates": same((f"row {number}", row) for number, row in rows),
         "unreadable": seen.bad,
-        "notes": [*about, *seen.notes],
+        "notes": [*about, *map(hidden, seen.notes)],
+        "problems": [] if columns else ["No column can be learnt: fit would refuse this table."],
     }
 
 
 def _told(name: str, words: list[str], column: Column | None) -> dict[str, Any]:
     counts = Counter(words)
     missing = sum(counts.pop(w, 0) for w in MISSING)
-    common = [w for w, count in counts.most_common(VALUES) if count >= SHARED]
+    common = [hidden(w) for w, count in counts.most_common(VALUES) if count >= SHARED]
     what = kind_of(column) if column else "left out"
-    return {"name": name, "kind": what, "missing": missing, "distinct": len(counts), "common": common}
+    return {"name": hidden(name), "kind": what, "missing": missing, "distinct": len(counts), "common": common}
 
 
 def format_report(facts: dict[str, Any]) -> str:
@@ -63,7 +66,7 @@ def format_report(facts: dict[str, Any]) -> str:
     ]
     rows = [
         ("rows", f"{facts['rows']:,}"),
-        ("columns", INDENT.join([f"{len(told)}", *told])),
+        ("columns", INDENT.join([f"{len(told)}", *map(printable, told)])),
         ("copies", copies(facts)),
         ("unreadable", unreadable(facts)),
     ]

@@ -25,19 +25,30 @@ MAX_NAMES = 16 * 2**20  # bytes of a list of names
 
 
 class Found(NamedTuple):
-    """One finding: its kind, the place of its first character, and its value masked."""
+    """One finding: its kind, the places of its first character and after its last, and its value masked."""
 
     kind: str
     start: int
+    end: int
     masked: str
 
 
 def find(text: str, names: Names | None = None) -> list[Found]:
     """All personal data in a text, in order; nothing spans two lines. Of two readings of one place the stricter counts."""
     accounts = ibans(text)
-    others = (f for f in numbers(text) if not any(a.start <= f.start < end for a, end in accounts))
-    found = [*mails(text), *(a for a, _ in accounts), *others, *addresses(text)]
+    others = (f for f in numbers(text) if not any(a.start <= f.start < a.end for a in accounts))
+    found = [*mails(text), *accounts, *others, *addresses(text)]
     return sorted([*found, *names.find(text)] if names else found, key=lambda f: f.start)
+
+
+def hidden(text: str) -> str:
+    """The text with the personal data in it masked."""
+    parts, last = [], 0
+    for found in find(text):
+        if found.start >= last:
+            parts += [text[last : found.start], found.masked]
+        last = max(last, found.end)
+    return "".join([*parts, text[last:]])
 
 
 def masked(value: str, kept: int = 2) -> str:
@@ -67,7 +78,7 @@ def mails(text: str) -> Iterator[Found]:
                 start -= 1
             local = text[start:at].lstrip(".'")  # as in a list, or in quotes
             if len(local) <= LONGEST_LOCAL and ATOMS.fullmatch(local):
-                yield Found(MAIL, at - len(local), f"{local[0]}***@{domain[0]}")
+                yield Found(MAIL, at - len(local), domain.end(), f"{local[0]}***@{domain[0]}")
         at = text.find("@", at + 1)
 
 
@@ -179,7 +190,7 @@ def numbers(text: str) -> Iterator[Found]:
             for first, last in gaps:
                 for m in pattern.finditer(text, first, last):
                     if holds("".join(c for c in m[0] if c in kept)):
-                        yield Found(kind, m.start(), masked(m[0]))
+                        yield Found(kind, m.start(), m.end(), masked(m[0]))
                         left.append((first, m.start()))
                         first = m.end()
                 left.append((first, last))
@@ -199,8 +210,8 @@ HEAD = re.compile(r"(?<!\w)[A-Z]{2}\d\d(?= ?[A-Z0-9])", re.A)
 SIX = re.compile(r"(?<![\w:.])(?:[0-9A-Fa-f]{1,4}:|::)[0-9A-Fa-f:]{2,37}(?![\w:])", re.A)
 
 
-def ibans(text: str) -> list[tuple[Found, int]]:
-    """Account numbers, written together or in groups, and where each ends."""
+def ibans(text: str) -> list[Found]:
+    """Account numbers, written together or in groups."""
     found = []
     for head in HEAD.finditer(text):
         length = IBAN_LENGTHS.get(head[0][:2], 0)
@@ -208,7 +219,7 @@ def ibans(text: str) -> list[tuple[Found, int]]:
             rf"(?:[A-Z0-9] ?){{{length}}}(?<! )(?![A-Za-z0-9_])", text[head.start() : head.start() + 64], re.A
         )
         if length and number and is_iban(number[0].replace(" ", "")):
-            found.append((Found(IBAN, head.start(), masked(number[0])), head.start() + len(number[0])))
+            found.append(Found(IBAN, head.start(), head.start() + number.end(), masked(number[0])))
     return found
 
 
@@ -216,7 +227,7 @@ def addresses(text: str) -> Iterator[Found]:
     """Addresses of IPv6."""
     for m in SIX.finditer(text):
         if m[0].count(":") >= 2 and is_global(m[0]):
-            yield Found(ADDRESS, m.start(), masked(m[0]))
+            yield Found(ADDRESS, m.start(), m.end(), masked(m[0]))
 
 
 # ── names ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -258,10 +269,10 @@ class Names:
             named = (p.match(text, word.start()) for p in self.words.get(word[0], ()))
             if word.start() >= end and (m := next(filter(None, named), None)):
                 end = m.end()
-                yield Found(NAME, m.start(), masked(m[0], 1))
+                yield Found(NAME, m.start(), end, masked(m[0], 1))
         end = 0
         for first in self.starts.finditer(text) if self.han else ():
             named_ = (n for n in self.han[first[0]] if text.startswith(n, first.start()))
             if first.start() >= end and (name := next(named_, None)):
                 end = first.start() + len(name)
-                yield Found(NAME, first.start(), f"{name[0]}***")
+                yield Found(NAME, first.start(), end, f"{name[0]}***")

@@ -6,6 +6,8 @@ from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
+from genloom.errors import printable
+
 SHOWN = 10  # of each list
 INDENT = "\n" + 13 * " "  # of what stands below a line
 
@@ -19,11 +21,13 @@ def same(named: Iterable[tuple[str, Hashable]]) -> list[list[str]]:
 
 
 def report(facts: Mapping[str, Any], rows: Iterable[tuple[str, str]]) -> str:
-    """What `inspect` found: a title, a line for each (name, text) that says something, and what should be known."""
+    """What `inspect` found: a title, a line for each (name, text) that says something, and what should be known. Names and
+    values in it are of files that anybody may have made: what does not print is escaped."""
     said = [*rows, *(("note", note) for note in facts["notes"])]
     said += [("PROBLEM", problem) for problem in facts.get("problems", ())]
     title = f"{facts['source']} ({facts['kind']})"
-    return "\n".join([title, *(f"{name:<12} {text}" for name, text in said if text)])
+    lines = "\n".join([title, *(f"{name:<12} {text}" for name, text in said if text)])
+    return "\n".join(map(printable, lines.split("\n")))
 
 
 def listed(text: str, items: Sequence[str]) -> str:

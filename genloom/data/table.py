@@ -17,12 +17,14 @@ from genloom.data.base import DataOptions, Dataset
 from genloom.data.catalog import Entry
 from genloom.data.documents import Found
 from genloom.data.files import Files, digest, streams
+from genloom.data.records import TABLES
 from genloom.data.schema import MISSING, Column, found_out, read_schema
 from genloom.errors import UserError, unknown
 from genloom.run import make_folder, writing
 
-SUFFIXES = frozenset({".csv", ".tsv", ".parquet"})
+SUFFIXES = TABLES
 FEWEST = 20  # rows
+LONG = 1e9  # numbers from here on may be a person's (a telephone, a card): three digits of them are shown
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,8 @@ def make(files: Files, name: str, where: str, options: TableOptions, split: str,
     if not len(words):
         raise nothing_usable(where, found)
     columns, numbers = columns_of(words, options, like, where, found)
+    if not columns:
+        raise UserError(f"'{where}' holds no column that can be learnt: {' '.join(found.notes) or 'none is left'}")
     rows = len(words)
     if rows < FEWEST:
         raise UserError(f"'{where}' holds {rows} rows: {FEWEST} or more are needed to learn from.")
@@ -142,8 +146,6 @@ def columns_of(
         seen = found_out(kept, [by_name[n] for n in kept], options.categories)
         found.notes += seen.notes
         columns = seen.columns
-    if not columns:
-        raise UserError(f"'{where}' holds no column that can be learnt: {' '.join(found.notes) or 'none is left'}")
     numbers = [c.read(by_name[c.name]) for c in columns]
     for i, (column, x) in enumerate(zip(columns, numbers, strict=True)):
         if options.schema and not like:
@@ -191,7 +193,10 @@ def kind_of(column: Column) -> str:
     if column.kind == "category":
         what = f"category of {len(column.values)}"
     else:
-        low, high = column.words(np.array([column.knots[0], column.knots[-1]]))
+        ends = np.array([column.knots[0], column.knots[-1]])
+        low, high = column.words(ends)
+        if column.kind == "number" and abs(ends).max() >= LONG:
+            low, high = (f"{x:.3g}" for x in ends)
         what = f"{column.kind}, {low} to {high}"
     return what + (", some missing" if column.missing else "")
 

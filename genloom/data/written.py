@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
@@ -11,9 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO, NamedTuple
 
 from genloom.data.documents import LINE, LOOKED_AT, Found, text_of, told
-from genloom.data.files import Files, UnreadableError, shown, suffix
+from genloom.data.files import READING, Files, UnreadableError, shown, suffix
+from genloom.data.personal import hidden
+from genloom.data.records import TABLES, sheet
 
-TABLES = {".csv": ",", ".tsv": "\t"}
 LINES = frozenset({".jsonl", ".ndjson"})
 WRITTEN = frozenset({".txt", ".md", ".text", ".json", ".html", ".xml", ".srt", ".vtt", ".log", *TABLES, *LINES})
 BLOCK = 2**20  # characters that are looked at together; a longer line is cut at a space
@@ -47,7 +46,7 @@ class Values:
 
     def block(self) -> Block:
         def place(row: int) -> str:
-            return f"{self.name}:{self.lines[bisect_right(self.starts, row) - 1]} ({self.keys[row]})"
+            return f"{self.name}:{self.lines[bisect_right(self.starts, row) - 1]} ({hidden(self.keys[row])})"
 
         return Block("\n".join(self.rows), place)
 
@@ -59,12 +58,12 @@ def blocks(files: Files, bad: dict[str, str]) -> Iterator[Block]:
             with files.open(name) as stream:
                 kind = suffix(name)
                 if kind in TABLES:
-                    yield from gathered(shown(name), cells(stream, TABLES[kind]))
+                    yield from gathered(shown(name), cells(stream, name))
                 elif kind in LINES:
                     yield from gathered(shown(name), objects(stream))
                 else:
                     yield from plain(stream, name)
-        except (UnreadableError, OSError, EOFError, csv.Error) as error:
+        except READING as error:
             bad[shown(name)] = str(error)
 
 
@@ -124,27 +123,9 @@ def leaves(value: Any) -> Iterator[tuple[str, str]]:
             yield path, str(value)
 
 
-def cells(stream: BinaryIO, delimiter: str) -> Iterator[tuple[int, Iterator[tuple[str, str]]]]:
+def cells(stream: BinaryIO, name: str) -> Iterator[tuple[int, Iterator[tuple[str, str]]]]:
     """A table: (line, its cells with the names of their columns); the first row, which names the columns, is looked at too."""
-    first = stream.read(LOOKED_AT)
-    if not first.strip():
-        return
-    encoding, start = told(first)
-    stream.seek(start)
-    read = io.TextIOWrapper(stream, encoding, errors="replace", newline="")
-    rows = csv.reader(_bounded(read), delimiter=delimiter)
     names: list[str] = []
-    try:
-        for row in rows:
-            names = names or [n.strip()[:40] or f"column {i + 1}" for i, n in enumerate(row)]
-            yield rows.line_num, ((names[i] if i < len(names) else f"column {i + 1}", c) for i, c in enumerate(row))
-    finally:
-        read.detach()
-
-
-def _bounded(read: io.TextIOWrapper) -> Iterator[str]:
-    """Lines, of a length that fits into memory."""
-    while line := read.readline(LINE + 1):
-        if len(line) > LINE:
-            raise UnreadableError(f"a line is longer than {LINE >> 20} MB")
-        yield line
+    for line, row in sheet(stream, name, Found()).rows:
+        names = names or [n.strip()[:40] or f"column {i + 1}" for i, n in enumerate(row)]
+        yield line, ((names[i] if i < len(names) else f"column {i + 1}", c) for i, c in enumerate(row))

@@ -46,7 +46,7 @@ def write(path: Path, template: str, **values: str) -> Path:
 def check(path: Path) -> list[str]:
     """What is amiss with a card, a sentence each: edits outside of its places, places that do not end, a head that is no
     YAML, and places where nobody has said anything yet."""
-    text = path.read_text(encoding="utf-8", errors="replace")
+    text = _read(path)
     places, found = dict(YOURS.findall(text)), []
     if not _as_written(text):
         found.append(f"'{path}' was edited outside of its places: genloom will put it aside when it writes it anew.")
@@ -64,7 +64,7 @@ def _kept(path: Path, names: set[str]) -> dict[str, str]:
     """What stands in the places of the card that is there. One that would lose something is put aside."""
     if not path.is_file():
         return {}
-    text = path.read_bytes().decode("utf-8", errors="replace")
+    text = _read(path)
     kept = {k: v if v.endswith("\n") else f"{v}\n" for k, v in YOURS.findall(text) if v.strip()}
     if not _as_written(text) or kept.keys() - names:
         names_aside = (path.with_name(f"{path.stem}.edited{i or ''}{path.suffix}") for i in count())
@@ -73,6 +73,11 @@ def _kept(path: Path, names: set[str]) -> dict[str, str]:
         note = f"'{path}' was edited outside of its places, or is none of genloom's: it is kept as '{aside.name}'."
         print(f"genloom: {note}", file=sys.stderr)
     return kept
+
+
+def _read(path: Path) -> str:
+    """A card whatever editor saved it: lines may end as on Windows, and a byte-order mark may stand before the first."""
+    return path.read_text(encoding="utf-8-sig", errors="replace")
 
 
 def _as_written(text: str) -> bool:

@@ -19,11 +19,11 @@ class Block(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(width)
         self.inside, self.outside = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
-        self.dropout = dropout
+        self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         made = self.outside(F.silu(self.inside(self.norm(x))))
-        return x + F.dropout(made, self.dropout, self.training)
+        return x + self.dropout(made)
 
 
 @register("ardm")
