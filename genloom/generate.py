@@ -17,6 +17,7 @@ from torch import Tensor
 
 from genloom import naming, parallel
 from genloom.core import Model, build
+from genloom.data.labels import class_number
 from genloom.errors import UserError, nearest
 from genloom.machine import has_fast_bf16, keep_freed_memory, multiply_fast
 from genloom.nn.weights import under
@@ -351,18 +352,6 @@ def checked(model: Model, conditions: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(folder := given.get(name), (str, Path, Run)):
             given[name] = load(Run.open(folder), model.device)
     return given
-
-
-def class_number(label: str, classes: tuple[str, ...]) -> int:
-    """The class of that name, or of that number where no class has a number for its name."""
-    if label in classes:
-        return classes.index(label)
-    if label.isdecimal() and int(label) < len(classes) and not any(name.isdecimal() for name in classes):
-        return int(label)
-    if not classes:
-        raise UserError(f"This run was trained without classes: it makes none of label '{label}'. Leave --label out.")
-    shown = ", ".join(classes[:20]) + (" …" if len(classes) > 20 else "")
-    raise UserError(f"There is no class '{label}'.{nearest(label, classes)} Known: {shown}.")
 
 
 def to_files(

@@ -90,3 +90,8 @@ def test_what_goes_wrong_in_the_background_is_raised() -> None:
 def test_a_batch_must_divide_by_the_ranks() -> None:
     with pytest.raises(UserError, match="multiple of 2"):
         batches(Numbers(3), 3, seed=0, world=2)
+
+
+def test_a_batch_that_no_memory_holds_is_refused_before_it_is_drawn() -> None:
+    with pytest.raises(UserError, match="16,777,216 or fewer"):
+        batches(Numbers(3), 10**11, seed=0)

@@ -17,6 +17,7 @@ import genloom
 from genloom import UserError, generate
 from genloom.cli import main
 from genloom.data.draw import picture
+from genloom.data.labels import class_number
 from genloom.latents import directions, projection, space
 from genloom.metrics import perceptual
 from genloom.run import Run
@@ -220,7 +221,7 @@ def test_mixing_all_layers_is_the_column_s_own_picture(name: str, runs: dict[str
 
 
 def test_a_class_by_name_or_by_number() -> None:
-    assert generate.class_number("0", ("3", "0")) == 1 and generate.class_number("1", ("cat", "dog")) == 1
+    assert class_number("0", ("3", "0")) == 1 and class_number("1", ("cat", "dog")) == 1
 
 
 # ── refusals ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -251,8 +252,8 @@ def test_models_and_options_that_do_not_fit(runs: dict[str, Run], tmp_path: Path
         "--steps is 0": lambda: genloom.project(run, face, steps=0),
         "no space 'z'": lambda: genloom.project(run, face, space="z"),
         "no class '11'": lambda: genloom.project(run, face, label="11"),
-        "trained without classes": lambda: generate.class_number("1", ()),
-        "no class '1'.*Known: 3, 0": lambda: generate.class_number("1", ("3", "0")),
+        "trained without classes": lambda: class_number("1", ()),
+        "no class '1'.*Known: 3, 0": lambda: class_number("1", ("3", "0")),
         "cannot be used as a picture": lambda: genloom.project(run, run.folder / "run.json"),
         "the file is gone": lambda: genloom.project(run, tmp_path / "nothing.png"),
         "no file": lambda: genloom.edit(run, start=tmp_path / "nothing"),

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from genloom.data.files import shown, suffix
-from genloom.errors import UserError
+from genloom.errors import UserError, nearest
 
 FILE_KEYS = ("file", "path", "filename", "file_name", "image", "name", "id")
 LABEL_KEYS = ("label", "class", "category", "target", "label_name", "class_name")
@@ -230,3 +230,15 @@ def _columns(head: Sequence[str], path: Path, what: str, keys: tuple[str, ...]) 
         missing, wanted = ("file", FILE_KEYS) if file is None else (what, keys)
         raise UserError(f"'{path}' has no column for the {missing}: name it {' or '.join(wanted[:3])}.")
     return file, value
+
+
+def class_number(label: str, classes: tuple[str, ...]) -> int:
+    """The class of that name, or of that number where no class has a number for its name."""
+    if label in classes:
+        return classes.index(label)
+    if label.isdecimal() and int(label) < len(classes) and not any(name.isdecimal() for name in classes):
+        return int(label)
+    if not classes:
+        raise UserError(f"This run was trained without classes: it makes none of label '{label}'. Leave --label out.")
+    shown = ", ".join(classes[:20]) + (" …" if len(classes) > 20 else "")
+    raise UserError(f"There is no class '{label}'.{nearest(label, classes)} Known: {shown}.")

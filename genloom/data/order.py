@@ -15,6 +15,7 @@ from genloom.data.base import Dataset
 from genloom.errors import UserError
 
 AHEAD = 3  # batches in flight for data that must be decoded
+MOST = 2**24  # items of a batch
 
 
 @lru_cache(maxsize=4)  # a batch touches one epoch, or two at their border; a small set more, and those are cheap
@@ -41,6 +42,8 @@ def batches(
     """
     if batch_size < 1 or batch_size % world:
         raise UserError(f"A batch of {batch_size} cannot be shared by {world} processes: choose a multiple of {world}.")
+    if batch_size > MOST:
+        raise UserError(f"A batch of {batch_size:,} items is more than can be meant: choose {MOST:,} or fewer.")
     share = batch_size // world
 
     def own(step: int) -> np.ndarray:
