@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 
 from genloom import naming, parallel
-from genloom.core import Model, build
+from genloom.core import Model
 from genloom.data.labels import class_number
 from genloom.errors import UserError, nearest
 from genloom.machine import has_fast_bf16, keep_freed_memory, multiply_fast
 from genloom.nn.weights import under
 from genloom.origin import Marks
-from genloom.plugins import model_of
+from genloom.plugins import built
 from genloom.provenance import keys
 from genloom.run import STATE, WEIGHTS, Run
 
@@ -110,20 +110,6 @@ def load(run: Run, device: torch.device | None = None) -> Model:
     if lost := [*wrong.unexpected_keys, *(k for k in wrong.missing_keys if k.startswith(needed))]:
         raise UserError(f"'{run.folder}/{WEIGHTS}' is of another model: '{lost[0]}' does not fit '{model.name}'.")
     return model.to(device or parallel.device()).eval()
-
-
-def built(run: Run) -> Model:
-    """The run's model without its weights. Raises UserError for a config or a Spec that somebody edited into what none can have."""
-    try:
-        return build(model_of(run), run.spec, run.info["config"])
-    except UserError:
-        raise
-    except Exception as error:  # whatever a model's own code does about numbers that make no sense
-        why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise UserError(
-            f"'{run.folder}/run.json' has a 'config' or a 'spec' that '{run.info['model']}' cannot be made of ({why}): restore "
-            "it from a copy, or fit into another folder."
-        ) from error
 
 
 @torch.inference_mode()

@@ -14,7 +14,7 @@ from pathlib import Path
 from traceback import extract_tb
 from typing import Any
 
-from genloom.core import Model, find, registered
+from genloom.core import Model, build, find, registered
 from genloom.errors import UserError
 from genloom.run import Run, atomic
 from genloom.seal import digest
@@ -84,6 +84,20 @@ def model_of(run: Run) -> type[Model]:
             f"it pass --code {path}"
         )
     return load_file(path)
+
+
+def built(run: Run) -> Model:
+    """The run's model without its weights. Raises UserError for a config or a Spec that somebody edited into what none can have."""
+    try:
+        return build(model_of(run), run.spec, run.info["config"])
+    except UserError:
+        raise
+    except Exception as error:  # whatever a model's own code does about numbers that make no sense
+        why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise UserError(
+            f"'{run.folder}/run.json' has a 'config' or a 'spec' that '{run.info['model']}' cannot be made of ({why}): restore "
+            "it from a copy, or fit into another folder."
+        ) from error
 
 
 def trusted() -> set[str]:
