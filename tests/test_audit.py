@@ -356,6 +356,16 @@ def test_groups_of_a_file_of_attributes(parrot: Run, pictures: tuple[Path, Path]
 
 
 @pytest.mark.usefixtures("quick")
+def test_a_reference_is_asked_of_the_same_items(
+    parrot: Run, pictures: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = genloom.fit("test_parrot", pictures[1], tmp_path / "other", quiet=True)
+    mosts = iter((15, 20))
+    monkeypatch.setattr(Judge, "most", lambda self: next(mosts))
+    assert "membership-auc" in named(genloom.audit(parrot, holdout=pictures[1], n=20, reference=other))
+
+
+@pytest.mark.usefixtures("quick")
 def test_groups_are_judged_by_as_many_and_never_by_themselves(
     parrot: Run, pictures: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -467,6 +477,7 @@ def test_held_out_sound_that_was_trained_on_is_known(tmp_path: Path) -> None:
     assert held is not None
     twins = auditing.Subject(run, train, held, 9, 0, 0.01, 0.6).twins
     assert twins is not None and twins.again(train, np.arange(20)).all() and not twins.again(held, np.arange(20)).any()
+    assert twins.again(open_data("speech", modality="audio", held_out=0).still(), np.arange(20)).all()
     assert not twins.twice(np.arange(20)).any()
 
 

@@ -137,6 +137,29 @@ def test_training_rows_among_the_held_out_ones_hide_no_copies(runs: dict[str, Ru
     assert result["holdout"].endswith(f"{300 + len(lines):,} items")  # all of it: none is held out of what is
     assert found["exact-rows"]["flagged"] and found["membership-auc"]["value"] > 0.9
     assert [s for s in result["cannot"] if "some of what was held out was trained on" in s]
+    assert "training rows beside the others 0 % are" in found["exact-rows"]["sentence"]
+    assert found["nearer-to-training"]["value"] > 0.99
+
+
+def test_rows_of_few_categories_coincide_by_chance_and_are_audited_all_the_same(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    lines = [f"{a},{b}" for a, b in zip(random.choice(list("xyz"), 400), random.choice(list("pq"), 400), strict=True)]
+    (tmp_path / "few.csv").write_text("\n".join(["a,b", *lines]))
+    run = genloom.fit("test_rows", tmp_path / "few.csv", tmp_path / "run", config={"kind": "parrot"}, quiet=True)
+    result = genloom.audit(run)
+    (exact,) = (f for f in result["findings"] if f["name"] == "exact-rows")
+    assert exact["value"] == 1 and not exact["flagged"]
+    assert [s for s in result["cannot"] if "0 held-out ones, without those that are both, are too few" in s]
+
+
+def test_data_that_stand_twice_have_no_members_to_tell(runs: dict[str, Run], tmp_path: Path) -> None:
+    header, *lines = Path(runs["parrot"].info["data"]["source"]).read_text().splitlines()
+    (tmp_path / "twice.csv").write_text("\n".join([header, *lines[: ROWS // 2], *lines[: ROWS // 2]]))
+    (tmp_path / "new.csv").write_text("\n".join([header, *lines[:1], *lines[-60:]]))
+    options: dict[str, Any] = {"quiet": True, "data_options": {"held_out": 0.0}}
+    run = genloom.fit("test_rows", tmp_path / "twice.csv", tmp_path / "run", config={"kind": "fresh"}, **options)
+    result = genloom.audit(run, holdout=tmp_path / "new.csv")
+    assert [s for s in result["cannot"] if "0 training items and 60 held-out ones" in s]
 
 
 def test_held_out_rows_that_are_all_training_rows_tell_nothing(runs: dict[str, Run], tmp_path: Path) -> None:

@@ -264,9 +264,10 @@ def unknown(search: Repeats, held: list[str]) -> list[str]:
     Raises UserError where none is left.
     """
     again = np.array([search.holds(text.encode()) for text in held])
+    if again.all():
+        raise UserError("What was held out is training text too: give --holdout another.")
     beside = again.copy()
     beside[1:] |= again[:-1]
     beside[:-1] |= again[1:]
-    if beside.all():
-        raise UserError("What was held out is training text too: give --holdout another.")
-    return [text for text, out in zip(held, beside, strict=True) if not out]
+    out = again if beside.all() else beside
+    return [text for text, left in zip(held, out, strict=True) if not left]

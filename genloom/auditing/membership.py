@@ -155,19 +155,20 @@ def look(subject: Subject, found: Found) -> None:
 
 def _members(subject: Subject, holdout: Dataset, judge: Judge, found: Found) -> None:
     seed = subject.seed
-    inside, outside = _sides(subject, holdout, judge)
+    rows = subject.inside(MOST), subject.held(judge.most())
+    if min(map(len, rows)) < FEWEST:
+        few = f"{len(rows[0]):,} training items and {len(rows[1]):,} held-out ones, without those that are both,"
+        raise UserError(f"{CANNOT}: {few} are too few, it takes {FEWEST} of each")
+    inside, outside = _sides(subject, holdout, judge, rows)
     calibrated = ""
     if subject.reference is not None:
-        usual = _sides(subject, holdout, Judge(subject.reference, seed))
+        usual = _sides(subject, holdout, Judge(subject.reference, seed), rows)
         inside, outside = inside - usual[0], outside - usual[1]
         calibrated = f", less that of {subject.reference.folder.name}"
     good = np.isfinite(inside), np.isfinite(outside)
     inside, outside = inside[good[0]], outside[good[1]]
-    if not len(inside) or not len(outside):
-        raise UserError("the losses of this run are not numbers (NaN)")
     if min(len(inside), len(outside)) < FEWEST:
-        few = f"{len(inside):,} training items and {len(outside):,} held-out ones"
-        raise UserError(f"{CANNOT}: {few} are too few, it takes {FEWEST} of each")
+        raise UserError("the losses of this run are not numbers (NaN)")
     value, n = auc(inside, outside), min(len(inside), len(outside))
     low, high = resampled(auc, inside, outside, seed)
     flagged = low > subject.max_membership
@@ -191,14 +192,14 @@ def _members(subject: Subject, holdout: Dataset, judge: Judge, found: Found) -> 
         _caught(inside, outside, fpr, method, seed, found)
 
 
-def _sides(subject: Subject, holdout: Dataset, judge: Judge) -> list[np.ndarray]:
-    """Scores of training items and of held-out ones.
+def _sides(subject: Subject, holdout: Dataset, judge: Judge, both: tuple[np.ndarray, np.ndarray]) -> list[np.ndarray]:
+    """Scores of those training items and of those held-out ones.
 
     Where those are of no class that the model knows, both are scored under the class that fits each best: under their own and
     none, the classes alone would tell them apart.
     """
     data, classes = subject.data, len(judge.model.spec.classes)
-    rows, others = subject.inside(MOST), subject.held(judge.most())
+    rows, others = both
     try:
         return judge.scores(side(data, rows), side(holdout, others))
     except LackingError:

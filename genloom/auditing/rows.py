@@ -13,6 +13,7 @@ from genloom.auditing.finding import Finding, percent
 from genloom.core import Spec
 from genloom.data.schema import Column as Described
 from genloom.data.table import numbers_of
+from genloom.errors import UserError
 from genloom.measure import some_rows
 from genloom.measure_table import as_table, data_table, rows_of
 from genloom.metrics import table as figures
@@ -38,48 +39,50 @@ def look(subject: Subject, found: Found) -> None:
     made = as_table(numbers_of(subject.made, spec), spec)
     ours, places = figures.nearest_rows(made, train)
     theirs, _ = figures.nearest_rows(held, train)
-    _beside(
-        subject,
-        found,
-        "exact-rows",
-        ours == 0,
-        _in_common(subject, found, theirs == 0),
-        "are training rows in every column",
-    )
+    beside, usual = f"{len(theirs):,} rows that the run never saw", theirs == 0
+    if (twice := _stand_twice(subject, found, theirs == 0)) is not None:
+        beside, usual = f"{len(twice):,} training rows beside the others", twice
+        held, theirs = rows_of(held, np.flatnonzero(theirs)), theirs[theirs > 0]
+    _beside(subject, found, "exact-rows", ours == 0, usual, "are training rows in every column", beside)
     if (others := theirs[theirs > 0]).size:  # rows that are the same are counted above
         limit = float(np.quantile(others, LEAST))
         near, usual = (ours > 0) & (ours <= limit), (theirs > 0) & (theirs <= limit)
-        _beside(subject, found, "near-rows", near, usual, f"are within {limit:.2g} of a training row, and not the same")
+        what = f"are within {limit:.2g} of a training row, and not the same"
+        _beside(subject, found, "near-rows", near, usual, what, f"{len(theirs):,} rows that the run never saw")
     _nearer(subject, found, made, train, held)
     _gallery(found, spec, made, train, ours, places)
 
 
-def _in_common(subject: Subject, found: Found, again: np.ndarray) -> np.ndarray:
-    """[n] bool: which rows coincide by chance. That held-out ones [n] are training rows tells it, unless they are so more often
-    than training rows are each other's: then some of them were trained on, and those tell it."""
+def _stand_twice(subject: Subject, found: Found, again: np.ndarray) -> np.ndarray | None:
+    """[n] bool: which training rows stand there twice, which tells how often rows coincide by chance; None where held-out rows
+    tell it, which are training rows `again` [m] no more often than that. Raises UserError where nothing but those is held out."""
     assert subject.twins is not None
     twice = subject.twins.twice(some_rows(len(subject.data), HELD, subject.seed))
     if wilson(int(again.sum()), len(again))[0] <= wilson(int(twice.sum()), len(twice))[1]:
-        return again
+        return None
+    if again.all():
+        raise UserError("Every held-out row is a training row too: give --holdout others.")
     found.cannot.append(
-        f"{percent(float(again.mean()))} of the held-out rows are training rows, and {percent(float(twice.mean()))} of the "
-        "training rows stand there twice: some of what was held out was trained on, so copies are told beside the latter."
+        f"{percent(float(again.mean()))} of the held-out rows are training rows, and of the training rows {percent(float(twice.mean()))} "
+        "stand there twice: some of what was held out was trained on, and such rows were left out."
     )
     return twice
 
 
-def _beside(subject: Subject, found: Found, name: str, ours: np.ndarray, theirs: np.ndarray, what: str) -> None:
-    """A share of samples beside that of held-out rows, which is what people have in common."""
+def _beside(
+    subject: Subject, found: Found, name: str, ours: np.ndarray, theirs: np.ndarray, what: str, beside: str
+) -> None:
+    """A share of samples beside that of others, which is what people have in common."""
     n, value, usual = len(ours), float(ours.mean()), float(theirs.mean())
     low, high = wilson(int(ours.sum()), n)
     limit = wilson(int(theirs.sum()), len(theirs))[1] + subject.max_copies
     flagged = low > limit
     judged = "it copies what it was trained on." if flagged else "no more than rows have in common, or is allowed."
     sentence = (
-        f"{percent(value)} of {n:,} made rows ({percent(low)} to {percent(high)}) {what}; of {len(theirs):,} rows that the run "
-        f"never saw {percent(usual)} are: {judged}"
+        f"{percent(value)} of {n:,} made rows ({percent(low)} to {percent(high)}) {what}; of {beside} "
+        f"{percent(usual)} are: {judged}"
     )
-    method = f"nearest of all training rows by Gower's distance, beside {len(theirs):,} held-out rows"
+    method = f"nearest of all training rows by Gower's distance, beside {beside}"
     found.findings.append(Finding(name, method, n, value, low, high, limit, flagged, sentence))
 
 

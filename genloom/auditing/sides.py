@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,7 @@ def sides(
         raise UserError(f"'{holdout}' is what the run was trained on: give --holdout data that it never saw.")
     if given is not None and run.spec.classes and given.spec.classes != run.spec.classes:
         given = Renamed(given, run.spec)
-    return planted(own, run.info["data"].get("canaries")), given
+    return planted(own.still(), run.info["data"].get("canaries")), None if given is None else given.still()
 
 
 def altered(run: Run, train: Dataset) -> list[str]:
@@ -62,6 +63,11 @@ class Renamed(Dataset):
 
     def __len__(self) -> int:
         return len(self.data)
+
+    def still(self) -> Dataset:
+        found = copy(self)
+        found.data = self.data.still()
+        return found
 
     def batch(self, indices: np.ndarray, *, seed: int = 0) -> Batch:
         batch = self.data.batch(indices, seed=seed)

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import cached_property
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -88,7 +89,10 @@ class Bytes(Twins):
     def _keys(self, data: Dataset, rows: np.ndarray) -> Iterator[bytes]:
         still, kind = data.still(), self.data.spec.modality
         for i in range(0, len(rows), BATCH):
-            yield from (item.numpy().tobytes() for item in still.batch(rows[i : i + BATCH])[kind])
+            yield from (
+                blake2b(item.numpy().tobytes(), digest_size=16).digest()
+                for item in still.batch(rows[i : i + BATCH])[kind]
+            )
 
 
 class Texts(Twins):
@@ -100,7 +104,7 @@ class Texts(Twins):
         self.search = Repeats(training_text(data, model))
 
     def again(self, data: Dataset, rows: np.ndarray) -> np.ndarray:
-        return np.array([self.search.holds(text) for text in self._texts(data, rows)], bool)
+        return np.array([self.search.holds(text) for text in self._texts(data.still(), rows)], bool)
 
     def twice(self, rows: np.ndarray) -> np.ndarray:
         return np.array([self.search.holds(text, times=2) for text in self._texts(self.data.still(), rows)], bool)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -224,6 +225,11 @@ class AudioSet(Dataset):
         if self.spec.classes:
             batch["label"] = self._labels(indices)
         return batch
+
+    def still(self) -> Dataset:
+        found = copy(self)
+        found.shifts = False
+        return found
 
     def labels(self) -> Tensor | None:
         return self._labels(np.arange(len(self))) if self.spec.classes else None

@@ -53,7 +53,7 @@ def format_comparison(rows: Sequence[Row]) -> str:
     if names and len({row["data"] for row in rows}) > 1:
         notes.append("Figures of runs on different data are not marked: they cannot be held against each other.")
     if missing := [row["run"] for row in rows if not row["metrics"]]:
-        notes.append(f"Not measured: {', '.join(missing)}. Use `genloom evaluate RUN`.")
+        notes.append(f"Not measured, or not since they went on: {', '.join(missing)}. Use `genloom evaluate RUN`.")
     return "\n".join([*lines, *([""] if notes else []), *notes])
 
 

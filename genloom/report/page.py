@@ -156,7 +156,7 @@ def sounds(story: Story) -> str:
     from genloom.report.heard import heard
 
     folder = story.run.folder / HEARD_IN
-    found = heard(story.run, folder)
+    found = "" if story.outgrown("metrics.json") else heard(story.run, folder)
     if not found:
         return unmeasured(story, "Measuring it makes clips to listen to:")
     if any(folder.glob("*.recordings.wav")):
@@ -170,7 +170,7 @@ def films(story: Story) -> str:
         return ""
     from genloom.report.seen import seen
 
-    found = seen(story.run.folder / SEEN_IN)
+    found = "" if story.outgrown("metrics.json") else seen(story.run.folder / SEEN_IN)
     if not found:
         return unmeasured(story, "Measuring it makes films that it never saw again, to watch beside the real ones:")
     return found + note("Films that were kept out of training.")

@@ -97,7 +97,7 @@ class Story:
         """What such a JSON file of the run holds; nothing where there is none, or where it is of other weights than the run's."""
         path = self.run.folder / name
         found = read_json(path) if path.is_file() else {}
-        return {} if found.get("weights", self.weights) != self.weights else found
+        return {} if "weights" in found and found["weights"] != self.weights else found
 
     def outgrown(self, name: str) -> str:
         """What to say of such a file that is of other weights: of those that the run had before it went on."""
