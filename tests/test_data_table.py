@@ -497,6 +497,13 @@ def test_what_stands_above_the_names_is_no_row(tmp_path: Path, before: str, deli
     assert set(words_of(data)["city"]) == {"Tromsø", "Mo, Rana"} and len(words_of(data)["x"]) == 30
 
 
+def test_cells_of_several_lines_are_whole_below_a_line_that_says_the_delimiter(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(b"sep=;\na;b;c\n" + b'1;"x\ny";2\n3;z;4\n' * 20 + b"5;6\n7\n")
+    words = table_files.read(streams(tmp_path / "a.csv", SUFFIXES), found := Found())
+    assert words.columns == [["1", "3"] * 20, ["x\ny", "z"] * 20, ["2", "4"] * 20] and not found.bad
+    assert found.notes == ["2 lines of a.csv have not 3 cells and are left out, the first line 63."]
+
+
 def test_stray_quotes_are_letters_and_swallow_no_line(tmp_path: Path) -> None:
     odd = ['"twelve inch,1', '5" pipe,2', '"a "b"" c",3', '"both\nlines",4', '"x" ,5', '"6,000",6', '"never closed,7']
     (tmp_path / "a.csv").write_text("\n".join(["kind,x", *odd[:6], *["plain,9"] * 30, odd[6], "last,8"]) + "\n")

@@ -35,10 +35,10 @@ def sheet(stream: BinaryIO, name: str, found: Found) -> Sheet:
     told = SAID.fullmatch(begun[0])
     named = next((line for line in begun if re.search(r"\w", line)), begun[0])
     delimiter = told[1] if told else "\t" if suffix(name) == ".tsv" else _delimiter(named)
-    records = _records(_lines(text_of(first, stream, encoding, start, name, found)), delimiter)
+    lines = _lines(text_of(first, stream, encoding, start, name, found))
     if told:
-        next(records)
-    return Sheet(delimiter, records)
+        next(lines)  # before the rest is read: it is no record, and has not the width of one
+    return Sheet(delimiter, _records(lines, delimiter, int(bool(told))))
 
 
 def _delimiter(line: str) -> str:
@@ -74,10 +74,11 @@ class _Lines:
         return line
 
 
-def _records(lines: Iterator[str], delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """The records from the first that is not blank on, without blank lines. Where a quote swallows lines that do not belong to it, its own line stands alone."""
+def _records(lines: Iterator[str], delimiter: str, number: int) -> Iterator[tuple[int, list[str]]]:
+    """The records from the first that is not blank on, without blank lines, after `number` lines. Where a quote swallows lines that
+    do not belong to it, its own line stands alone."""
     csv.field_size_limit(CELL)
-    given, number, width = _Lines(lines), 0, 0
+    given, width = _Lines(lines), 0
     reader = csv.reader(given, delimiter=delimiter, strict=True)
     while True:
         given.taken = []
