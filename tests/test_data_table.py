@@ -238,6 +238,26 @@ def test_another_column_of_the_file_says_what_a_mark_stands_for(tmp_path: Path) 
     ]
 
 
+@pytest.mark.parametrize("delimiter", [";", "\t"])
+def test_categories_that_are_known_stay_as_they_are_written(tmp_path: Path, delimiter: str) -> None:
+    size, price = ["1,5", "2,5", "3,5"] * 10, [f"{i},25" for i in range(30)]
+    save(tmp_path / "a.csv", {"size": size, "price": price}, delimiter)
+    told = [{"name": "size", "kind": "category", "values": ["1,5", "2,5", "3,5"]}]
+    told += [{"name": "price", "kind": "number", "low": 0, "high": 30, "decimals": 2}]
+    (tmp_path / "s.json").write_text(json.dumps(told))
+    data = open_data(tmp_path / "a.csv", schema=tmp_path / "s.json", held_out=0)
+    assert words_of(data) == {"size": size, "price": [x.replace(",", ".") for x in price]}
+    assert data.summary["notes"] == ["'price' is read as numbers with decimal commas."]
+    again = open_data(tmp_path / "a.csv", like=data.spec, held_out=0)
+    assert words_of(again) == words_of(data)
+    (tmp_path / "part.csv").write_text('size\n"1,5"\n"3,5"\n')
+    assert read_sources(tmp_path / "part.csv", data.spec)[0][:, 0].tolist() == [0, 2]
+    told[0]["values"] = ["1.5", "2.5", "3.5"]
+    (tmp_path / "s.json").write_text(json.dumps(told))
+    plain = open_data(tmp_path / "a.csv", schema=tmp_path / "s.json", held_out=0)
+    assert words_of(plain)["size"] == [x.replace(",", ".") for x in size]
+
+
 def test_parquet_is_the_same_table(people: Path, tmp_path: Path) -> None:
     pyarrow = pytest.importorskip("pyarrow")
     from pyarrow import csv as reader

@@ -6,14 +6,14 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from genloom.data import resolve, table_files
+from genloom.data import resolve
 from genloom.data.catalog import Entry
 from genloom.data.documents import Found
 from genloom.data.files import streams
 from genloom.data.personal import hidden
 from genloom.data.preflight import INDENT, copies, report, same, unreadable
 from genloom.data.schema import MISSING, Column
-from genloom.data.table import FEWEST, SUFFIXES, TableOptions, columns_of, kind_of, nothing_usable
+from genloom.data.table import FEWEST, SUFFIXES, TableOptions, kind_of, read_columns
 from genloom.errors import printable
 
 VALUES = 4  # of a category that are named
@@ -26,10 +26,7 @@ def inspect(source: str | Path, **given: Any) -> dict[str, Any]:
     options, found, seen = TableOptions.of(given), resolve(source), Found()
     files = streams(found.load("train") if isinstance(found, Entry) else found, SUFFIXES)
     where = found.name if isinstance(found, Entry) else str(found)
-    words = table_files.read(files, seen)
-    if not len(words):
-        raise nothing_usable(where, seen)
-    columns, _ = columns_of(words, options, None, where, seen)
+    words, columns, _ = read_columns(files, options, None, where, seen)
     about = found.notes() if isinstance(found, Entry) else []
     if len(words) < FEWEST:
         about.append(f"fit needs {FEWEST} rows or more.")

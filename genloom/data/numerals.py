@@ -47,9 +47,9 @@ def _way(decimal: str, thousands: str) -> Way:
 WAYS = [_way(decimal, thousands) for decimal in ".," for thousands in ".,' " if thousands != decimal]
 
 
-def ways_of(columns: Mapping[str, Collection[str]], delimiter: str) -> tuple[dict[str, Way], list[str]]:
+def ways_of(columns: Mapping[str, Collection[str]], delimiter: str) -> tuple[dict[str, Way], dict[str, str]]:
     """For columns of different cells, from files of one delimiter: how those are written that are no plain numbers yet, and what
-    a person should know of them."""
+    a person should know of each."""
     plain = {name: words for name, words in columns.items() if words and all(map(NUMBER.fullmatch, words))}
     shaped = {
         n: words for n, words in columns.items() if words and n not in plain and all(map(SHAPED.fullmatch, words))
@@ -60,20 +60,20 @@ def ways_of(columns: Mapping[str, Collection[str]], delimiter: str) -> tuple[dic
     decimals = {mark for n, way in known.items() if (mark := _decimal(way, shaped[n]))}
     if any("." in word for n, words in plain.items() if n not in shaped for word in words):
         decimals.add(".")
-    notes = []
+    notes = {}
     for name in fitting.keys() - known.keys():
         marks = decimals or ({","} if delimiter == ";" and name not in plain else set())
         left = [way for way in fitting[name] if {way.decimal} == marks]
         if left and _agree(left, shaped[name]):
             known[name] = left[0]
         elif name not in plain:
-            notes.append(
+            notes[name] = (
                 f"'{name}' is left as text, for it may have decimal commas or not: write 1,5 as 1.5 and 1,500 as 1500."
             )
     told = {name: known[name].told(shaped[name]) for name in columns if name in known}
     told = {name: what for name, what in told.items() if what not in ("", "decimal points")}
-    notes += [f"'{name}' is read as numbers with {what}." for name, what in told.items()]
-    return {name: known[name] for name in told}, sorted(notes)
+    notes |= {name: f"'{name}' is read as numbers with {what}." for name, what in told.items()}
+    return {name: known[name] for name in told}, notes
 
 
 def _fitting(words: Collection[str]) -> list[Way]:

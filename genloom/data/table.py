@@ -66,10 +66,7 @@ def make(files: Files, name: str, where: str, options: TableOptions, split: str,
     if split not in ("train", "test"):
         raise unknown("split", split, ("train", "test"))
     found = Found()
-    words = table_files.read(files, found)
-    if not len(words):
-        raise nothing_usable(where, found)
-    columns, numbers = columns_of(words, options, like, where, found)
+    words, columns, numbers = read_columns(files, options, like, where, found)
     if not columns:
         raise UserError(f"'{where}' holds no column that can be learnt: {' '.join(found.notes) or 'none is left'}")
     rows = len(words)
@@ -123,29 +120,30 @@ def every_kth(rows: int, share: float) -> np.ndarray:
     return np.arange(rows) % every == every - 1 if every else np.zeros(rows, bool)
 
 
-def columns_of(
-    words: table_files.Words, options: TableOptions, like: Spec | None, where: str, found: Found
-) -> tuple[list[Column], list[np.ndarray]]:
-    """What the columns are, and their numbers [N] f64 each: by the schema, as in that Spec, or as the words show.
+def described_by(options: TableOptions, like: Spec | None) -> list[Column]:
+    """The columns that are known before anyone looks: those of that Spec, else of the schema; none where neither is given."""
+    if like:
+        return [Column.from_json(c) for c in like.extra["columns"]]
+    return read_schema(options.schema) if options.schema else []
 
-    Raises UserError for a column that is not there.
+
+def values_of(columns: list[Column]) -> dict[str, tuple[str, ...]]:
+    return {c.name: c.values for c in columns if c.kind == "category"}
+
+
+def read_columns(
+    files: Files, options: TableOptions, like: Spec | None, where: str, found: Found
+) -> tuple[table_files.Words, list[Column], list[np.ndarray]]:
+    """The words of all rows, what the columns are that are learnt, and their numbers [N] f64 each.
+
+    Raises UserError when no row can be used, and for a column that is not there.
     """
-    left = [n.strip() for n in options.leave_out.split(",")] if options.leave_out else []
-    for name in left:
-        if name not in words.names:
-            raise unknown("column", name, words.names)
+    described = described_by(options, like)
+    words = table_files.read(files, found, values_of(described))
+    if not len(words):
+        raise nothing_usable(where, found)
+    columns = columns_of(words, options, described, where, found)
     by_name = dict(zip(words.names, words.columns, strict=True))
-    if like or options.schema:
-        told = [Column.from_json(c) for c in like.extra["columns"]] if like else read_schema(options.schema or Path())
-        columns = [c for c in told if c.name not in left]
-        for column in columns:
-            if column.name not in by_name:
-                raise UserError(f"'{where}' has no column '{column.name}': it has {', '.join(words.names[:20])}.")
-    else:
-        kept = [n for n in words.names if n not in left]
-        seen = found_out(kept, [by_name[n] for n in kept], options.categories)
-        found.notes += seen.notes
-        columns = seen.columns
     numbers = [c.read(by_name[c.name]) for c in columns]
     for i, (column, x) in enumerate(zip(columns, numbers, strict=True)):
         if options.schema and not like:
@@ -157,7 +155,27 @@ def columns_of(
             )
             near = float(np.median(column.knots)) if column.kind != "category" else column.codes - 1.0
             numbers[i] = np.where(lost, near, x)
-    return columns, numbers
+    return words, columns, numbers
+
+
+def columns_of(
+    words: table_files.Words, options: TableOptions, described: list[Column], where: str, found: Found
+) -> list[Column]:
+    """What the columns are: as they are described, or as the words show. Raises UserError for a column that is not there."""
+    left = [n.strip() for n in options.leave_out.split(",")] if options.leave_out else []
+    for name in left:
+        if name not in words.names:
+            raise unknown("column", name, words.names)
+    if not described:
+        kept = [i for i, name in enumerate(words.names) if name not in left]
+        seen = found_out([words.names[i] for i in kept], [words.columns[i] for i in kept], options.categories)
+        found.notes += seen.notes
+        return seen.columns
+    columns = [c for c in described if c.name not in left]
+    for column in columns:
+        if column.name not in words.names:
+            raise UserError(f"'{where}' has no column '{column.name}': it has {', '.join(words.names[:20])}.")
+    return columns
 
 
 def check_told(column: Column, words: list[str], numbers: np.ndarray) -> None:
@@ -265,7 +283,7 @@ def read_sources(path: Path, spec: Spec, *, targets: bool = False) -> tuple[Tens
     """
     del targets
     found, columns = Found(), [Column.from_json(c) for c in spec.extra["columns"]]
-    words = table_files.read(streams(path, SUFFIXES), found)
+    words = table_files.read(streams(path, SUFFIXES), found, values_of(columns))
     if not len(words):
         raise nothing_usable(str(path), found)
     by_name = dict(zip(words.names, words.columns, strict=True))

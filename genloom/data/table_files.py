@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from itertools import chain, pairwise
 from typing import BinaryIO
 
@@ -42,13 +42,14 @@ class Words:
             column.append(self.known.setdefault(word, word))
 
 
-def read(files: Files, found: Found) -> Words:
-    """All rows of the files, in order. What cannot be read goes to `found`."""
+def read(files: Files, found: Found, values: Mapping[str, Collection[str]] | None = None) -> Words:
+    """All rows of the files, in order. What cannot be read goes to `found`. `values` of categories that are known already stay as
+    they are written."""
     words = Words()
     for name in files.names:
         with noting(found.bad, name), files.open(name) as stream:
             _read(stream, name, words, found)
-    _as_plain_numbers(words, found)
+    _as_plain_numbers(words, found, values or {})
     return words
 
 
@@ -94,8 +95,9 @@ def named(head: list[str]) -> list[str]:
     return names
 
 
-def _as_plain_numbers(words: Words, found: Found) -> None:
-    """Numbers that are written otherwise get a point alone: files of one delimiter come from one hand, and are looked at together."""
+def _as_plain_numbers(words: Words, found: Found, values: Mapping[str, Collection[str]]) -> None:
+    """Numbers that are written otherwise get a point alone: files of one delimiter come from one hand, and are looked at together.
+    `values` that are known stay as they are, though they too show how the others may be written."""
     edges = [*(start for _, start in words.parts), len(words)]
     spans: dict[str, list[slice]] = {}
     for (delimiter, _), (start, end) in zip(words.parts, pairwise(edges), strict=True):
@@ -104,8 +106,9 @@ def _as_plain_numbers(words: Words, found: Found) -> None:
         given = (set(chain.from_iterable(column[span] for span in own)) - MISSING for column in words.columns)
         seen = dict(zip(words.names, given, strict=True))
         ways, notes = ways_of(seen, delimiter)
-        found.notes += notes
+        left = {name: cells.difference(values.get(name, ())) for name, cells in seen.items()}
+        found.notes += sorted(note for name, note in notes.items() if left[name])
         for name, way in ways.items():
-            column, plain = words.columns[words.names.index(name)], {word: way.plain(word) for word in seen[name]}
+            column, plain = words.columns[words.names.index(name)], {word: way.plain(word) for word in left[name]}
             for span in own:
                 column[span] = [plain.get(word, word) for word in column[span]]
