@@ -88,10 +88,11 @@ def model_of(run: Run) -> type[Model]:
 
 def built(run: Run) -> Model:
     """The run's model without its weights. Raises UserError for a config or a Spec that somebody edited into what none can have."""
+    cls = model_of(run)
     try:
-        return build(model_of(run), run.spec, run.info["config"])
-    except UserError:
-        raise
+        return build(cls, run.spec, run.info["config"])
+    except UserError as error:
+        raise UserError(f"'{run.folder}/run.json' has what '{cls.name}' refuses: {error}") from None
     except Exception as error:  # whatever a model's own code does about numbers that make no sense
         why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise UserError(

@@ -185,13 +185,28 @@ def places(value: object, at: tuple[str | int, ...] = ()) -> list[tuple[str | in
     return [*([at] if at else []), *(place for key, inner in inside for place in places(inner, (*at, key)))]
 
 
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of a table, with a column of each kind."""
+    import genloom
+
+    folder = tmp_path_factory.mktemp("tables")
+    lines = [f"{i / 4},{'ab'[i % 2]},2024-01-{1 + i:02}\n" for i in range(24)]
+    (folder / "a.csv").write_text(f"x,y,z\n{''.join(lines)}")
+    genloom.fit("tvae", folder / "a.csv", folder / "run", recipe="tiny", quiet=True, steps=2)
+    return folder / "run"
+
+
 @settings(max_examples=120)
 @given(st.data())
-def test_any_edit_of_a_run_loads_or_is_refused(run: Path, tmp_path_factory: pytest.TempPathFactory, data) -> None:  # type: ignore[no-untyped-def]
+def test_any_edit_of_a_run_loads_or_is_refused(
+    run: Path, rows: Path, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
     import genloom
     from genloom.errors import UserError
     from genloom.report import write_model_card, write_report
 
+    run = data.draw(st.sampled_from([run, rows]))
     edited = tmp_path_factory.getbasetemp() / "any-edit"
     shutil.copytree(run, edited, dirs_exist_ok=True)
     info = json.loads((run / "run.json").read_text())

@@ -460,6 +460,7 @@ def test_schemas_that_are_none_are_refused(tmp_path: Path, told: str) -> None:
         ({"name": "a", "kind": "number", "low": 0}, "'a' .* low and high"),
         ({"name": "a", "kind": "number", "low": 0, "high": 2, "decimals": "two"}, "'a' .* decimals .* not 'two'"),
         ({"name": "a", "kind": "number", "low": 0, "high": 2, "decimals": -1}, "'a' .* decimals"),
+        ({"name": "a", "kind": "number", "low": 0, "high": 2, "decimals": True}, "'a' .* decimals .* not True"),
         ({"name": "a", "kind": "number", "low": 0, "high": 2, "missing": "no"}, "'a' .* 'missing'"),
         ({"name": "a", "kind": "number", "lo": 0, "high": 2}, "'a'.* 'lo'"),
         ({"name": "a", "kind": "number", "knots": 3}, "'a' .* low and high"),

@@ -92,7 +92,7 @@ class Column:
             raise UserError(f"{of} has 'missing' that is neither true nor false.")
         if kind == "category":
             return cls(name, kind, _values(of, values), missing=told.get("missing", False))
-        if not isinstance(decimals, int) or not 0 <= decimals <= DECIMALS + 1:
+        if not isinstance(decimals, int) or isinstance(decimals, bool) or not 0 <= decimals <= DECIMALS + 1:
             raise UserError(f"{of} needs decimals that are a whole number from 0 to {DECIMALS + 1}, not {decimals!r}.")
         if kind == "date" and not (isinstance(form, str) and _is_date(form, _written(form, 0))):
             raise UserError(f"{of} needs a form such as {DATES[0]}, which a date can be read from, not {form!r}.")
