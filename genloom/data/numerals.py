@@ -85,14 +85,14 @@ def _fitting(words: Collection[str]) -> list[Way]:
 
 
 def _names(way: Way, words: Collection[str]) -> bool:
-    """Whether cells in groups of three digits are telephones, addresses of machines or codes: all of as many groups, three or
-    more, or parted by spaces and all of as many digits."""
+    """Whether cells in groups of three digits are telephones, addresses of machines or codes: all of three groups or more, or with a
+    plus and no minus among them, or parted by spaces and all of as many digits."""
     mark = way.thousands
     if mark not in ". " or not any(mark in word for word in words) or any(way.decimal in word for word in words):
         return False
-    groups = {word.count(mark) for word in words}
+    signs = {word[0] for word in words} & {"+", "-"}
     digits = {sum(sign.isdigit() for sign in word) for word in words}
-    return (len(groups) == 1 and min(groups) > 1) or (mark == " " and len(digits) == 1)
+    return min(word.count(mark) for word in words) > 1 or signs == {"+"} or (mark == " " and len(digits) == 1)
 
 
 def _certain(ways: Sequence[Way], words: Collection[str], delimiter: str) -> bool:
