@@ -167,10 +167,18 @@ def chats(*questions: str) -> str:
 def test_examples_whose_answer_lies_behind_the_context_are_left_out_and_counted(tmp_path):
     path = folder(tmp_path, a_jsonl=chats(*["long " * 10, "ok?", "14 characters."] * 20))
     data = open_data(path, context=16, held_out=0.0)
-    assert len(data) == 40 and data.batch(np.arange(40))["weight"].sum(1).min() >= 1
+    assert len(data) == data.summary["items"] == 40 and data.batch(np.arange(40))["weight"].sum(1).min() >= 1
     said = "Of 60 examples 20 have no answer within the 16 tokens that are seen at once and are left out, and 20 more are cut"
     assert [n for n in data.summary["notes"] if said in n and "--data.context 53 with --model.context 53" in n]
     assert not open_data(path, context=53, held_out=0.0).summary["notes"]
+
+
+def test_a_context_in_which_only_held_out_answers_begin_is_one_sentence(tmp_path):
+    path = folder(tmp_path, a_jsonl=chats(*([*["long " * 10] * 9, "ok?"] * 3)))
+    with pytest.raises(UserError, match=r"^No answer in .* but those of examples held out begins within the 16 tokens"):
+        open_data(path, context=16, held_out=0.1)
+    with pytest.raises(UserError, match=r"^No answer in '[^']*' begins within"):
+        open_data(folder(tmp_path, a_jsonl=chats(*["long " * 10] * 9)), context=16)
 
 
 def test_texts_among_examples_are_one_sentence(tmp_path):

@@ -97,15 +97,16 @@ def make(
     if not counted or not kept.parts["train"]:
         raise nothing_usable(where, found)
     kept.close()
-    if kept.beyond and not any(kept.reached.values()):
+    if kept.beyond and not kept.reached["train"]:
+        held = " but those of examples held out" if kept.reached["test"] else ""
         raise UserError(
-            f"No answer in '{where}' begins within the {context} tokens that are seen at once: give --model.context "
+            f"No answer in '{where}'{held} begins within the {context} tokens that are seen at once: give --model.context "
             f"{kept.longest} and --data.context {kept.longest}, or shorter questions."
         )
     print_ = digest(fingerprint, options, tokens.size, *([kept.beyond] if kept.beyond else []))
     spec = Spec("text", (context + 1,), extra={"vocabulary": tokens.size, "tokenizer": tokens.to_json()})
     summary = {
-        "items": counted,
+        "items": counted - kept.beyond,
         "kind": "texts",
         "tokens": len(kept.parts["train"]),
         "held_out": len(kept.parts["test"]),
@@ -187,11 +188,8 @@ class Kept:
         self.starts: dict[str, list[int]] = {"train": [0], "test": [0]}
         self.reached: dict[str, list[tuple[int, int]]] = {"train": [], "test": []}  # examples with an answer in sight
         self.examples = False
-        self.beyond, self.cut, self.longest = (
-            0,
-            0,
-            0,
-        )  # examples with none, and with a part of one; targets of the longest
+        # examples with none, and with a part of one; targets of the longest
+        self.beyond, self.cut, self.longest = 0, 0, 0
         self.count = 0
         self.notes: list[str] = []
 
