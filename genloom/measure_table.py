@@ -217,8 +217,7 @@ def _bars(column: Described, real: np.ndarray, fake: np.ndarray) -> dict[str, An
         return {"name": column.name, "bars": [column.values[i] for i in most], "real": shares[0], "made": shares[1]}
     edges = np.histogram_bin_edges(real[~np.isnan(real)], DRAWN)
     edges = edges if len(edges) > 1 else np.array([0.0, 1.0])
-    within = [
-        np.clip(x[~np.isnan(x)], edges[0], edges[-1]) for x in (real, fake)
-    ]  # what lies beyond is in the end bars
+    # what lies beyond is in the end bars
+    within = [np.clip(x[~np.isnan(x)], edges[0], edges[-1]) for x in (real, fake)]
     shares = [(np.histogram(x, edges)[0] / len(all_)).tolist() for x, all_ in zip(within, (real, fake), strict=True)]
     return {"name": column.name, "bars": column.words(edges), "real": shares[0], "made": shares[1]}
