@@ -184,7 +184,8 @@ def _sample(words: list[str]) -> None:
         asked["precision"] = args.precision
     if args.interpolate is not None:
         given = args.interpolate
-        seeds = range(args.seed, args.seed + int(given)) if given.isdecimal() else verbs.numbers("interpolate", given)
+        named = range(args.seed, args.seed + int(given)) if given.isdecimal() else given
+        seeds = verbs.numbers("interpolate", named)
         out = args.out or samples / f"walk-{'-'.join(map(str, seeds[:: max(1, len(seeds) - 1)]))}.webp"
         frames = verbs.interpolate_to_file(run, seeds, out, 24 if args.frames is None else args.frames, **asked)
         return print(f"film    {out}, {frames} frames")

@@ -289,7 +289,8 @@ def test_the_commands(runs: dict[str, Run], tmp_path: Path, told: Callable[..., 
 def test_commands_that_do_not_fit(runs: dict[str, Run], told: Callable[..., str]) -> None:
     run = runs["stylegan2"].folder
     assert ".webp" in told("sample", run, "--interpolate", "3", "--out", "walk.mp4", refused=True)
-    assert "99,999 numbers" in told("sample", run, "--interpolate", 99999, refused=True)
+    for count in (99999, 9 * 10**18, 10**20, "3,0-99999999999999999999"):
+        assert "more than 10,000 numbers" in told("sample", run, "--interpolate", count, refused=True)
     assert "--interpolate" in told("sample", run, "--interpolate", "3", "--seeds", "4", refused=True)
     assert "two seeds" in told("sample", run, "--interpolate", "1", refused=True)
     assert "no directions" in told("edit", runs["flow"].folder, refused=True)
