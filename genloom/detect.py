@@ -161,6 +161,8 @@ class Runs:
 
     def no_reader(self) -> str:
         """What is to be said of a text where there is none."""
+        if self.given and self.given.spec.modality == "text":
+            return f"A text's watermark is read by tokens, and '{self.given.folder}' has no tokenizer: give a run that has one."
         if self.given:
             return f"A text's watermark is read by a run that makes text: '{self.given.folder}' makes {self.given.spec.modality}."
         return "A text's watermark is looked for with the run that may have made it: give --run FOLDER."

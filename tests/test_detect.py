@@ -240,6 +240,19 @@ def test_a_run_that_makes_no_text_cannot_read_one(run: genloom.Run, folder: Path
     assert found.note in table([found])
 
 
+def test_a_run_of_texts_without_a_tokenizer_is_told_from_one_of_pictures(tmp_path: Path) -> None:
+    keys.installation_key()
+    made = genloom.fit("gpt", "songci", tmp_path / "run", recipe="tiny", quiet=True, steps=1)
+    info = json.loads((made.folder / "run.json").read_text())
+    del info["spec"]["extra"]["tokenizer"]
+    (made.folder / "run.json").write_text(json.dumps(info))
+    (tmp_path / "poem.txt").write_text("plain")
+    (found,) = detect([tmp_path / "poem.txt"], made.folder)
+    assert found.note == (
+        f"A text's watermark is read by tokens, and '{made.folder}' has no tokenizer: give a run that has one."
+    )
+
+
 def test_all_that_is_amiss_with_a_file_is_said(folder: Path) -> None:
     keys.installation_key()
     (folder / "poem.txt.genloom.json").write_text("{}")
