@@ -44,7 +44,12 @@ Try: genloom fit gan mnist --minutes 3
 """
 
 
-LACK = "there is not enough memory for so much at once: ask for fewer or shorter samples, or a smaller --batch-size."
+LESS = {  # what to ask for where memory is lacking, by verb; the other verbs take what they are given
+    "fit": "give a smaller --batch-size",
+    "sample": "ask for fewer or shorter samples",
+    "evaluate": "give a smaller -n",
+    "audit": "give a smaller -n",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -62,7 +67,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     except (MemoryError, RuntimeError) as error:
         if not _is_lack_of_memory(error):
             raise
-        print(f"genloom: {LACK}", file=sys.stderr)
+        less = LESS.get(words[0] if words else "", "give it less, or close other programs")
+        print(f"genloom: there is not enough memory for so much at once: {less}.", file=sys.stderr)
         code = 2
     except BrokenPipeError:
         sys.stderr.close()

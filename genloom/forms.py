@@ -243,7 +243,7 @@ def of_range(args: Sample) -> None:
     if args.n is not None and args.n < 1:
         raise UserError(f"-n must be 1 or more, not {args.n}.")
     if not -SEEDS <= args.seed < SEEDS:
-        raise UserError(f"--seed {args.seed} is out of range: give one from 0 to {SEEDS - 1}.")
+        raise UserError(f"--seed {args.seed} is out of range: give one from {-SEEDS} to {SEEDS - 1}.")
 
 
 def way_of(args: Sample, modality: str, source: bool) -> str:

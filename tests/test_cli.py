@@ -259,6 +259,8 @@ def test_numbers_that_are_none(verb, run: Path) -> None:  # type: ignore[no-unty
     refused(verb("sample", run, "--seed", "1e3"), "--seed takes a whole number, not '1e3'")
     refused(verb("fit", "gan", "digits", "--lr", "x"), "--lr takes a number, not 'x'")
     refused(verb("sample", run, "--seed", 2**63), "--seed 9223372036854775808 is out of range")
+    said = f"--seed {-(2**63) - 1} is out of range: give one from {-(2**63)} to {2**63 - 1}."
+    refused(verb("sample", run, f"--seed={-(2**63) - 1}"), said)
     refused(verb("sample", run, "--seeds", 2**63), "--seeds 9223372036854775808 is out of range")
 
 
@@ -297,6 +299,8 @@ def test_a_lack_of_memory_is_one_sentence(verb, monkeypatch: pytest.MonkeyPatch)
 
     for error in (MemoryError(), OutOfMemoryError("CUDA"), RuntimeError("DefaultCPUAllocator: can't allocate memory")):
         monkeypatch.setattr(cli, "_run", lambda words, error=error: fail(error))
-        refused(verb("models"), "not enough memory")
+        refused(verb("models"), "not enough memory for so much at once: give it less")
+        refused(verb("sample", "run"), "ask for fewer or shorter samples.")
+        refused(verb("fit", "gan", "digits"), "give a smaller --batch-size.")
     monkeypatch.setattr(cli, "_run", lambda words: fail(RuntimeError("else")))
     assert verb("models").returncode == 1
