@@ -287,6 +287,7 @@ def test_parquet_s_own_kinds_are_read_and_written_back_in_kind(tmp_path: Path) -
         "at": arrow.array([k * day + 250_000_000 for k in each], arrow.timestamp("ns")),
         "plain": arrow.array([k * day // 10**6 for k in each], arrow.timestamp("ms")),
         "zoned": arrow.array([k * day // 10**3 for k in each], arrow.timestamp("us", "Europe/Berlin")),
+        "half": arrow.array(np.array([k % 17 / 10 for k in each], np.float16)),
         "single": arrow.array(np.array([k % 17 / 10 for k in each], np.float32)),
         "money": arrow.array([f"{k % 13}.50" for k in each]).cast(arrow.decimal128(10, 2)),
         "member": arrow.array([None if k % 5 == 0 else k % 2 == 0 for k in each]),
@@ -310,6 +311,7 @@ def test_parquet_s_own_kinds_are_read_and_written_back_in_kind(tmp_path: Path) -
         "at": "1970-01-05 00:00:00.250000",
         "plain": "1970-01-05 00:00:00",
         "zoned": "1970-01-05T00:00:00Z",
+        "half": "0.4",
         "single": "0.4",
         "money": "4.50",
         "member": "True",
@@ -319,6 +321,16 @@ def test_parquet_s_own_kinds_are_read_and_written_back_in_kind(tmp_path: Path) -
     assert [words_of(data)[k][5] for k in ("member", "colour")] == ["", ""]
     for own, back in zip(data.numbers, numbers_of(data.table, data.spec), strict=True):
         np.testing.assert_allclose(own, back, rtol=1e-6)
+
+
+def test_half_precision_of_parquet_is_written_without_loss(tmp_path: Path) -> None:
+    arrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    halves = np.array([0.1, 2048, 65504, -2.5, np.nan, 1024], np.float16)
+    parquet.write_table(arrow.table({"x": arrow.array(halves)}), tmp_path / "a.parquet")
+    words = table_files.read(streams(tmp_path / "a.parquet", SUFFIXES), Found())
+    assert words.columns == [["0.1", "2048.0", "65504.0", "-2.5", "nan", "1024.0"]]
 
 
 def test_parquet_of_lists_is_one_sentence_that_names_the_column(tmp_path: Path) -> None:

@@ -56,10 +56,16 @@ def _words(column: Any, name: str) -> list[str]:
         passed = column.cast(arrow.duration("us"), safe=False).cast(arrow.int64()).to_pylist()
         return _told([None if x is None else str(x / 1e6) for x in passed])
     if types.is_float16(kind) or types.is_float32(kind):  # 0.1, which in 64 bits is 0.10000000149011612
-        return _told([None if x is None else str(np.float32(x)) for x in column.to_pylist()])
+        own = np.float16 if types.is_float16(kind) else np.float32
+        return _told([None if x is None else _shortest(float(x), own) for x in column.to_pylist()])
     if types.is_decimal(kind):
         return _told([None if x is None else f"{x:f}" for x in column.to_pylist()])
     return _told([x.decode("utf-8", "replace") if isinstance(x, bytes) else x for x in column.to_pylist()])
+
+
+def _shortest(x: float, kind: type[np.floating[Any]]) -> float:
+    """The number of the fewest digits that is this one in that kind; a whole one as it is."""
+    return x if x.is_integer() else float(str(kind(x)))
 
 
 def _told(cells: list[Any]) -> list[str]:
