@@ -24,7 +24,7 @@ from genloom.generate import to_files
 from genloom.metrics.image import psnr, ssim
 from genloom.nn.transformer import Plan, Transformer
 from genloom.provenance import keys, read_label, watermark
-from genloom.provenance.watermark import picture, sound
+from genloom.provenance.watermark import corners, picture, sound
 from genloom.text import decode, mark
 from genloom.text.logits import Sampling
 
@@ -73,11 +73,34 @@ def test_a_mark_is_not_seen(side: int, channels: int) -> None:
 @pytest.mark.parametrize("side", [64, 128])
 def test_a_mark_spares_colours_that_are_flat(side: int) -> None:
     texture = scene(1, side, 1)
-    for flat in (-0.6, 1.0):
-        drawing = torch.cat([torch.full_like(texture, -0.7), texture, torch.full_like(texture, flat)], 1)
+    for flat in (-0.6, 0.5):  # green, where the mark is
+        drawing = torch.cat([texture, torch.full_like(texture, flat), texture], 1)
         marked = picture.marked(drawing, KEY)
         assert not torch.equal(marked, drawing)
         assert ssim(drawing, marked, window="gaussian", size=11) >= 0.98  # brightness alone would have it 0.95 to 0.97
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+def test_a_mark_is_in_green_alone_and_found_in_what_was_marked_in_all_colours(channels: int) -> None:
+    plain = as_pixels(scene(1, 256, channels))
+    marked = as_pixels(picture.marked(scene(1, 256, channels), KEY))
+    change = marked.astype(int) - plain
+    assert [bool(plane.any()) for plane in np.moveaxis(change, 2, 0)] == [False, True, False, False][:channels]
+    before = plain[..., :3] + np.rint(change[..., 1:2] / 3**0.5)  # as earlier releases did
+    assert found(before.clip(0, 255).astype(np.uint8)) and found(recoded(marked[..., :3], "JPEG", quality=50))
+
+
+def test_no_change_is_too_large_for_a_byte_with_a_sign() -> None:
+    for weight in (corners.GREEN, corners.LEVEL):
+        assert picture.PEAK * (picture.EVEN * picture.BUSIEST) ** 0.5 / weight <= 127
+
+
+def test_brightness_is_a_sum_in_which_green_counts_most() -> None:
+    colours = np.random.default_rng(0).choice(np.array([0, 1, 128, 255], np.uint8), (2, 3, 6, 10))
+    wide = colours.astype(np.float32)
+    assert np.array_equal(corners.interlaced(corners.corners_of(colours)), wide[:, 0] + 3 * wide[:, 1] + wide[:, 2])
+    grey = np.ascontiguousarray(colours[:, :1])
+    assert np.array_equal(corners.interlaced(corners.corners_of(grey)), 5 * wide[:, 0])
 
 
 def test_files_do_not_depend_on_how_samples_lie_in_memory(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """A mark in pictures that is not seen and that a key finds again: spread spectrum (Cox et al. 1997) in a periodic tile.
 
 The key gives a phase to each of some hundred middle frequencies of a tile of 64 x 64 pixels, which is repeated over the
-picture's brightness, stronger where the picture hides more. Found is it by folding the picture back into one tile and
+picture's green, stronger where the picture hides more. Found is it by folding the picture back into one tile and
 comparing phases: without the mark they have nothing to do with the key, so the score is a standard normal number at most,
 whatever the picture. A shift of the tile is searched by one Fourier transform, a change of size by trying each.
 """
@@ -22,9 +22,11 @@ from genloom.data.draw import to_levels
 from genloom.provenance.watermark.corners import (
     AROUND,
     BAND,
+    GREEN,
     LEVEL,
     PERIOD,
     WAVES,
+    carrier,
     coarse_spreads,
     contrast_of,
     corners_of,
@@ -42,8 +44,8 @@ from genloom.provenance.watermark.corners import (
 SMALLEST = PERIOD  # of a picture that is marked
 LEAST = 32  # of a picture, perhaps made smaller, in which a mark is looked for
 C2 = (0.03 * 255 * LEVEL) ** 2  # of SSIM (Wang et al. 2004)
-LOST = 0.017  # of SSIM, at most
-NOISE = 5.8 * LEVEL**2  # mean square of the mark at most: 40.5 dB
+LOST = 0.017  # of SSIM, at most, the mean over colours
+NOISE = 5.8  # mean square of the mark at most, over all colours, of levels: 40.5 dB
 EVEN = 0.06  # of the variance that hides it, at most
 BUSIEST = 500.0 * LEVEL**2  # beyond that variance the mark grows no more: it would take all that is allowed
 ROUNDS, SOFT = 3, 1.0  # of fitting the phases to the picture; the noise expected afterwards, of the median magnitude
@@ -51,7 +53,7 @@ SIZES, FINEST = (0.4, 4.2), 0.01  # that a picture may have been changed to, tim
 TOGETHER = 1 << 18  # pixels of pictures that are looked at at once: what fits the processor's cache
 FITTED = 32  # pictures whose phases are fitted at once
 STRIPS, SQUARE = 4, 4  # places that a picture's colours are looked at in
-PEAK = 16.0  # of a tile of variance 1: with the strength there may be it stays within 127 levels
+PEAK = 13.0  # of a tile of variance 1: with the strength there may be it stays within 127 levels
 LARGEST = 2048  # pixels of a side that are looked at
 CENTRE = 512  # pixels of the middle of a large picture that other sizes are tried on
 CERTAIN = 1e-6  # p-value from which no further search is made
@@ -120,7 +122,8 @@ def _seen(levels: np.ndarray) -> _Seen:
     hides = 2 * near + np.float32(C2)
     busy = np.clip(hides, np.float32(C2), np.float32(BUSIEST))
     lost = _mean(busy / hides) * (_flatter(levels[:, :3]) if painted(levels) == 3 else 1)
-    share = np.minimum(np.minimum(LOST / lost, NOISE / _mean(busy)), np.float32(EVEN))
+    allowed = np.minimum(LOST / LEVEL**2 / lost, NOISE / _mean(busy))  # as if all colours had it
+    share = np.minimum(allowed * np.float32(painted(levels) * carrier(levels)[1] ** 2), np.float32(EVEN))
     strength = np.minimum(np.sqrt(busy * share), _room(levels))
     contrast, (height, width) = contrast_of(around), corners.shape[2:]
     felt = _mean(strength / contrast)[:, 0] * np.float32(corners[:, 0].size)
@@ -129,31 +132,32 @@ def _seen(levels: np.ndarray) -> _Seen:
 
 
 def _room(levels: np.ndarray) -> np.ndarray:
-    """Brightness [N, H/4, W/4] from black and from white: on black a mark could only brighten, which SSIM does not forgive."""
-    few = levels[:, : painted(levels), 1:-2:4, 1:-2:4].copy()
-    far = np.maximum(few, ~few).astype(np.float32)
-    bright = summed(far[:, c] for c in range(few.shape[1])) * np.float32(LEVEL / few.shape[1])
-    return (np.float32(255 * LEVEL) - bright) * np.float32(0.5)
+    """Half the brightness [N, H/4, W/4] that what carries the mark lies from its least or most: on black a mark could only
+    brighten, which SSIM does not forgive."""
+    plane, weight = carrier(levels)
+    few = levels[:, plane, 1:-2:4, 1:-2:4]
+    return np.minimum(few, ~few) * np.float32(0.5 * weight)
 
 
 def _flatter(colours: np.ndarray) -> np.ndarray:
     """[N, 1, 1]: how much more of SSIM a mark takes from pictures uint8 [N, 3, H, W] than their brightness tells, at least 1.
 
-    In a drawing one colour may be flat where another varies. Of squares of SQUARE pixels a side, in STRIPS rows of them.
+    In a drawing green may be flat where another colour varies. Of squares of SQUARE pixels a side, in STRIPS rows of them.
     """
     step, width = colours.shape[2] // STRIPS, colours.shape[3] // SQUARE * SQUARE
     rows = colours[:, :, : step * STRIPS, :width].reshape(len(colours), 3, STRIPS, step, width)[..., :SQUARE, :]
-    # and squared; red, green, blue, their mean
-    values = np.empty((2, 4, STRIPS, SQUARE, len(colours), width), np.float32)
-    np.multiply(rows.transpose(1, 2, 3, 0, 4), np.float32(LEVEL), out=values[0, :3])
-    values[0, 3] = (values[0, 0] + values[0, 1] + values[0, 2]) * np.float32(1 / 3)
+    values = np.empty((2, 2, STRIPS, SQUARE, len(colours), width), np.float32)  # and squared; green, brightness
+    red, green, blue = rows.transpose(1, 2, 3, 0, 4)
+    np.multiply(green, np.float32(LEVEL), out=values[0, 0])
+    np.multiply(green, np.float32(GREEN), out=values[0, 1])
+    values[0, 1] += red
+    values[0, 1] += blue
     np.multiply(values[0], values[0], out=values[1])
     lines = summed(values[:, :, :, i] for i in range(SQUARE))
     mean, square = summed(lines[..., i::SQUARE] for i in range(SQUARE)) * np.float32(1 / SQUARE**2)
-    hides = 2 * np.abs(square - mean * mean) + np.float32(C2)  # [4, STRIPS, N, W/4]
-    lost = (np.minimum(hides[3], np.float32(BUSIEST)) / hides).sum((1, 3))
-    more = (lost[0] + lost[1] + lost[2]) / (3 * lost[3])
-    return np.maximum(more, 1)[:, None, None]
+    hides = 2 * np.abs(square - mean * mean) + np.float32(C2)  # [2, STRIPS, N, W/4]
+    green, bright = (np.minimum(hides[1], np.float32(BUSIEST)) / hides).sum((1, 3))
+    return np.maximum(green / bright, 1)[:, None, None]
 
 
 def _add(levels: np.ndarray, tiles: np.ndarray, strength: np.ndarray) -> None:
@@ -164,7 +168,8 @@ def _add(levels: np.ndarray, tiles: np.ndarray, strength: np.ndarray) -> None:
     corners = np.ascontiguousarray(tiles.transpose(2, 4, 0, 1, 3))
     across = np.concatenate([corners] * -(-width // half), -1)[..., :width]  # [2, 2, N, 32, W/2]
     change = np.empty((2, 2, count, height, width), np.float32)
-    strength = strength * np.float32(1 / LEVEL)
+    plane, weight = carrier(levels)
+    strength = strength * np.float32(1 / weight)
     for top in range(0, height, half):
         rows = slice(top, min(top + half, height))
         np.multiply(across[..., : rows.stop - top, :], strength[:, rows], out=change[..., rows, :])
@@ -177,13 +182,13 @@ def _add(levels: np.ndarray, tiles: np.ndarray, strength: np.ndarray) -> None:
     pixels = levels[:, :, : 2 * height, : 2 * width]
     if levels.shape[1] == 4:
         steps *= pixels[:, 3] > 0  # nobody sees what is under nothing
-    more = np.clip(steps, np.int8(0), np.int8(127))[:, None].view(np.uint8)
-    less = more - steps[:, None].view(np.uint8)
-    colours = pixels[:, : painted(levels)]
-    np.minimum(colours, ~more, out=colours)  # what is more than 255, or less than 0, is not
-    colours += more
-    np.maximum(colours, less, out=colours)
-    colours -= less
+    more = np.clip(steps, np.int8(0), np.int8(127)).view(np.uint8)
+    less = more - steps.view(np.uint8)
+    carried = pixels[:, plane]
+    np.minimum(carried, ~more, out=carried)  # what is more than 255, or less than 0, is not
+    carried += more
+    np.maximum(carried, less, out=carried)
+    carried -= less
 
 
 def _mean(values: np.ndarray) -> np.ndarray:
