@@ -37,6 +37,7 @@ SILENT = 1e-3  # of full scale
 QUIET = 0.01  # of the training windows' median power, 20 dB below it: a pause
 SEARCHED = {"digits": 60_000}  # training items that features are compared with; slower extractors see fewer
 SLOWER = 2_000
+BESIDE = {"digits": 5_000}  # held-out ones: of more, fewer samples pass for copies by chance
 PAIRS = 16  # in the gallery
 BATCH = 16
 RARE = 0.025  # of chance, at which copies are no accident
@@ -104,7 +105,7 @@ def _pictures(subject: Subject, found: Found) -> None:
     if subject.holdout is None:
         others = [space.among_themselves(HELD, seed) for space in (by_pixels, by_eye)]
     else:
-        kept = subject.held(max(subject.n, HELD))
+        kept = subject.held(BESIDE.get(eye.name, max(subject.n, HELD)))
         theirs = features(images(subject.holdout, kept))
         others = [by_pixels.apart(pixels(images(subject.holdout, kept))), by_eye.apart(theirs)]
     views = [
