@@ -148,6 +148,7 @@ class Marks:
             for path in bare:
                 drop_beside(path)
             return bare
+        new = not out.exists()
         with writing(make_folder(out)):
             staging = Path(tempfile.mkdtemp(prefix=".marking-", dir=out))
         try:
@@ -163,6 +164,9 @@ class Marks:
             raise UserError(str(error).replace(str(staging), str(out))) from None  # the folder that they know
         finally:
             shutil.rmtree(staging, ignore_errors=True)
+            if new:
+                with suppress(OSError):  # it holds what was made, but where nothing could be
+                    out.rmdir()
 
 
 def command(run: Run, how: str, options: Mapping[str, Any]) -> str:

@@ -320,7 +320,8 @@ def test_an_option_that_a_way_of_sampling_does_not_hear_is_refused(
     assert "--seeds and --balance" in told("sample", run, "--seeds", 3, "--balance", "label", refused=True)
     assert "--frames is 0" in told("sample", run, "--interpolate", 2, "--frames", 0, refused=True)
     assert "a folder" in told("sample", run, "--seeds", 3, "--out", "made.png", refused=True)
-    assert "64 pixels" in told("sample", run, "--seeds", 3, "--visible-label", refused=True)
+    said = told("sample", run, "--seeds", 3, "--visible-label", "--out", "small", refused=True)
+    assert "64 pixels" in said  # and no empty folder is left, as the last line says
     assert "--seeds takes numbers" in told("sample", run, "--seeds", "", refused=True)
     assert "--interpolate takes numbers" in told("sample", run, "--interpolate", "", refused=True)
     assert not [*tmp_path.iterdir()]
